@@ -73,7 +73,7 @@ def test_housekeeping_outlives_every_failure(
     work: str,
     name: str,
 ) -> None:
-    """Each failure is in the log with its trace, and in the metrics; the next round tries again."""
+    """Each failure is in the log, the first one with its trace, and in the metrics; the next round tries again."""
     rounds: list[int] = []
 
     async def serve() -> None:
@@ -91,9 +91,8 @@ def test_housekeeping_outlives_every_failure(
 
     with caplog.at_level(logging.ERROR, "uponce"):
         asyncio.run(serve())
-    logged = [record for record in caplog.records if f"{name} failed" in record.message]
-    assert len(logged) == 2
-    assert all(record.exc_info for record in logged)
+    logged = [record for record in caplog.records if record.message.startswith(name)]
+    assert [bool(record.exc_info) for record in logged] == [True, False]
     assert failures(backend) == 2
 
 
@@ -122,8 +121,8 @@ def test_the_ledger_is_purged_however_long_the_store_takes_to_list(
 
     async def serve() -> None:
         async with lifespan(backend)(None):
-            await claim_storage(backend.database, backend.blobs)  # for which blobs are listed too
-            monkeypatch.setattr(backend.blobs, "published", endless)
+            await claim_storage(backend.database, backend.blobs)
+            monkeypatch.setattr(backend.blobs, "listings", lambda _: [endless()])
             await asyncio.wait_for(listing.wait(), 30)
             count("purge")
             count("end_old_series")
@@ -158,7 +157,8 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
         assert (kept, logged) == ([], [])
     else:
         assert set(kept) == {Kept(files=1, bytes=2, seconds=3, file_bytes=4)}
-        assert len(kept) == len(logged) >= 2
+        assert len(kept) >= 2
+        assert len(logged) == 1
 
 
 @operation(writes=True)

@@ -85,14 +85,47 @@ async def _repeat(
     name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
 ) -> None:
     """Repeat the work. A failure is logged and calls `failed`, and the next round tries again."""
+    failures = _Failures(name, seconds)
     while True:
         await asyncio.sleep(seconds)
         try:
             await work()
+            failures.end()
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # a future that something else cancels raises the same error
                 raise
-            reason = error.for_operator if isinstance(error, UponceError) else error
-            log.exception("%s failed; the next round is in %d seconds: %s", name, seconds, reason)
+            failures.add(error)
             failed()
+
+
+class _Failures:
+    """Logs the failures of repeated work.
+
+    Each new reason has its trace. Reasons that come again have one line, when the number of failures has doubled: a
+    database may be away for days.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._count = 0  # since the work was done
+        self._reasons = set[str]()
+
+    def add(self, error: BaseException) -> None:
+        self._count += 1
+        reason = error.for_operator if isinstance(error, UponceError) else repr(error)
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            log.error(
+                "%s failed; the next round is in %d seconds: %s", self._name, self._seconds, reason, exc_info=error
+            )
+        elif self._count.bit_count() == 1:
+            log.error("%s has failed %d times without success: %s", self._name, self._count, reason)
+
+    def end(self) -> None:
+        """Log that the work is done again, if it failed before."""
+        if self._count:
+            log.warning("%s works again after %d failures", self._name, self._count)
+        self._count = 0
+        self._reasons.clear()

@@ -153,7 +153,7 @@ def test_a_dead_workers_place_is_taken_over_with_its_counters(folder: Path) -> N
     metrics = PrometheusMetrics("1", "s", first)
     metrics.stored()
     metrics.sending().__enter__()
-    metrics.swept(1, 2, 1000.0)
+    metrics.sweep_succeeded(1000.0)
     assert Scraped(metrics.text().decode()).value("uponce_uploads_in_progress") == 1
     first.lock.close()  # what the kernel does when a process dies
     next_one = take_place()

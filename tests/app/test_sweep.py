@@ -2,13 +2,15 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.app.failing import Failing, Held
 from tests.app.uploads import attempt, form, outcome
 from tests.world import PNG, World
-from uponce.app.sweep import Swept, sweep, sweep_blobs
+from uponce.app.ports import PLACES
+from uponce.app.sweep import Swept, purge, sweep, sweep_blobs
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull, StorageUnavailable
 
 
@@ -74,6 +76,88 @@ def test_a_sweep_beside_uploads_rests_after_each_batch(world: World, monkeypatch
     asyncio.run(sweep_blobs(world.services, grace_seconds=0, rest=1000))
     assert len(rests) == 3
     assert all(seconds > 0 for seconds in rests)
+
+
+class Chance:
+    """Gives places for sweeps to begin at, one after the other."""
+
+    def __init__(self, *places: str) -> None:
+        self._numbers = [PLACES.index(place) for place in places]
+
+    def hex(self, _: int) -> str:
+        return f"{self._numbers.pop(0):x}"
+
+
+def leave(world: World, place: str) -> Path:
+    """An orphan in this place; its file."""
+    path = world.media / "blobs" / place / place.ljust(32, "0")
+    path.write_bytes(b"left behind")
+    return path
+
+
+def test_sweeps_that_never_reach_their_end_still_delete_each_orphan_in_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may start more often than a sweep of its store takes."""
+
+    async def stop(_: float) -> None:
+        raise asyncio.CancelledError
+
+    orphans = [leave(world, place) for place in ("00", "7a", "ff", "p03")]
+    world.swap(ids=Chance("7a", "p00", "80", "00"))
+    monkeypatch.setattr("uponce.app.sweep.asyncio.sleep", stop)
+    for number in (1, 3, 2, 0):
+        assert orphans[number].exists()
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(sweep_blobs(world.services, grace_seconds=0))
+        assert not orphans[number].exists()
+    assert world.traces().blobs == frozenset()
+
+
+@pytest.mark.parametrize("first", ["00", "20"])
+def test_a_folder_that_cannot_be_read_keeps_no_orphan_of_another_one(world: World, first: str) -> None:
+    orphans = [leave(world, place) for place in ("10", "30", "p00")]
+    broken = world.media / "blobs" / "20"
+    broken.rmdir()
+    broken.write_bytes(b"no folder")
+    world.swap(ids=Chance(first))
+    with pytest.raises(StorageUnavailable) as failure:
+        asyncio.run(sweep_blobs(world.services, grace_seconds=0))
+    assert str(broken) in failure.value.detail
+    assert [path.exists() for path in orphans] == [False] * 3
+
+
+def test_an_orphan_that_cannot_be_deleted_keeps_no_orphan_of_another_folder(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = leave(world, "10"), leave(world, "30")
+    real = world.blobs.delete
+
+    async def delete(key: str) -> None:
+        if key == stuck.name:
+            raise StorageUnavailable("The server's storage cannot be used now.")
+        await real(key)
+
+    monkeypatch.setattr(world.blobs, "delete", delete)
+    world.swap(ids=Chance("00"))
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(sweep_blobs(world.services, grace_seconds=0))
+    assert (stuck.exists(), other.exists()) == (True, False)
+
+
+@pytest.mark.parametrize("step", ["purge", "end_old_series"])
+def test_a_step_of_a_purge_that_fails_keeps_no_other_step_from_running(world: World, step: str) -> None:
+    spent = world.sign()
+    assert attempt(world, spent) == "ok"
+    left = world.media / "spool" / ("a" * 32)
+    left.write_bytes(b"left behind")
+    world.clock.time += 10**7
+    # The database raises the failure of one step of its purge after the others.
+    when = "after" if step == "purge" else "before"
+    world.swap(database=Failing(world.database, **{when: {step: DatabaseUnavailable("took too long")}}))
+    with pytest.raises(DatabaseUnavailable):
+        asyncio.run(purge(world.services, grace_seconds=0, audit_seconds=None))
+    assert (left.exists(), world.traces().grants) == (False, 0)
 
 
 def test_a_commit_that_comes_after_the_sweep_fails_and_spends_nothing(world: World) -> None:

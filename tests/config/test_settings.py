@@ -145,6 +145,8 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("log_format", "xml", "text or json"),
         ("database_failover", "maybe", "fence or trust"),
         ("storage_accel", "blobs", "empty, or like /_blobs/"),
+        ("sweep_seconds", "0", "1 to 600"),
+        ("sweep_seconds", "601", "1 to 600"),
         ("playground_keep_files", "0", "at least 1"),
         ("playground_keep_seconds", "0", "at least 1"),
     ],

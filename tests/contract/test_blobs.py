@@ -12,8 +12,8 @@ import pytest
 from tests.adapters.one_group import body
 from tests.contract.databases import run
 from tests.contract.stores import STORES, Kind, PackedBlobs, back_ends, local_of, packed
-from uponce.adapters.files import OpenFile
-from uponce.app.ports import BlobStore, StoredBlob
+from uponce.adapters.files import OpenFile, shard_of
+from uponce.app.ports import PLACES, BlobStore, StoredBlob
 from uponce.core.errors import StorageUnavailable
 from uponce.core.values import Digest
 
@@ -306,6 +306,17 @@ def test_a_listing_can_be_narrowed_to_a_prefix(store: BlobStore) -> None:
             for prefix in {key[:length] for key in keys}:
                 found = [blob.key async for blob in store.published(prefix)]
                 assert sorted(found) == sorted(key for key in keys if key.startswith(prefix))
+
+    run(scenario())
+
+
+def test_listings_begin_at_any_place_and_are_the_whole(store: BlobStore) -> None:
+    async def scenario() -> None:
+        keys = await asyncio.gather(*(put(store, b"abc") for _ in range(20)))
+        for first in (PLACES[0], *{shard_of(key) for key in keys}, PLACES[-1]):
+            found = [blob.key for listing in store.listings(first) async for blob in listing]
+            assert sorted(found) == sorted(keys)
+            assert found == sorted(found, key=lambda key: shard_of(key) < first)
 
     run(scenario())
 

@@ -124,6 +124,79 @@ def test_notifications_of_one_asset_come_in_the_order_of_its_commits(database: D
     assert [blob for blob in seen if blob != "blob-d"] == ["blob-a", "blob-b", "blob-c"]
 
 
+def waiting(database: Database, names: str = "abc", public_id: str = "cat") -> list[int]:
+    """The numbers of effects of one asset, in order."""
+    for name in names:
+        run(database.commit(grant(f"{public_id}-{name}"), noticed(f"{public_id}-{name}", public_id), CALLER))
+    return sorted(effect.id for effect in run(database.list_effects(100)))[-len(names) :]
+
+
+def claimed(database: Database) -> list[int]:
+    return [effect.id for effect in run(database.claim_effects(NOTIFY, 10, 60))]
+
+
+def due(database: Database, now: float = START) -> list[int]:
+    """The effects that a look has to read."""
+    return sorted(effect.id for effect in run(database.list_effects(100)) if effect.due_at <= now and not effect.dead)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_effect_is_due_when_the_one_before_it_has_ended(database: Database, dies: bool) -> None:
+    """Meanwhile no look reads it, however many wait."""
+    for number in waiting(database):
+        assert claimed(database) == [number]
+        assert claimed(database) == due(database) == []
+        run(database.postpone_effect(number, 0, "not yet"))
+        assert claimed(database) == [number]
+        if dies:
+            run(database.postpone_effect(number, 0, "gone", dead=True))
+        else:
+            run(database.finish_effect(number))
+
+
+def test_the_first_effect_of_each_asset_is_found_behind_any_number_that_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    first, *_ = waiting(database, "abcdefg")
+    (other,) = waiting(database, "a", "dog")
+    assert claimed(database) == [first, other]
+    assert due(database) == []
+
+
+def test_a_dead_effect_that_is_retried_runs_before_later_ones(database: Database) -> None:
+    first, second, third = waiting(database)
+    assert claimed(database) == [first]
+    run(database.postpone_effect(first, 0, "gone", dead=True))
+    assert run(database.retry_effects()) == 1
+    for number in (first, second, third):
+        assert claimed(database) == [number]
+        run(database.finish_effect(number))
+
+
+def test_an_effect_that_waits_may_be_retried_and_waits_on(database: Database) -> None:
+    first, second, _ = waiting(database)
+    assert claimed(database) == [first]
+    assert run(database.retry_effects(second)) == 1
+    assert due(database) == [second]
+    assert claimed(database) == due(database) == []
+
+
+def test_a_server_of_the_release_before_delays_the_next_effect_for_hours_only(
+    backend: Backend, database: Opened
+) -> None:
+    @operation(writes=True)
+    def finish_only(_: float) -> Steps[None]:
+        yield [("finish_effect", {"id": first})]
+
+    first, second, _ = waiting(database)
+    assert claimed(database) == [first]
+    run(database.write(finish_only()))
+    assert claimed(database) == []
+    backend.clock.time += 6 * 3600
+    assert claimed(database) == [second]
+
+
 def dead_notifications(database: Database, count: int) -> list[int]:
     """The numbers of effects that no server tries any more, in order."""
     for number in range(count):

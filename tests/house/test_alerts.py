@@ -39,7 +39,7 @@ def test_the_alerts_ask_for_what_is_told() -> None:
     for sample in told().samples:
         labels.setdefault(sample.name, set()).update(sample.labels)
     ((group,),) = [documents()[1]["groups"]]
-    alerts = {"UponceFails", "UponceNotReady", "UponceDoesNotSweep", "UponceSweepsFail"}
+    alerts = {"UponceFails", "UponceNotReady", "UponceDoesNotPurge", "UponceDoesNotSweep", "UponceSweepsFail"}
     assert {rule["alert"] for rule in group["rules"]} == alerts
     for rule in group["rules"]:
         asked = re.findall(r"\b(uponce_\w+)(?:\{([^}]*)\})?", rule["expr"])

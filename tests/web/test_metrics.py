@@ -17,7 +17,7 @@ from tests.tus import VERSION, Client, play
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.adapters.metrics import PrometheusMetrics
 from uponce.app.ports import Waiting
-from uponce.app.sweep import sweep
+from uponce.app.sweep import purge, sweep
 from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageUnavailable
 from uponce.core.policy import Limits
@@ -333,6 +333,7 @@ def test_sweeps_are_told(watched: Watched) -> None:
     scraped = watched.scrape()
     told = [scraped.value(f"uponce_swept_{what}_total") for what in ("blobs", "bytes", "grants")]
     assert told == [1, len(PNG), 1]
+    assert scraped.value("uponce_purge_last_success_timestamp_seconds") == watched.clock.time
     assert scraped.value("uponce_sweep_last_success_timestamp_seconds") == watched.clock.time
 
 
@@ -342,6 +343,16 @@ def test_a_sweep_that_failed_is_no_success(watched: Watched) -> None:
     with pytest.raises(DatabaseUnavailable):
         asyncio.run(sweep(watched.services, grace_seconds=0, audit_seconds=10**9))
     assert watched.scrape().value("uponce_sweep_last_success_timestamp_seconds") == 0
+
+
+def test_a_purge_of_which_a_step_failed_is_no_success(watched: Watched) -> None:
+    watched.swap(database=Failing(watched.database, before={"end_old_series": DatabaseUnavailable("gone")}))
+    watched.upload(watched.sign())
+    watched.clock.time += 100_000
+    with pytest.raises(DatabaseUnavailable):
+        asyncio.run(purge(watched.services, grace_seconds=0, audit_seconds=10**9))
+    assert watched.scrape().value("uponce_swept_grants_total") == 1
+    assert watched.scrape().value("uponce_purge_last_success_timestamp_seconds") == 0
 
 
 def test_numbers_that_cannot_be_read_are_no_fault_of_the_client(watched: Watched) -> None:

@@ -102,10 +102,13 @@ class PrometheusMetrics(Metrics):
         self._sweep_failures = counter(
             "uponce_sweep_failures", "Purges and sweeps that failed; the log has the reason."
         )
-        self._swept_at = gauge(
-            "uponce_sweep_last_success_timestamp_seconds",
-            "0 before the first sweep since the start.",
-            multiprocess_mode="max",
+        self._purged_at, self._swept_at = (
+            gauge(
+                f"uponce_{name}_last_success_timestamp_seconds",
+                f"0 before the first {name} since the start.",
+                multiprocess_mode="max",
+            )
+            for name in ("purge", "sweep")
         )
 
         self._pending = gauge(
@@ -142,9 +145,14 @@ class PrometheusMetrics(Metrics):
     def purged(self, grants: int) -> None:
         self._swept_grants.inc(grants)
 
-    def swept(self, blobs: int, size: int, now: float) -> None:
-        self._swept_blobs.inc(blobs)
+    def purge_succeeded(self, now: float) -> None:
+        self._purged_at.set(now)
+
+    def swept(self, size: int) -> None:
+        self._swept_blobs.inc()
         self._swept_bytes.inc(size)
+
+    def sweep_succeeded(self, now: float) -> None:
         self._swept_at.set(now)
 
     def sweep_failed(self) -> None:

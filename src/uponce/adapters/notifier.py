@@ -60,7 +60,7 @@ class Notifier:
         self._allowed = allowed
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
-        self._slow: set[str] = set()  # hosts with their ports
+        self._slow: dict[str, None] = {}  # hosts with their ports, in the order of their last failures
         self._tried: set[str] = set()  # those of them that one notification is on its way to
 
     async def close(self) -> None:
@@ -82,9 +82,11 @@ class Notifier:
         finally:
             if alone:  # another one that began before the receiver was slow leaves the mark alone
                 self._tried.discard(host)
-        self._slow.discard(host)
-        if problem and monotonic() - begun >= _SLOW_SECONDS and len(self._slow) < _MOST_SLOW:
-            self._slow.add(host)
+        self._slow.pop(host, None)
+        if problem and monotonic() - begun >= _SLOW_SECONDS:
+            self._slow[host] = None
+            if len(self._slow) > _MOST_SLOW:  # a host that gets no further notification would stay for ever
+                del self._slow[next(iter(self._slow))]
         return problem
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:

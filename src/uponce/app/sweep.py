@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from uponce.app.owner import check_owner, claim_storage
-from uponce.app.ports import StoredBlob
+from uponce.app.ports import PLACES, StoredBlob
 from uponce.app.services import Services
-from uponce.core.errors import StorageFull
+from uponce.core.errors import StorageUnavailable
+from uponce.core.first_failure import FirstFailure
 
 _BATCH = 100
 RESTFUL = 4.0
@@ -47,45 +48,52 @@ async def purge(
 
     Spooled files and parts count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead
     notifications if `dead_seconds` is None. A purge is safe beside running servers. Raise SettingRefused, and delete no
-    file, if the storage belongs to another database. The ledger comes first, and needs no storage. Raise StorageFull if
-    the database has no room. Then the purge deletes old spooled files only, which makes room for the next one.
+    file, if the storage belongs to another database. The ledger comes first, and needs no storage. Each step runs, also
+    after another step has failed: on a full disk, the deletion of old spooled files makes room for the next purge.
+    Raise the first failure at the end.
     """
-    try:
+    failure = FirstFailure()
+    grants = series = unfinished = 0
+    with failure.kept():
         grants = await services.database.purge(audit_seconds, dead_seconds)
         services.metrics.purged(grants)
+    with failure.kept():
         await _claim(services)
-        series = await _end_old_series(services)
-    except StorageFull:
-        await _claim(services)
-        await _sweep_spool(services, grace_seconds)
-        raise
-    unfinished = await _sweep_spool(services, grace_seconds)
-    await _sweep_parts(services, grace_seconds)
+        with failure.kept():
+            series = await _end_old_series(services)
+        with failure.kept():
+            unfinished = await _sweep_spool(services, grace_seconds)
+        await _sweep_parts(services, grace_seconds)
+    failure.raise_it()
+    services.metrics.purge_succeeded(services.clock.now())
     return Swept(unfinished, 0, 0, grants, series)
 
 
 async def sweep_blobs(services: Services, *, grace_seconds: float, rest: float = 0) -> Swept:
     """Delete orphans that are older than `grace_seconds`. Return what was deleted.
 
-    This lists the whole store, which takes hours if the store is large. So the purge does not wait for it. It is safe
-    beside running servers. After each batch it rests for `rest` times as long as the batch took, so the server answers
-    uploads as quickly as before. Raise SettingRefused, and delete no file, if the storage belongs to another database.
+    This lists the whole store, which takes hours if the store is large. So the purge does not wait for it. It begins at
+    a random place: also if no sweep reaches its end, each orphan has its turn. A place that fails does not stop the
+    others, and its StorageUnavailable is raised at the end. It is safe beside running servers. After each batch it
+    rests for `rest` times as long as the batch took, so the server answers uploads as quickly as before. Raise
+    SettingRefused, and delete no file, if the storage belongs to another database.
     """
     await _claim(services)
+    failure = FirstFailure(StorageUnavailable)
     blobs = size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    async for batch in _batches(services.blobs.published(), grace_seconds):
-        # Rows name nearly all of them. Condemning the others makes commits wait, so it gets only these.
-        unnamed = await services.database.unnamed([blob.key for blob in batch])
-        condemned = set(await _condemn(services, unnamed)) if unnamed else set()
-        for blob in batch:
-            if blob.key in condemned:
-                await services.blobs.delete(blob.key)
-                blobs, size = blobs + 1, size + blob.size
-        await asyncio.sleep(rest * (loop.time() - begun))
-        begun = loop.time()
-    services.metrics.swept(blobs, size, services.clock.now())
+    for listing in services.blobs.listings(PLACES[int(services.ids.hex(8), 16) % len(PLACES)]):
+        with failure.kept():
+            async for batch in _batches(listing, grace_seconds):
+                for blob in await _condemn(services, batch):
+                    await services.blobs.delete(blob.key)
+                    services.metrics.swept(blob.size)
+                    blobs, size = blobs + 1, size + blob.size
+                await asyncio.sleep(rest * (loop.time() - begun))
+                begun = loop.time()
+    failure.raise_it()
+    services.metrics.sweep_succeeded(services.clock.now())
     return Swept(0, blobs, size, 0)
 
 
@@ -98,11 +106,16 @@ async def _sweep_spool(services: Services, grace_seconds: float) -> int:
     return await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
 
 
-async def _condemn(services: Services, unnamed: Sequence[str]) -> Sequence[str]:
-    """Return the keys of the blobs to delete. Raise SettingRefused if another database owns the storage by now."""
+async def _condemn(services: Services, batch: Sequence[StoredBlob]) -> Sequence[StoredBlob]:
+    """Return the blobs to delete. Raise SettingRefused if another database owns the storage by now."""
+    # Rows name nearly all of them. Condemning the others makes commits wait, so it gets only these.
+    unnamed = await services.database.unnamed([blob.key for blob in batch])
+    if not unnamed:
+        return ()
     with services.ownership.noting():
         await check_owner(services.database, services.blobs)
-    return await services.database.condemn(unnamed)
+    condemned = set(await services.database.condemn(unnamed))
+    return [blob for blob in batch if blob.key in condemned]
 
 
 async def _end_old_series(services: Services) -> int:

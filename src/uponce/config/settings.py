@@ -253,7 +253,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Bytes of memory that one decoder may use. A WebP of 100 megapixels needs 430 MiB, other files less.",
         AT_LEAST_1,
     ] = 448 * 1024 * 1024
-    sweep_seconds: Annotated[int, "Seconds between two sweeps of a running server.", AT_LEAST_1] = 300
+    sweep_seconds: Annotated[
+        int,
+        "Seconds between two purges, and between two sweeps, of a running server: at most 600. After longer pauses, "
+        "`uponce fsck` would report expired rows of the ledger on PostgreSQL.",
+        Rule("1 to 600", lambda seconds: 1 <= seconds <= 600),
+    ] = 300
     grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans.", NOT_NEGATIVE] = (
         7200
     )

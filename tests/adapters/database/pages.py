@@ -1,5 +1,6 @@
-"""The pages of the list that are asked for: of which key, and of which status."""
+"""What is looked at in a large database: pages of the list, by key and status, and an outbox in which many wait."""
 
+from tests.contract.databases import START
 from uponce.core.values import GrantStatus
 
 KINDS: list[tuple[str | None, GrantStatus | None]] = [
@@ -14,3 +15,20 @@ KINDS: list[tuple[str | None, GrantStatus | None]] = [
     ("111", GrantStatus.REVOKED),
     ("111", GrantStatus.PENDING),
 ]
+
+MANY = 10_000
+FIRST = MANY + 1  # the number of the effect that the others wait for
+
+
+def waiting(numbers: str) -> str:
+    """Return what fills an outbox, from a table of numbers from 1 to 2 * MANY + 2.
+
+    Of one asset, MANY effects are dead, the next one is postponed by an hour, and MANY wait behind it. The last effect
+    is of another asset. All are due, except the postponed one.
+    """
+    return f"""
+INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, dead)
+SELECT 'notify', CASE WHEN i = {2 * MANY + 2} THEN 'another' ELSE 'one' END, '',
+  CASE WHEN i = {FIRST} THEN {START + 3600} ELSE {START} END, 0, '', {START}, CASE WHEN i <= {MANY} THEN 1 ELSE 0 END
+FROM {numbers} ORDER BY i
+"""

@@ -8,7 +8,9 @@ from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
+from uponce.app.ports import Effect
 from uponce.core.errors import DatabaseUnavailable
+from uponce.core.first_failure import FirstFailure
 from uponce.core.relaying import Forwarded, Relay
 
 T = TypeVar("T")
@@ -121,12 +123,17 @@ class Database(Backend):
         return await self.write(relays.begin_of_series(relay, relay.series_id, seconds))
 
     # Outbox
-    claim_effects = _runs(outbox.claim)
     finish_effect = _runs(outbox.finish)
     postpone_effect = _runs(outbox.postpone)
     hasten_effect = _runs(outbox.hasten)
     list_effects = _runs(outbox.list_all)
     count_waiting = _runs(outbox.count)
+
+    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
+        while await self.write(outbox.delay_waiting(name, upkeep.BATCH)) > max(upkeep.BATCH - most, 0):
+            pass  # until those that may run are among the first
+        claimed: Sequence[Effect] = await self.write(outbox.claim(name, most, lease))
+        return claimed
 
     async def retry_effects(self, effect_id: int | None = None) -> int:
         if effect_id is not None:
@@ -169,16 +176,28 @@ class Database(Backend):
     end_old_series = _runs(series.end_old)
 
     async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
-        dropped = await self._turn_over()
-        dropped += await in_batches(lambda: self.write(upkeep.purge_grants(self._slack, upkeep.BATCH)))
-        await in_batches(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
+        failure, dropped = FirstFailure(), 0
+        with failure.kept():
+            await self._make_parts()
+        with failure.kept():
+            dropped += await self._drop_parts()
+        with failure.kept():
+            dropped += await in_batches(lambda: self.write(upkeep.purge_grants(self._slack, upkeep.BATCH)))
+        with failure.kept():
+            await in_batches(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
         if audit_seconds is not None:
-            await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
+            with failure.kept():
+                await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
         if dead_seconds is not None:
-            await in_batches(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))
+            with failure.kept():
+                await in_batches(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))
+        failure.raise_it()
         return dropped
 
-    async def _turn_over(self) -> int:
+    async def _make_parts(self) -> None:
+        """Make the coming partitions of the ledger, if the engine has partitions."""
+
+    async def _drop_parts(self) -> int:
         """Drop whole partitions of the ledger, if the engine has them. Return the number of dropped rows."""
         return 0
 

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uponce.adapters.database.steps import Ask, Row, Steps, json_text, operation
+from uponce.adapters.database.steps import Ask, Row, Rows, Steps, json_text, operation
 from uponce.app.ports import AfterCommit, Effect, Waiting
 
 _ERROR_LENGTH = 500
+
+# An effect that waits for another one of its subject is due when the other one is done or dead. The delay has an end,
+# since servers of the release before make no next effect due.
+_WAIT_SECONDS = 6 * 3600
 
 
 def adding(name: str, subject: str, now: float, seconds: int = 0, details: str = "") -> Ask:
@@ -29,14 +33,37 @@ def claim(now: float, name: str, most: int, lease: int) -> Steps[Sequence[Effect
 
 
 @operation(writes=True)
-def finish(_: float, effect_id: int) -> Steps[None]:
-    yield [("finish_effect", {"id": effect_id})]
+def delay_waiting(now: float, name: str, most: int) -> Steps[int]:
+    """Delay those of the first `most` due effects that wait for another one of their subject. Return their number.
+
+    So a look reads each of them once, however many wait. The other one is held: a server that ends it finds what this
+    transaction has delayed. If a server is just ending it, the effect that waits stays due.
+    """
+    (first,) = yield [("find_first_effects", {"name": name, "now": int(now), "most": most})]
+    waiting = [row for row in first if row["before"] is not None]
+    held = yield [("hold_effect", {"id": row["before"]}) for row in waiting]
+    delayed = [row["id"] for row, found in zip(waiting, held, strict=True) if found]
+    yield [("delay_effect", {"id": effect_id, "due_at": int(now) + _WAIT_SECONDS}) for effect_id in delayed]
+    return len(delayed)
+
+
+@operation(writes=True)
+def finish(now: float, effect_id: int) -> Steps[None]:
+    (rows,) = yield [("finish_effect", {"id": effect_id})]
+    yield _hastening_next(now, effect_id, rows)
 
 
 @operation(writes=True)
 def postpone(now: float, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
     later = {"id": effect_id, "due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
-    yield [("postpone_effect", later)]
+    (rows,) = yield [("postpone_effect", later)]
+    if dead:
+        yield _hastening_next(now, effect_id, rows)
+
+
+def _hastening_next(now: float, effect_id: int, ended: Rows) -> list[Ask]:
+    """Return the write that makes the next effect of its subject due, after an effect that was done or died."""
+    return [("hasten_next_effect", {"id": effect_id, "subject": row["subject"], "now": int(now)}) for row in ended]
 
 
 @operation(writes=True)

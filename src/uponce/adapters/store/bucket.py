@@ -150,11 +150,11 @@ class Bucket:
                 if self.text_of(name) is None:
                     obstore.put(self._store, name, text.encode())
 
-    def listing(self, folder: str) -> Iterator[Found]:
-        """Yield all objects below a folder, in no order."""
+    def listing(self, folder: str, after: str = "") -> Iterator[Found]:
+        """Yield all objects below a folder whose name sorts after a text, in no order."""
         now = datetime.now(UTC)
         with _translated():
-            for batch in obstore.list(self._store, folder, chunk_size=_LIST_BATCH):
+            for batch in obstore.list(self._store, folder, offset=after or None, chunk_size=_LIST_BATCH):
                 for meta in batch:
                     yield Found(meta["path"], meta["size"], (now - meta["last_modified"]).total_seconds())
 

@@ -141,6 +141,10 @@ class LocalBlobs(Blobs):
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         return in_batches(self.disk.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
 
+    def listings(self, first: str) -> Iterator[AsyncIterator[StoredBlob]]:
+        start = PLACES.index(first)
+        return (self.published(place) for place in PLACES[start:] + PLACES[:start])
+
     def _files(self, prefix: str) -> Iterator[StoredBlob]:
         for folder in self._shards():
             if folder.name.startswith(shard_of(prefix)):

@@ -77,9 +77,17 @@ class BucketBlobs(Blobs):
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         return in_batches(self._ask, self._published(prefix))
 
-    def _published(self, prefix: str) -> Iterator[StoredBlob]:
+    def listings(self, first: str) -> Iterator[AsyncIterator[StoredBlob]]:
+        """Yield two: with one for each place, a bucket that is nearly empty would cost as many requests.
+
+        The first begins inside of the folder: after the name of a folder, SeaweedFS leaves out the folder.
+        """
+        yield in_batches(self._ask, self._published("", after=f"{_FOLDER}/{first}/{first}"))
+        yield in_batches(self._ask, (blob for blob in self._published("") if shard_of(blob.key) < first))
+
+    def _published(self, prefix: str, after: str = "") -> Iterator[StoredBlob]:
         folder = f"{_FOLDER}/{shard_of(prefix)}" if shard_of(prefix) in PLACES else _FOLDER
-        for found in self._bucket.listing(folder):
+        for found in self._bucket.listing(folder, after):
             match = _NAME.fullmatch(found.name)  # the sweeper must not touch other objects
             if match and match[1] == shard_of(match[2]) and match[2].startswith(prefix):
                 yield StoredBlob(match[2], found.size, found.age)

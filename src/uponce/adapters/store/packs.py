@@ -201,16 +201,19 @@ class Packs:
     def records(self, prefix: str = "") -> Iterator[StoredBlob]:
         """Yield every blob whose key begins with the prefix, except blobs whose header the disk cannot read."""
         now = time.time()
-        for path in self._packs():
-            if not f"p{path.name}".startswith(prefix[:11]):
-                continue
+        for path in self._packs(prefix):
             with suppress(FileNotFoundError), closing(_walk(path)) as records:
                 for record in records:
                     if record is not None and record.key.startswith(prefix):
                         yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
 
-    def _packs(self) -> list[Path]:
-        return [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+    def _packs(self, prefix: str = "") -> list[Path]:
+        """Return the packs of blobs whose key begins with the prefix."""
+        if prefix and not is_packed(prefix):
+            return []
+        with os.scandir(self._folder) as entries:  # a listing of the store by places comes here for each
+            names = [entry.name for entry in entries if entry.name.startswith(prefix[1:11])]
+        return [self._folder / name for name in names if _NAME.fullmatch(name)]
 
     def drop_empty(self) -> None:
         """Delete the packs that have no blob and that no process appends to.

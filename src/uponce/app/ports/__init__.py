@@ -100,8 +100,14 @@ class Metrics:
     def purged(self, grants: int) -> None:
         """Count the grants that a purge forgot."""
 
-    def swept(self, blobs: int, size: int, now: float) -> None:
-        """Count what a sweep removed. `size` in bytes; `now` is the time of its end."""
+    def purge_succeeded(self, now: float) -> None:
+        """Show when the last purge ended well."""
+
+    def swept(self, size: int) -> None:
+        """Count a blob that a sweep deleted. `size` in bytes."""
+
+    def sweep_succeeded(self, now: float) -> None:
+        """Show when the last sweep of the whole store ended well."""
 
     def sweep_failed(self) -> None:
         """Count a failed purge or sweep of a running server."""

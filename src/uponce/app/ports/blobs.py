@@ -1,6 +1,6 @@
 """The BlobStore port: bytes that arrive, whole or in parts, and never change once they are published."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -235,6 +235,12 @@ class BlobStore(Spool, Protocol):
         """Yield every published blob whose key begins with `prefix`, in no order.
 
         Blobs that the disk cannot read may be missing.
+        """
+
+    def listings(self, first: str) -> Iterable[AsyncIterator[StoredBlob]]:
+        """Yield listings that together yield every published blob, beginning at the place `first`, one of PLACES.
+
+        After a listing that failed, the others still work.
         """
 
     async def digest(self, key: str) -> Digest | None:

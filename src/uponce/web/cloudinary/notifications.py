@@ -25,7 +25,7 @@ NOTIFY = "notify"  # the name of the effect, whose details are the URL
 
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
-_MOST_TRIES = 32  # the last try is a day after the first
+_DAY = 86_400  # from the upload on; a later try that fails is the last one
 
 _DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
 
@@ -76,7 +76,7 @@ class Notifications:
         if self._receivers.is_busy(after.details):  # it was not posted, so it does not die of that
             return Later(pause, "the receiver answers too slowly; another notification is tried first")
         problem = await self._receivers.post(after.details, headers, body)
-        return Later(pause, problem, dead=effect.tries >= _MOST_TRIES) if problem else None
+        return Later(pause, problem, dead=effect.now - effect.created_at > _DAY) if problem else None
 
     def _body(self, after: AfterCommit, signer: Signer, created_at: int) -> Json:
         answer = upload_answer(Uploaded(after.committed, signer), self._bases)

@@ -1,10 +1,12 @@
 """How long a new connection waits, whatever is between uponce and PostgreSQL."""
 
+import os
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -66,6 +68,26 @@ def test_a_server_that_is_silent_after_the_log_in_is_given_up(silent: Address) -
         connect(silent)
     with pytest.raises(SettingRefused, match="cannot be used"), connected(silent):
         pass
+
+
+def test_the_system_watches_a_connection_that_waits_long(silent: Address) -> None:
+    """The wait of a patient read ends if the machine of PostgreSQL is gone. A URL may say otherwise."""
+    assert _watched(silent) == (1, 60, 10)
+    assert _watched(replace(silent, url=f"{silent.url}?keepalives_idle=7&keepalives_interval=3")) == (1, 7, 3)
+    assert _watched(replace(silent, url=f"{silent.url}?keepalives=0"))[0] == 0
+
+
+def _watched(address: Address) -> tuple[int, ...]:
+    asked = (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+    )
+    with (
+        psycopg.Connection.connect(**address.parameters) as connection,
+        socket.socket(fileno=os.dup(connection.fileno())) as line,
+    ):
+        return tuple(line.getsockopt(*each) for each in asked)
 
 
 def test_a_pooler_that_ignores_options_leaves_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:

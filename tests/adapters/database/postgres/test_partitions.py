@@ -12,12 +12,13 @@ from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, Steppe
 from tests.contract.test_database_series import series
 from tests.postgres import shared
 from uponce.adapters.database import grants, replies
-from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation, Rules, run_in_step
-from uponce.core.errors import SignatureUsed
+from uponce.config import load as load_settings
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, SignatureUsed
 from uponce.core.signature import dated
 from uponce.core.values import Grant
 
@@ -58,17 +59,17 @@ def spend(database: PostgresDatabase, subject: Grant) -> str:
 
 
 def test_a_purge_makes_the_partitions_to_come(database: PostgresDatabase, clock: SteppedClock) -> None:
-    expected = {"grants_other": 0} | {f"grants_{START + number * SPAN}": 0 for number in range(4)}
+    expected = {"grants_other": 0} | {f"grants_{START + number * SPAN}": 0 for number in range(12)}
     assert partitions(database) == expected
     clock.time += SPAN
     run(database.purge(10**6))
-    later = {**expected, f"grants_{START + 4 * SPAN}": 0}
+    later = {**expected, f"grants_{START + 12 * SPAN}": 0}
     del later[f"grants_{START}"]
     assert partitions(database) == later
 
 
 def test_a_grant_is_one_row_whatever_partition_it_is_in(database: PostgresDatabase) -> None:
-    for at in (START - 1, START, START + SPAN - 1, START + SPAN, START + 4 * SPAN):
+    for at in (START - 1, START, START + SPAN - 1, START + SPAN, START + 12 * SPAN):
         assert spend(database, grant(at=at)) == "ok"
         wider = grant(at=at, window=10**6)
         assert run(attempt(database, wider, draft(blob=f"again-{at}"))) == "signature_used"
@@ -135,12 +136,12 @@ def test_the_check_goes_red_when_partitions_go_by_time_alone(
 
 
 def test_where_the_default_part_has_rows_no_partition_is_made(database: PostgresDatabase, clock: SteppedClock) -> None:
-    far = grant("far", at=START + 5 * SPAN)
+    far = grant("far", at=START + 13 * SPAN)
     assert spend(database, far) == "ok"
     clock.time += 3 * SPAN
     run(database.purge(10**6))
-    assert f"grants_{START + 5 * SPAN}" not in partitions(database)
-    assert f"grants_{START + 6 * SPAN}" in partitions(database)
+    assert f"grants_{START + 13 * SPAN}" not in partitions(database)
+    assert f"grants_{START + 14 * SPAN}" in partitions(database)
     assert run(attempt(database, replace(far), draft(blob="again"))) == "signature_used"
 
 
@@ -168,6 +169,88 @@ def test_a_long_reader_holds_up_neither_uploads_nor_the_purge(database: Postgres
     assert run(database.purge(10**6)) == 1
 
 
+def test_purges_come_often_enough_for_rows_to_wait_for_their_partition() -> None:
+    """With the rarest purges, rows go with their partition, and others before fsck counts them as damage."""
+    pause = 600
+    assert load_settings({"UPONCE_SWEEP_SECONDS": str(pause)}).sweep_seconds == pause
+    with pytest.raises(SettingRefused, match="UPONCE_SWEEP_SECONDS"):
+        load_settings({"UPONCE_SWEEP_SECONDS": str(pause + 1)})
+    assert SPAN + pause <= _SLACK_SECONDS
+    assert _SLACK_SECONDS + pause + 300 <= 3600  # a purge takes a while
+
+
+def test_a_reader_of_a_past_part_does_not_hold_up_the_coming_ones(
+    database: PostgresDatabase, clock: SteppedClock
+) -> None:
+    """It keeps its part alone, and a later purge drops that part."""
+    assert spend(database, grant()) == "ok"
+    clock.time += KEPT + SPAN
+    with psycopg.connect(database._address.url) as reader:
+        reader.execute(f"SELECT count(*) FROM grants_{START}".encode())
+        assert run(database.purge(10**6)) == 0
+    assert f"grants_{clock.time - clock.time % SPAN + 11 * SPAN:.0f}" in partitions(database)
+    assert run(database.purge(10**6)) == 1
+
+
+def test_partitions_that_cannot_be_made_keep_nothing_from_being_forgotten(
+    database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL reads the whole default partition to make one, which may take longer than it may."""
+    outside = grant("outside", at=START - SPAN)
+    for subject in (outside, grant()):
+        assert spend(database, subject) == "ok"
+    clock.time += 10 * KEPT
+    broken = replace(load("postgres")["make_grant_part"], text="SELECT 1 / 0")
+    with monkeypatch.context() as patch:
+        patch.setitem(load("postgres"), "make_grant_part", broken)
+        with pytest.raises(DatabaseUnavailable) as failure:
+            run(database.purge(10**6))
+    assert "DivisionByZero" in failure.value.detail
+    assert f"grants_{START}" not in partitions(database)
+    assert [run(database.find_grant(subject.key)) for subject in (outside, grant())] == [None, None]
+
+
+def test_no_partition_is_made_while_reading_the_default_one_would_take_long(
+    database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads would wait for it. The operator learns what to do, and all else is purged."""
+    assert spend(database, grant("outside", at=START - SPAN)) == "ok"
+    clock.time += 10 * KEPT
+    before = partitions(database)
+    with monkeypatch.context() as patch:
+        patch.setattr("uponce.adapters.database.postgres._READ_BYTES", 100)
+        with pytest.raises(DatabaseUnavailable) as failure:
+            run(database.purge(10**6))
+    assert "grants_other has 8192 bytes" in failure.value.detail
+    assert partitions(database) == {"grants_other": 0}
+    assert len(before) == 13
+    run(database.purge(10**6))
+    assert len(partitions(database)) == 13
+
+
+def test_dropping_a_part_writes_only_the_keys_whose_watermark_rises(
+    database: PostgresDatabase, clock: SteppedClock
+) -> None:
+    """All uploads wait for it, and there may be many keys."""
+    third = replace(KEY, api_key="999")
+    run(database.add_key(third))
+    for subject in (grant(), grant("of a fenced key", key=OTHER)):
+        assert spend(database, subject) == "ok"
+
+    def versions() -> dict[str, Any]:
+        with psycopg.connect(database._address.url) as connection:
+            return dict(connection.execute("SELECT api_key, xmin FROM api_keys").fetchall())
+
+    with psycopg.connect(database._address.url) as connection:
+        connection.execute("UPDATE api_keys SET watermark = %s WHERE api_key = %s", (START + SPAN, OTHER.api_key))
+    before = versions()
+    clock.time += 10 * KEPT
+    assert run(database.purge(10**6)) == 2
+    assert {name for name, version in versions().items() if version != before[name]} == {KEY.api_key}
+    marks = {key.api_key: key.watermark for key in run(database.list_keys())}
+    assert marks == {KEY.api_key: START, OTHER.api_key: START + SPAN, third.api_key: None}
+
+
 def test_a_vacuum_of_another_part_is_not_in_the_way(database: PostgresDatabase, clock: SteppedClock) -> None:
     """It takes minutes on many rows, and its lock does not give way to one that waits for so short a time."""
     newer = grant("newer", at=START + 3 * SPAN)
@@ -190,7 +273,7 @@ def test_a_group_locks_no_partition_that_it_does_not_need(
     def look(session: Session) -> int:
         connection = session.connection
         with connection.transaction():
-            for number in range(4, 100):
+            for number in range(12, 100):
                 bounds = {"start": START + number * SPAN, "stop": START + (number + 1) * SPAN}
                 connection.execute(session.statements["make_grant_part"].filled(bounds))
         keys = [dated(START + number * SPAN, bytes([number])) for number in (0, 0, 1)]

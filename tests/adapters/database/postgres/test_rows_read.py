@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from psycopg.sql import Literal
 
-from tests.adapters.database.pages import KINDS
+from tests.adapters.database.pages import FIRST, KINDS, MANY, waiting
 from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, run
 from tests.postgres import shared
-from uponce.adapters.database import grants, upkeep
+from uponce.adapters.database import grants, outbox, upkeep
 from uponce.adapters.database.postgres import PostgresDatabase, schema
 from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.schema import SPAN
@@ -230,3 +230,58 @@ def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypat
     monkeypatch.setattr(upkeep, "int", float, raising=False)
 
     assert rows_read(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5) > ROWS / 2
+
+
+@pytest.fixture
+def crowded() -> Iterator[tuple[PostgresDatabase, psycopg.Connection]]:
+    """A server whose outbox is full, and a connection to its database."""
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock())
+    database.open()
+    with psycopg.connect(database._address.url, autocommit=True) as connection:
+        adapt(connection)
+        connection.execute(waiting(f"generate_series(1, {2 * MANY + 2}) AS i").encode())
+        connection.execute("ANALYZE outbox")
+        yield database, connection
+    database.close()
+
+
+@operation(writes=True)
+def hasten_next(now: float) -> Steps[None]:
+    """The second statement of an effect's end."""
+    yield [("hasten_next_effect", {"id": FIRST, "subject": "one", "now": int(now)})]
+
+
+LOOK: list[Operation[Any]] = [outbox.delay_waiting("notify", upkeep.BATCH), outbox.claim("notify", 16, 120)]
+
+
+def test_a_look_reads_each_effect_behind_another_one_once(
+    crowded: tuple[PostgresDatabase, psycopg.Connection],
+) -> None:
+    database, connection = crowded
+    assert rows_read(connection, LOOK[0]) <= 2 * upkeep.BATCH
+    assert [effect.subject for effect in run(database.claim_effects("notify", 16, 120))] == ["another"]
+    for _ in range(2):
+        for read in (rows_read, rows_read_by_one_plan):
+            assert [read(connection, each) <= FEW for each in (*LOOK, hasten_next())] == [True] * 3
+        connection.execute("ANALYZE outbox")
+    run(database.finish_effect(FIRST))
+    assert [effect.id for effect in run(database.claim_effects("notify", 16, 120))] == [FIRST + 1]
+    assert [rows_read(connection, each) <= FEW for each in LOOK] == [True] * 2
+
+
+def test_the_check_goes_red_if_waiting_effects_stay_due(
+    crowded: tuple[PostgresDatabase, psycopg.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch, "find_first_effects", ":most", "0 * :most")
+    database, connection = crowded
+    assert len(run(database.claim_effects("notify", 16, 120))) == 1
+    assert rows_read(connection, LOOK[1]) > MANY / 4
+
+
+def test_the_check_goes_red_without_the_order_of_a_subject(
+    crowded: tuple[PostgresDatabase, psycopg.Connection],
+) -> None:
+    database, connection = crowded
+    run(database.claim_effects("notify", 16, 120))
+    connection.execute("DROP INDEX outbox_order")
+    assert rows_read(connection, hasten_next()) > MANY / 4

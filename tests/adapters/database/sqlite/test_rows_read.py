@@ -7,13 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.adapters.database.pages import KINDS
+from tests.adapters.database.pages import FIRST, KINDS, MANY, waiting
 from tests.contract.databases import KEY, OTHER, START, open_sqlite, run
-from uponce.adapters.database import catalog, grants, upkeep
+from uponce.adapters.database import catalog, grants, outbox, upkeep
+from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Connection
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation
@@ -146,3 +148,60 @@ def test_the_check_goes_red_without_the_index(filled: Connection) -> None:
         ask(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5)
 
     assert steps(filled, look) > ROWS
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[tuple[SqliteDatabase, Connection]]:
+    """A server whose outbox is full, and a connection to its file."""
+    database = open_sqlite(tmp_path / "uponce.db")
+    with closing(sqlite3.connect(tmp_path / "uponce.db", isolation_level=None, factory=Connection)) as connection:
+        connection.row_factory = sqlite3.Row
+        numbers = f"SELECT 1 AS i UNION ALL SELECT i + 1 FROM numbers WHERE i < {2 * MANY + 2}"
+        connection.execute(f"WITH RECURSIVE numbers(i) AS ({numbers}) {waiting('numbers')}")
+        yield database, connection
+    database.close()
+
+
+def look_steps(connection: Connection) -> int:
+    """Of a look into the outbox: what it delays, and what it claims."""
+
+    def look() -> None:
+        ask(connection, outbox.delay_waiting("notify", upkeep.BATCH))
+        ask(connection, outbox.claim("notify", 16, 120))
+
+    return steps(connection, look)
+
+
+def end_steps(connection: Connection) -> int:
+    """Of the end of the effect that the others wait for: it dies, or it is done."""
+    died = steps(connection, lambda: ask(connection, outbox.postpone(FIRST, 0, "gone", dead=True)))
+    return max(died, steps(connection, lambda: ask(connection, outbox.finish(FIRST))))
+
+
+def test_a_look_reads_each_effect_behind_another_one_once(crowded: tuple[SqliteDatabase, Connection]) -> None:
+    database, connection = crowded
+    assert [effect.subject for effect in run(database.claim_effects("notify", 16, 120))] == ["another"]
+    assert look_steps(connection) <= FEW * STEPS
+    assert end_steps(connection) <= FEW * STEPS
+    run(database.finish_effect(FIRST))
+    assert [effect.id for effect in run(database.claim_effects("notify", 16, 120))] == [FIRST + 1]
+    assert look_steps(connection) <= FEW * STEPS
+
+
+def test_the_check_goes_red_if_waiting_effects_stay_due(
+    crowded: tuple[SqliteDatabase, Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = load("sqlite")
+    blind = statements["find_first_effects"]
+    monkeypatch.setitem(statements, blind.name, replace(blind, text=blind.text.replace(":most", "0 * :most")))
+    database, connection = crowded
+    assert len(run(database.claim_effects("notify", 16, 120))) == 1
+    assert look_steps(connection) > MANY
+
+
+def test_the_check_goes_red_without_the_order_of_a_subject(crowded: tuple[SqliteDatabase, Connection]) -> None:
+    database, connection = crowded
+    run(database.claim_effects("notify", 16, 120))
+    run(database.finish_effect(FIRST))
+    connection.execute("DROP INDEX outbox_order")
+    assert look_steps(connection) > MANY

@@ -4,7 +4,8 @@ What a method returns or refuses is durable by then. One thread commits uploads,
 groups. Other work runs in its own short transactions. The time is the database's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -16,7 +17,14 @@ from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.postgres.connection import Address, connected, is_in_the_way, unavailable
 from uponce.adapters.database.postgres.history import Histories
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
-from uponce.adapters.database.postgres.schema import migrate, past_parts, turn_over, version_of
+from uponce.adapters.database.postgres.schema import (
+    coming_parts,
+    drop_part,
+    make_part,
+    migrate,
+    past_parts,
+    version_of,
+)
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation
 from uponce.app.ports import Clock
@@ -26,8 +34,10 @@ __all__ = ["Address", "PostgresDatabase", "is_set_up"]
 
 T = TypeVar("T")
 
-# More than the span of a partition and the pause between two sweeps. Less than the hour after which fsck complains.
+# At least the span of a partition and the longest pause between two purges (UPONCE_SWEEP_SECONDS: 600). With another
+# pause and the time of a purge, less than the hour after which fsck complains.
 _SLACK_SECONDS = 2700
+_READ_BYTES = 100 * 1024 * 1024  # PostgreSQL reads more of a table in a second: 1.6 GB from memory
 _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
 
 
@@ -96,16 +106,39 @@ class PostgresDatabase(Database):
         """
         return await self._pool.run(partial(_integrity, deep=deep), patient=True)
 
-    async def _turn_over(self) -> int:
-        """Drop partitions.
+    async def _make_parts(self) -> None:
+        """Make the coming partitions.
 
-        If a lock prevents this now, return 0: a later purge does it, or rows are dropped one by one.
+        PostgreSQL reads the whole default partition for each, and no upload runs. So with a large one, make none.
         """
-        try:
-            return await self.write(turn_over(await self.read(past_parts())))
-        except DatabaseUnavailable as error:
-            if is_in_the_way(error):
-                return 0
+        coming, size = await self.read(coming_parts())
+        most = self._address.seconds * _READ_BYTES
+        if coming and size > most:
+            raise DatabaseUnavailable(
+                "The ledger gets no new partitions.",
+                detail=f"the table grants_other has {size} bytes, so PostgreSQL may need longer than "
+                f"UPONCE_DATABASE_SECONDS={self._address.seconds} to read it while uploads wait: at most {most} bytes. "
+                "At a quiet time run `uponce sweep` with a greater UPONCE_DATABASE_SECONDS",
+            )
+        with _unless_locked():
+            for start in coming:
+                await self.write(make_part(start))
+
+    async def _drop_parts(self) -> int:
+        dropped = 0
+        with _unless_locked():
+            for start, rows in (await self.read(past_parts())).items():
+                dropped += await self.write(drop_part(start, rows))
+        return dropped
+
+
+@contextmanager
+def _unless_locked() -> Iterator[None]:
+    """End the work if another transaction's lock is in its way. A later purge does the rest of it."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        if not is_in_the_way(error):
             raise
 
 

@@ -51,8 +51,12 @@ class Address:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters for libpq. Raise SettingRefused for a URL that libpq cannot read."""
+        """Return the parameters for libpq. Raise SettingRefused for a URL that libpq cannot read.
+
+        A read without a time limit ends some minutes after the machine of PostgreSQL has lost its power.
+        """
         defaults = {"connect_timeout": self.seconds, "application_name": "uponce", "target_session_attrs": "read-write"}
+        defaults |= {"keepalives_idle": 60, "keepalives_interval": 10}
         return defaults | self._given | {"client_encoding": "UTF8"}
 
     @property

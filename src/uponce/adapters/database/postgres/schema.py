@@ -7,7 +7,7 @@ only what the release before it does not use any more.
 The ledger has a partition for each half-hour of the signatures' timestamps. To forget a whole half-hour is to drop a
 table. The timestamp is signed, so a grant never moves to another partition, whatever happens to its key's window.
 Partitions are made ahead. Other rows are in the default partition, and are forgotten row by row. A change of partitions
-holds the rules alone: no grant is used during the change.
+holds the rules alone: no grant is used during the change. So each partition gets its own transaction.
 """
 
 import re
@@ -18,7 +18,7 @@ import psycopg
 
 from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.statements import load, load_migrations
-from uponce.adapters.database.steps import Params, Rules, Steps, operation
+from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
 from uponce.core.signature import dated, timestamp_of
 
 _STATEMENTS = load("postgres")
@@ -50,14 +50,40 @@ def version_of(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
 
 
 SPAN = 1800
-_AHEAD = 4 * SPAN
+# For so long may a dump run, which keeps all partitions as they are, before rows come into the default partition. It is
+# longer than such rows are kept by default. So the default partition is empty again before the new partitions end.
+_AHEAD = 12 * SPAN
+_LOCK: Sequence[Ask] = [("wait_briefly", {"milliseconds": 200}), ("lock_grants", {})]
+
+
+@operation(timed=True)
+def coming_parts(now: float) -> Steps[tuple[Sequence[int], int]]:
+    """Return the starts of the partitions to make, and the bytes of the default partition."""
+    present = yield from _starts()
+    first = int(now) - int(now) % SPAN
+    coming = []
+    for start in range(first, first + _AHEAD, SPAN):
+        if start not in present and not (yield from _has_others(start)):
+            coming.append(start)
+    ((row,),) = yield [("size_of_other", {})]
+    return coming, row["bytes"]
+
+
+@operation(rules=Rules.OWN)
+def make_part(_: float, start: int) -> Steps[None]:
+    """Make a partition, unless it exists, or the default partition has rows of its time: they cannot move.
+
+    Raise LockNotAvailable if a long reader (pg_dump) holds a lock: uploads must not wait for it.
+    """
+    if start not in (yield from _starts()) and not (yield from _has_others(start)):
+        yield [*_LOCK, ("make_grant_part", {"start": start, "stop": start + SPAN})]
 
 
 @operation(patient=True, timed=True)
 def past_parts(now: float) -> Steps[Mapping[int, int]]:
     """Return the partitions that hold no row to keep, by their start, with the number of their rows.
 
-    Counting takes a while, so it takes no lock. `turn_over` keeps a partition that gets a row afterwards.
+    Counting takes a while, so it takes no lock. `drop_part` keeps a partition that gets a row afterwards.
     """
     counted: dict[int, int] = {}
     for start in (yield from _starts()):
@@ -68,25 +94,15 @@ def past_parts(now: float) -> Steps[Mapping[int, int]]:
 
 
 @operation(rules=Rules.OWN)
-def turn_over(now: float, counted: Mapping[int, int]) -> Steps[int]:
-    """Drop the partitions in `counted`, and make those of the next hours. Return the number of dropped rows.
+def drop_part(now: float, start: int, rows: int) -> Steps[int]:
+    """Drop a partition of so many rows, unless it is gone or has a row to keep. Return the number of dropped rows.
 
-    Raise LockNotAvailable if a long reader (pg_dump) holds a lock: uploads must not wait for it.
+    Raise LockNotAvailable as `make_part` does.
     """
-    present = yield from _starts()
-    first = int(now) - int(now) % SPAN
-    dropped = []
-    for start in present:
-        if start in counted and (yield from _is_over(start, now)):
-            dropped.append(start)
-    coming = [start for start in range(first, first + _AHEAD, SPAN) if start not in present]
-    if dropped or coming:
-        yield [("wait_briefly", {"milliseconds": 200}), ("lock_grants", {})]
-    for start in coming:
-        yield from _make(start)
-    for start in dropped:
-        yield [("raise_watermarks_over_part", {"start": start}), ("drop_grant_part", {"start": start})]
-    return sum(counted[start] for start in dropped)
+    if start not in (yield from _starts()) or not (yield from _is_over(start, now)):
+        return 0
+    yield [*_LOCK, ("raise_watermarks_over_part", {"start": start}), ("drop_grant_part", {"start": start})]
+    return rows
 
 
 def _starts() -> Steps[Sequence[int]]:
@@ -102,11 +118,10 @@ def _is_over(start: int, now: float) -> Steps[bool]:
     return not kept
 
 
-def _make(start: int) -> Steps[None]:
-    """Make a partition, unless the default partition has rows of its time: they cannot move."""
-    (present,) = yield [("find_other_within", _bounds(start))]
-    if not present:
-        yield [("make_grant_part", {"start": start, "stop": start + SPAN})]
+def _has_others(start: int) -> Steps[bool]:
+    """Return whether the default partition has rows of that time."""
+    (rows,) = yield [("find_other_within", _bounds(start))]
+    return bool(rows)
 
 
 def _bounds(start: int) -> Params:

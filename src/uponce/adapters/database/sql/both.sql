@@ -348,16 +348,36 @@ VALUES (:name, :subject, :details, :due_at, 0, '', :now, 0);
 
 -- name: find_due_effects
 SELECT @effect_columns FROM outbox AS due
-WHERE name = :name AND dead = 0 AND due_at <= :now AND NOT EXISTS (
-  SELECT 1 FROM outbox AS earlier WHERE earlier.subject = due.subject AND earlier.id < due.id AND earlier.dead = 0
+WHERE name = :name AND dead = 0 AND due_at <= :now AND id = (
+  SELECT min(@place) FROM outbox AS waiting WHERE waiting.subject = due.subject AND waiting.dead = 0
 )
-ORDER BY due_at, id LIMIT :most @skip_locked;
+ORDER BY due_at LIMIT :most @skip_locked;
+
+-- The first due effects, each with the effect of its subject that runs before it.
+-- name: find_first_effects
+SELECT id, (
+  SELECT max(@place) FROM outbox AS earlier
+  WHERE earlier.subject = due.subject AND earlier.dead = 0 AND @place < due.id
+) AS before
+FROM outbox AS due WHERE name = :name AND dead = 0 AND due_at <= :now ORDER BY due_at LIMIT :most @skip_locked;
+
+-- name: hold_effect
+SELECT id FROM outbox WHERE id = :id AND dead = 0 @skip_locked;
+
+-- name: delay_effect!
+UPDATE outbox SET due_at = :due_at WHERE id = :id;
 
 -- name: claim_effect!
 UPDATE outbox SET due_at = :due_at, tries = tries + 1 WHERE id = :id;
 
--- name: postpone_effect!
-UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id;
+-- name: postpone_effect
+UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id RETURNING subject;
+
+-- A separate statement: PostgreSQL shows it the effects that were delayed before the one `id` was done or died.
+-- name: hasten_next_effect!
+UPDATE outbox SET due_at = :now WHERE due_at > :now AND id = (
+  SELECT min(@place) FROM outbox AS later WHERE later.subject = :subject AND later.dead = 0 AND @place > :id
+);
 
 -- name: hasten_effects!
 UPDATE outbox SET due_at = :now WHERE subject = :subject AND dead = 0 AND due_at > :now;
@@ -368,13 +388,14 @@ UPDATE outbox SET due_at = :due_at WHERE dead = 0 AND due_at > :due_at
 AND subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud AND @target_has_part);
 
 -- name: revive_relays!
-UPDATE outbox SET due_at = :now, dead = 0 WHERE subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud);
+UPDATE outbox SET due_at = :now, dead = 0, tries = 0
+WHERE subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud);
 
 -- name: count_waiting
 SELECT (SELECT count(*) FROM relays) AS pending, (SELECT count(*) FROM outbox WHERE dead = 1) AS dead;
 
--- name: finish_effect!
-DELETE FROM outbox WHERE id = :id;
+-- name: finish_effect
+DELETE FROM outbox WHERE id = :id RETURNING subject;
 
 -- name: finish_effects!
 DELETE FROM outbox WHERE subject = :subject;

@@ -28,6 +28,10 @@ PARTITION BY RANGE (grant_key)
 -- fragment: is_dated
 substring(grant_key FOR 5) = decode(lpad(to_hex(timestamp), 10, '0'), 'hex')
 
+-- The number of a row in an index, so that no server reads rows in the order of their numbers instead.
+-- fragment: place
+(id + 0)
+
 
 -- Words of statements
 
@@ -39,10 +43,6 @@ FOR UPDATE SKIP LOCKED
 
 -- fragment: assets_by_context
 assets
-
--- As the index has it.
--- fragment: place
-(id + 0)
 
 -- fragment: has_part
 strpos(context, :part) > 0
@@ -232,6 +232,9 @@ SELECT count(*) AS rows FROM grants WHERE @within;
 -- name: find_other_within
 SELECT grant_key FROM grants_other WHERE @within LIMIT 1;
 
+-- name: size_of_other
+SELECT pg_relation_size('grants_other') AS bytes;
+
 -- name: wait_briefly!
 SET LOCAL lock_timeout = {milliseconds};
 
@@ -243,11 +246,18 @@ CREATE TABLE grants_{start} PARTITION OF grants
 FOR VALUES FROM (decode(lpad(to_hex({start}::bigint), 10, '0'), 'hex'))
 TO (decode(lpad(to_hex({stop}::bigint), 10, '0'), 'hex'));
 
--- Uploads wait for it: an index finds the newest timestamp of each key.
+-- Uploads wait for it. An index finds the newest timestamp of each key that has rows there, one key after the other. So
+-- the time depends on the number of these keys, and not on the number of their rows or of all keys.
 -- name: raise_watermarks_over_part!
-UPDATE api_keys SET watermark = greatest(
-  watermark, (SELECT max(timestamp) FROM grants_{start} AS part WHERE part.api_key = api_keys.api_key)
-);
+WITH RECURSIVE newest AS (
+  (SELECT api_key, timestamp FROM grants_{start} ORDER BY api_key DESC, timestamp DESC LIMIT 1)
+  UNION ALL SELECT next.* FROM newest, LATERAL (
+    SELECT api_key, timestamp FROM grants_{start} AS part WHERE part.api_key < newest.api_key
+    ORDER BY api_key DESC, timestamp DESC LIMIT 1
+  ) AS next
+)
+UPDATE api_keys SET watermark = newest.timestamp FROM newest
+WHERE api_keys.api_key = newest.api_key AND (watermark IS NULL OR watermark < newest.timestamp);
 
 -- name: drop_grant_part!
 DROP TABLE grants_{start};

@@ -30,6 +30,9 @@ STRICT, WITHOUT ROWID
 -- fragment: is_dated
 hex(substr(grant_key, 1, 5)) = printf('%010X', timestamp)
 
+-- fragment: place
+id
+
 
 -- Words of statements
 
@@ -39,9 +42,6 @@ hex(substr(grant_key, 1, 5)) = printf('%010X', timestamp)
 
 -- fragment: assets_by_context
 assets INDEXED BY assets_context
-
--- fragment: place
-id
 
 -- fragment: has_part
 instr(context, :part) > 0
