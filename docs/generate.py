@@ -37,7 +37,9 @@ def settings_page() -> str:
             environment, then the file `.env` in the working folder, then the TOML file that `UPONCE_CONFIG` names.
             uponce reads only the lines of `.env` that begin with `UPONCE_`. Names in the TOML file are the same, in
             lower case and without `UPONCE_`. uponce refuses to start with a name that is not in this table. A
-            misspelt limit would be no limit. `uponce settings` shows the effective values and their sources.
+            misspelt limit would be no limit. `uponce settings` shows the effective values and their sources. A server
+            reads its settings once. Workers that start again keep them, whatever the files say by then. Every number
+            has a smallest and a greatest value. The refusal of another number names both.
             """
         )
         + _table(("variable", "default", "meaning"), [*_setting_rows(), *_limit_rows()])

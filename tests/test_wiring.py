@@ -23,7 +23,7 @@ from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
-from uponce.config import Settings
+from uponce.config import Settings, load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull
 from uponce.core.policy import Limits
 from uponce.lifespan import lifespan
@@ -303,6 +303,41 @@ def test_a_server_notes_its_settings_for_commands_in_other_shells(
 
 async def failing(error: Exception) -> None:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        *(
+            ("storage", url)
+            for url in (
+                "https://AKIAX:hidden@minio.example/bucket",
+                "s3://AKIAX:hidden@bucket/x",
+                "s3://hidden@bucket/x",
+                "s3://AKIAX:hid/hidden@bucket/x",
+                "s3//AKIAX:hidden@bucket/x",
+                "AKIAX:hidden@bucket/x",
+            )
+        ),
+        *(
+            ("database", url)
+            for url in (
+                "mysql://u:hidden@h/d",
+                "host=h password=hidden:hidden",
+                "postgresql//u:hidden:hidden@h/d",
+                "sqlite://u:hidden@x",
+            )
+        ),
+    ],
+)
+def test_no_refusal_of_a_url_shows_its_secret(tmp_path: Path, name: str, url: str) -> None:
+    """Neither that of the settings, nor that of the database or storage to which a command moves."""
+
+    with pytest.raises(SettingRefused, match=f"UPONCE_{name.upper()}") as of_settings:
+        build(load({f"UPONCE_{name.upper()}": url}))
+    with pytest.raises(SettingRefused, match=f"UPONCE_{name.upper()}") as of_command:
+        build(replace(SETTINGS, data=str(tmp_path), **{name: url}))
+    assert "hidden" not in of_settings.value.message + of_command.value.message
 
 
 @pytest.mark.parametrize("name", ["site#1", "site?1", "site;1", "site%201", "site 1"])

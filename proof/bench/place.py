@@ -10,7 +10,7 @@ from typing import Any
 
 from proof.bench.row import Version
 from proof.bench.servers import BenchmarkError
-from uponce.adapters.database.sqlite.file import file_system
+from uponce.adapters.system import file_system
 from uponce.adapters.versions import versions
 
 _ROOT = Path(__file__).parents[2]

@@ -29,7 +29,7 @@ import pytest
 
 from proof.faults import campaigns
 from proof.faults.report import Campaign, Report
-from uponce.adapters.database.sqlite.file import file_system
+from uponce.adapters.system import file_system
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "proof/records/campaigns.jsonl"

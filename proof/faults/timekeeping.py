@@ -22,7 +22,7 @@ MARGIN = 5
 REFUSALS = frozenset({"signature_used", "stale_request", "future_timestamp"})
 SETTINGS = {"UPONCE_SWEEP_SECONDS": "1", "UPONCE_DECODERS": "1", "UPONCE_AUDIT_DAYS": "36500"}
 # Time that passes without waiting would make every new file look abandoned.
-ENDLESS_GRACE = {"UPONCE_GRACE_SECONDS": "1000000000"}
+ENDLESS_GRACE = {"UPONCE_GRACE_SECONDS": "315360000"}
 COVER = "cover"
 _LANES = 8
 _PATIENCE = 20

@@ -85,10 +85,7 @@ def account_of(cloudinary_url: str | None = None) -> Account:
 
 
 def _text(value: object) -> str:
-    """Return the value as SDKs write it. Booleans are 1 and 0. Commas join lists.
-
-    A context is `k=v|k2=v2` with escapes.
-    """
+    """Return the value as SDKs write it: booleans as 1 and 0, lists with commas, a context as escaped `k=v|k2=v2`."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, Mapping):
@@ -99,10 +96,7 @@ def _text(value: object) -> str:
 
 
 def _escaped(text: object) -> str:
-    """Return the text with `=` and `|` escaped.
-
-    Raise InvalidParameter if it ends with a backslash: that escapes the next sign.
-    """
+    """Escape `=` and `|`. Raise InvalidParameter for a backslash at the end, which would escape the next sign."""
     if str(text).endswith("\\"):
         raise InvalidParameter("A name or a value in context ends with a backslash. Leave it out.")
     return str(text).replace("=", r"\=").replace("|", r"\|")

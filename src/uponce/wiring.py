@@ -1,6 +1,7 @@
 """The composition root: settings → adapters → services. Drivers are imported when they are chosen."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from uponce.app.outbox import Work
 from uponce.app.ports import FrontServer, Metrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
-from uponce.config import Settings
+from uponce.config import Settings, shown
 from uponce.core.errors import NotFound, SettingRefused
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
@@ -137,10 +138,10 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
                 seconds=settings.database_seconds,
                 fence_skew=settings.limits.skew if settings.database_failover == "fence" else None,
             )
-        case scheme:
+        case _:
             raise SettingRefused(
-                f"UPONCE_DATABASE: {scheme!r} is not a database that uponce knows. Use sqlite:////path/to/file or "
-                "postgresql://user:password@host/database."
+                f"UPONCE_DATABASE={shown('database', settings.database_url)} is not a database that uponce knows. Use "
+                "sqlite:////path/to/file or postgresql://user:password@host/database."
             )
 
 
@@ -167,8 +168,8 @@ def sqlite_path(url: str) -> Path:
     """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`. Raise SettingRefused without one."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
-            f"UPONCE_DATABASE={url} names no file. A database in memory would forget which signatures are spent. Use "
-            "sqlite:////path/to/file."
+            f"UPONCE_DATABASE={shown('database', url)} names no file. A database in memory would forget which "
+            "signatures are spent. Use sqlite:////path/to/file."
         )
     return Path(url.removeprefix("sqlite:///"))
 
@@ -186,16 +187,18 @@ def blob_store(settings: Settings) -> Blobs:
 
             path = url.partition(":")[2].removeprefix("//")  # with what `urlsplit` takes for a query or fragment
             return LocalBlobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
-        case ("s3" | "gs" | "az", place, _, _, _) if place:
+        case ("s3" | "gs" | "az", place, _, _, _) if re.fullmatch("[^:@]+", place):  # without credentials
             from uponce.adapters.store.bucket import Bucket
             from uponce.adapters.store.objects import BucketBlobs
 
-            seconds = settings.storage_seconds
-            return BucketBlobs(Bucket(url, seconds), settings.data_dir / "spool", ids=ids, seconds=seconds)
+            seconds, uploads = settings.storage_seconds, settings.storage_uploads
+            spool = settings.data_dir / "spool"
+            return BucketBlobs(Bucket(url, seconds), spool, ids=ids, seconds=seconds, uploads=uploads)
         case _:
             raise SettingRefused(
-                f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder, s3://bucket/prefix, "
-                "gs://bucket/prefix or az://container/prefix."
+                f"UPONCE_STORAGE={shown('storage', url)} is not supported. Use file:///path/to/folder, "
+                "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix. Credentials come from the "
+                "environment."
             )
 
 
@@ -216,7 +219,7 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
     if presigner is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_REDIRECT={settings.storage_redirect} needs an object store, but UPONCE_STORAGE is "
-            f"{settings.storage_url}. Remove this setting; uponce then sends the bytes itself."
+            f"{shown('storage', settings.storage_url)}. Remove this setting; uponce then sends the bytes itself."
         )
     return presigner
 
@@ -229,7 +232,8 @@ def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
     if front is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, but UPONCE_STORAGE is "
-            f"{settings.storage_url}. Use UPONCE_STORAGE_REDIRECT, or remove both; uponce then sends the bytes itself."
+            f"{shown('storage', settings.storage_url)}. Use UPONCE_STORAGE_REDIRECT, or remove both; uponce then sends "
+            "the bytes itself."
         )
     return front
 

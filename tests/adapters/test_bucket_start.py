@@ -96,7 +96,7 @@ async def one(store, mebibytes):
         await blob.read(offset, blob.block_bytes)
     await spooled.discard()
 
-store = BucketBlobs(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60)
+store = BucketBlobs(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60, uploads=16)
 store.open_store()
 asyncio.run(one(store, 1))
 before = peak()
@@ -133,7 +133,7 @@ async def leave(store):
     await asyncio.sleep(0.3)
     asking.cancel()
 
-store = BucketBlobs(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2)
+store = BucketBlobs(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2, uploads=16)
 store.open_store()
 asyncio.run(leave(store))
 """

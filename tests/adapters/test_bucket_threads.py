@@ -17,7 +17,7 @@ from uponce.core.errors import StorageUnavailable
 @contextmanager
 def opened(seconds: float) -> Iterator[BucketBlobs]:
     nothing: Any = None
-    store = BucketBlobs(nothing, Path("unused"), ids=RandomIds(), seconds=seconds)  # type: ignore[arg-type]
+    store = BucketBlobs(nothing, Path("unused"), ids=RandomIds(), seconds=seconds, uploads=2)  # type: ignore[arg-type]
     yield store
     store.close()
 
@@ -41,7 +41,9 @@ def test_a_request_waits_for_a_thread_so_long_and_no_longer() -> None:
                     await asyncio.wait_for(store.run(ran.set), 10)
             finally:
                 may_end.set()
-            assert refusal.value.for_operator == "no thread became free within 0.2 seconds"
+            assert refusal.value.for_operator == (
+                "no thread for uploads (UPONCE_STORAGE_UPLOADS) became free within 0.2 seconds"
+            )
             return await asyncio.gather(*busy)
 
     assert all(asyncio.run(play()))

@@ -13,7 +13,7 @@ from tests.world import World
 from uponce.app.manage_clouds import create_cloud
 from uponce.app.manage_keys import Conflict, create_key, import_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses
 
 KEY = ApiKey("123456789012345", "demo", ("a-secret-of-some-backend",), KeyUses.ONCE, KeyScope.UPLOAD, 600)
 
@@ -26,7 +26,7 @@ def world(tmp_path: Path) -> Any:
 
 
 def bring(world: World, *keys: ApiKey) -> tuple[list[str], list[Conflict]]:
-    added, conflicts = asyncio.run(import_keys(world.services, keys))
+    added, conflicts = asyncio.run(import_keys(world.services, map(GivenKey, keys)))
     return [key.api_key for key in added], conflicts
 
 
@@ -39,7 +39,7 @@ def known(world: World) -> ApiKey:
 @pytest.mark.parametrize("cloud", ["v1_1", "tus"])
 def test_no_cloud_is_made_whose_files_have_no_address(world: World, cloud: str) -> None:
     for make in (
-        import_keys(world.services, [replace(KEY, cloud=cloud)]),
+        import_keys(world.services, [GivenKey(replace(KEY, cloud=cloud))]),
         create_key(world.services, cloud),
         create_cloud(world.services, cloud, None),
     ):
@@ -69,6 +69,21 @@ def test_a_key_that_exists_is_not_changed(world: World, change: dict[str, Any], 
     before = known(world)
     assert bring(world, replace(KEY, **change)) == ([], [Conflict(KEY.api_key, what)])
     assert known(world) == before
+
+
+def test_a_key_that_names_no_window_keeps_its_window(world: World) -> None:
+    """Whatever UPONCE_WINDOW says by then. Other differences come first."""
+    bring(world, KEY)
+    given = GivenKey(replace(KEY, window=601), names_window=False)
+    added, (conflict,) = asyncio.run(import_keys(world.services, [given]))
+    assert (added, known(world).window) == ([], 600)
+    assert conflict.of_settings == (
+        f"API key {KEY.api_key} differs between settings and database: window. This key keeps its window of 600 "
+        "seconds: UPONCE_WINDOW counts for new keys. Add window=600 to the key in UPONCE_KEYS."
+    )
+    other = replace(given, key=replace(given.key, scope=KeyScope.ALL))
+    _, conflicts = asyncio.run(import_keys(world.services, [other]))
+    assert conflicts == [Conflict(KEY.api_key, "policy (uses, scope or window)")]
 
 
 def test_a_revoked_key_stays_revoked(world: World) -> None:
@@ -105,9 +120,9 @@ def test_two_servers_may_bring_the_same_key_at_once(world: World) -> None:
     blind = Blind(world.database)
     bring(world, KEY)
     services = replace(world.services, database=blind)
-    assert asyncio.run(import_keys(services, [KEY])) == ([], [])
+    assert asyncio.run(import_keys(services, [GivenKey(KEY)])) == ([], [])
     changed = replace(KEY, secrets=("another-secret-of-the-backend",))
-    assert asyncio.run(import_keys(services, [changed])) == ([], [Conflict(KEY.api_key, "secret")])
+    assert asyncio.run(import_keys(services, [GivenKey(changed)])) == ([], [Conflict(KEY.api_key, "secret")])
 
 
 class Blind:

@@ -54,7 +54,7 @@ class Supervisor(serve._Workers):
 
 
 def test_workers_that_die_at_once_are_started_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever their exit code is: a defect or a changed file of settings would otherwise keep a core busy."""
+    """Whatever their exit code is: a defect would otherwise keep a core busy."""
     supervisor = Supervisor(monkeypatch)
     for now, started in ((1000, 4), (1000.5, 4), (1001.9, 4), (1002, 6)):
         supervisor.now = now

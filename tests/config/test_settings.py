@@ -1,14 +1,15 @@
 """Settings: their sources and which one wins, what is refused and how, and what people may see of them."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from uponce.app.manage_keys import MAX_WINDOW
-from uponce.config import MASK, Settings, as_environment, effective, load, noted, preset_keys, with_noted
-from uponce.config.settings import Rule
+from uponce.config import MASK, Settings, as_environment, effective, load, noted, with_noted
+from uponce.config.settings import DATABASE, STORAGE, Rule
 from uponce.core.errors import SettingRefused
 
 
@@ -85,6 +86,7 @@ def test_an_env_file_can_name_the_toml_file(folder: Path) -> None:
         ("port = 'high'", "port=high ("),
         ("port = true", "port=True ("),
         ("host = 1", "host=1 ("),
+        ("database = ['postgresql://u:123456@h/d']", "database=******** ("),
         ("workers = 0", "workers=0 ("),
         ("secret_key = 123456", "secret_key=******** ("),
         ("port = ", "cannot be read: Invalid value"),
@@ -126,17 +128,20 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
     [
         ("port", "70000", "0 to 65535"),
         ("port", "", "a whole number"),
-        ("window", "0", "at least 1"),
-        ("skew", "-1", "0 or more"),
-        ("small_body_bytes", "-1", "0 or more"),
-        ("max_raw_bytes", "0", "at least 1"),
-        ("relay_chunk_bytes", "1000000", "at least 5242880"),
+        ("window", "0", "1 to 604800"),
+        ("skew", "-1", "0 to 315360000"),
+        ("small_body_bytes", "-1", f"0 to {2**53}"),
+        ("max_raw_bytes", "0", f"1 to {2**53}"),
+        ("relay_chunk_bytes", "1000000", f"5242880 to {2**53}"),
         ("audit_days", "-1", "0 to 36500"),
         ("audit_days", "36501", "0 to 36500"),
+        ("storage_redirect", "604801", "0 to 604800"),
         ("data", "", "a folder, such as ./uponce-data"),
         ("trusted_proxies", "10.0.0.5/8", NETWORKS),
         ("notification_networks", "10.0.0.0/8, here", NETWORKS),
         ("host", "", "an address of this machine, such as 127.0.0.1"),
+        ("database", "", DATABASE.expected),
+        *(("storage", url, STORAGE.expected) for url in ("", "https://minio:9000/bucket", "s3://bucket:x/y")),
         *(
             ("public_url", url, "a URL like https://media.example, without a path")
             for url in ("http://[", "media.example", "https://example.com/media", "https://media.example?a=b")
@@ -147,14 +152,38 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("storage_accel", "blobs", "empty, or like /_blobs/"),
         ("sweep_seconds", "0", "1 to 600"),
         ("sweep_seconds", "601", "1 to 600"),
-        ("playground_keep_files", "0", "at least 1"),
-        ("playground_keep_seconds", "0", "at least 1"),
+        ("grace_seconds", "599", "600 to 315360000"),
+        ("playground_keep_files", "0", f"1 to {2**31 - 1}"),
+        ("playground_keep_seconds", "0", "1 to 315360000"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: str) -> None:
     variable = f"UPONCE_{name.upper()}"
     said = refusal({variable: value})
     assert said == f"{variable}={value} (environment) is not valid: it must be {expected}."
+
+
+@pytest.mark.parametrize(
+    ("environ", "base"),
+    [
+        ({"UPONCE_PUBLIC_URL": "https://media.example/"}, "https://media.example"),
+        ({"UPONCE_HOST": "0.0.0.0", "UPONCE_PORT": "81"}, "http://127.0.0.1:81"),
+        ({"UPONCE_HOST": "::"}, "http://[::1]:8000"),
+        ({"UPONCE_HOST": "::1"}, "http://[::1]:8000"),
+        ({"UPONCE_HOST": "box"}, "http://box:8000"),
+    ],
+)
+def test_urls_that_are_made_outside_of_a_request_can_be_called(environ: dict[str, str], base: str) -> None:
+    assert load(environ).base_url == base
+
+
+NUMBERS = [row["name"] for row in effective({}) if isinstance(row["value"], int)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_a_greatest_value(name: str) -> None:
+    """A greater one would fail later, at each request."""
+    assert re.search(r"it must be \d+ to \d+\.$", refusal({name: str(2**63 - 1)}))
 
 
 CHOICES = [
@@ -228,6 +257,21 @@ def test_settings_survive_the_way_to_worker_processes() -> None:
     assert load(as_environment(settings)) == settings
 
 
+def test_a_worker_that_starts_later_has_the_settings_of_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the operator has edited the files since, for the next start of the whole server."""
+    for name, value in toml(folder, "port = 8100").items():
+        monkeypatch.setenv(name, value)
+    (folder / ".env").write_text("UPONCE_CLOUD=cats\n")
+    settings = load()
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    toml(folder, "storage = 'file:///elsewhere'")
+    (folder / ".env").write_text("UPONCE_CLOUD=cats\nUPONCE_DATABASE=sqlite:////elsewhere.db\n")
+    assert load() == settings
+
+
 def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> None:
     environ = {
         "UPONCE_SECRET_KEY": "ab" * 32,
@@ -279,7 +323,7 @@ def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> N
             f"https://{MASK}@app.example/a?Password={MASK}",
         ),
         ("public_url", "https://u:hidden@media.example", f"https://u:{MASK}@media.example"),
-        ("storage", "s3://user:hidden@bucket/a", f"s3://user:{MASK}@bucket/a"),
+        ("database", "host=h password=hidden:hidden dbname=x", f"host=h password={MASK}"),
         ("notification_url", "https://u:12/hidden@app.example/a", f"https://u:{MASK}@app.example/a"),
         ("notification_url", "https://hidden@app.example/a@b", f"https://{MASK}@app.example/a@b"),
         ("notification_url", "https://app.example/a@b?to=c@d", "https://app.example/a@b?to=c@d"),
@@ -294,54 +338,6 @@ def test_no_password_of_a_url_is_shown(name: str, url: str, seen: str) -> None:
     assert {row["name"]: row["value"] for row in effective({f"UPONCE_{name.upper()}": url})}[
         f"UPONCE_{name.upper()}"
     ] == seen
-
-
-# --- keys
-
-
-SECRET = "hidden-hidden-hidden-hidden"
-
-
-def test_keys_come_from_the_setting_and_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text(f"cloudinary://3:{SECRET}3@dogs?name=shop\n\n")
-    environ = {
-        "UPONCE_KEYS": f"cloudinary://1:{SECRET}1@Cats?uses=unlimited&scope=all&window=60 cloudinary://2:a%2Fb@cats",
-        "UPONCE_KEYS_FILE": str(tmp_path / "keys"),
-        "UPONCE_WINDOW": "900",
-    }
-    keys = preset_keys(load(environ))
-    assert [(k.api_key, k.cloud, k.secrets, k.uses, k.scope, k.window, k.name) for k in keys] == [
-        ("1", "Cats", (f"{SECRET}1",), "unlimited", "all", 60, ""),
-        ("2", "cats", ("a/b",), "once", "upload", 900, ""),
-        ("3", "dogs", (f"{SECRET}3",), "once", "upload", 900, "shop"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"cloudinary://1:{SECRET}",
-        f"cloudinary://1:{SECRET}@[cats",
-        f"cloudinary://1:{SECRET}@cats/dogs",
-        f"cloudinary://:{SECRET}@cats",
-        f"https://1:{SECRET}@cats",
-        f"cloudinary://1:{SECRET}@cats?uses=twice",
-        f"cloudinary://1:{SECRET}@cats?window=long",
-        f"cloudinary://1:{SECRET}@cats?usage=once",
-    ],
-)
-def test_an_error_in_a_key_names_the_setting_and_not_the_secret(tmp_path: Path, line: str) -> None:
-    (tmp_path / "keys").write_text(line)
-    for environ in ({"UPONCE_KEYS": line}, {"UPONCE_KEYS_FILE": str(tmp_path / "keys")}):
-        with pytest.raises(SettingRefused) as refused:
-            preset_keys(load(environ))
-        assert refused.value.message.startswith(next(iter(environ)))
-        assert SECRET not in refused.value.message
-
-
-def test_a_file_of_keys_that_is_not_there() -> None:
-    with pytest.raises(SettingRefused, match=r"^UPONCE_KEYS_FILE=/no/such cannot be read: "):
-        preset_keys(load({"UPONCE_KEYS_FILE": "/no/such"}))
 
 
 def test_the_reference_names_the_longest_window() -> None:

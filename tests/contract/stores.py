@@ -74,7 +74,7 @@ def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, se
     """It has to be closed."""
     with patch.dict(os.environ, environment):  # read once, when the bucket is made
         bucket = Bucket(url, seconds)
-    store = BucketBlobs(bucket, folder / "spool", ids=RandomIds(), seconds=seconds)
+    store = BucketBlobs(bucket, folder / "spool", ids=RandomIds(), seconds=seconds, uploads=16)
     store.open_store()
     return store
 

@@ -112,11 +112,13 @@ def test_forged_fields_leave_no_trace(server: Server, action: str) -> None:
 
 # --- doctor and sweep
 
+IN_A_CONTAINER = {"volume"}  # a finding if the tests run in the layer of a container
+
 
 def test_doctor_finds_a_running_server_healthy(server: Server) -> None:
     told = printed(beside(server, "doctor"))
     findings = as_json(server, "doctor")
-    assert {finding["name"] for finding in findings} == {
+    assert {finding["name"] for finding in findings} - IN_A_CONTAINER == {
         "settings",
         "database",
         "disk",
@@ -144,7 +146,7 @@ def test_doctor_checks_the_machine_before_the_first_start(tmp_path: Path) -> Non
     done = uponce("doctor", "--json", env=settings)
     states = {finding["name"]: finding["state"] for finding in json.loads(printed(done))}
     assert states.pop("data") == "warning"
-    assert states.keys() == {"settings", "system", "versions", "disk", "decoders", "sandbox"}
+    assert states.keys() - IN_A_CONTAINER == {"settings", "system", "versions", "disk", "decoders", "sandbox"}
     assert "There is no uponce in" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -224,7 +226,7 @@ def test_doctor_names_the_cure_of_a_readable_secret(data: Path) -> None:
 def test_doctor_says_what_is_wrong_with_a_setting(data: Path) -> None:
     done = uponce("doctor", "--data", data, env={"UPONCE_DECODERS": "0"})
     assert done.code == 1
-    assert "UPONCE_DECODERS=0 (environment) is not valid: it must be at least 1." in done.stdout
+    assert "UPONCE_DECODERS=0 (environment) is not valid: it must be 1 to 1000." in done.stdout
 
 
 def test_sweep_beside_a_running_server(server: Server, media: Path) -> None:
@@ -282,9 +284,9 @@ def test_serve_on_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
     ("name", "value", "message"),
     [
         ("UPONCE_WINDOW", "soon", "UPONCE_WINDOW=soon (environment) is not valid: it must be a whole number."),
-        ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be at least 1."),
+        ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be 1 to 1000."),
         ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO (environment)."),
-        ("UPONCE_DATABASE", "mysql://db", "'mysql' is not a database that uponce knows."),
+        ("UPONCE_DATABASE", "mysql://db", "UPONCE_DATABASE=mysql://db is not a database that uponce knows."),
         ("UPONCE_DATABASE", "sqlite:///:memory:", "A database in memory would forget which signatures are spent"),
         ("UPONCE_STORAGE", "ftp://files", "UPONCE_STORAGE=ftp://files is not supported."),
         ("UPONCE_SECRET_KEY", "short", "UPONCE_SECRET_KEY"),

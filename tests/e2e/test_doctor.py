@@ -1,6 +1,7 @@
 """`uponce doctor` and `uponce serve` agree: what keeps a server from starting is broken, and room is counted where it
 is used."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from tests import postgres
 from tests.e2e.commands import in_a_process, printed, uponce
+from uponce.cli import disks, serve
+from uponce.config import Settings, load
+from uponce.wiring import opened
 
 pytestmark = pytest.mark.xdist_group("operator")
 
@@ -123,6 +127,60 @@ class Disk(NamedTuple):
 def rows_of_disks(env: dict[str, str]) -> list[dict[str, str]]:
     done = uponce("doctor", "--json", env=env)
     return [row for row in json.loads(done.stdout) if row["name"] == "disk"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        *((kind, "is in memory, which a restart of this machine empties") for kind in ("tmpfs", "ramfs")),
+        *(
+            (kind, "is in the layer of a container, which ends with the container")
+            for kind in ("overlay", "fuse.fuse-overlayfs")
+        ),
+        ("ext4", None),
+    ],
+)
+def test_doctor_and_server_warn_of_a_folder_that_does_not_last(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, said: str | None
+) -> None:
+    monkeypatch.setattr(disks, "file_system_of", lambda folder: kind)
+    done = uponce("doctor", "--json", "--data", data)
+    settings = load({"UPONCE_DATA": str(data)})
+    with opened(settings) as backend:
+        asyncio.run(serve._prepare(backend.services, settings, ""))
+    warned = capsys.readouterr().err
+    if said is None:
+        assert ("volume" in findings(done), warned) == (False, "")
+        return
+    found = findings(done)["volume"]
+    assert (done.code, found["state"], f"{data} {said} ({kind})." in found["detail"]) == (0, "warning", True)
+    assert warned == f"uponce: {found['detail']}\n"
+
+
+def test_a_server_that_keeps_nothing_here_needs_no_folder_that_lasts(tmp_path: Path) -> None:
+    settings = Settings(data=str(tmp_path), database="postgresql://db/x", storage="s3://bucket", secret_key="ab" * 32)
+    assert disks.lasting(settings) == []
+
+
+@pytest.mark.parametrize(("connections", "warned"), [(98, False), (99, True)])
+def test_more_connections_than_postgresql_has_are_a_warning(tmp_path: Path, connections: int, warned: bool) -> None:
+    """They would be missing under load only. The server of the tests has 200, of which 3 are for its owner."""
+    env = {
+        "UPONCE_DATA": str(tmp_path / "data"),
+        "UPONCE_DATABASE": postgres.shared().fresh_schema(),
+        "UPONCE_WORKERS": "2",
+        "UPONCE_DATABASE_CONNECTIONS": str(connections),
+    }
+    printed(uponce("keys", "create", env=env))
+    done = uponce("doctor", "--json", env=env)
+    assert (done.code, "connections" in findings(done)) == (0, warned)
+    if warned:
+        found = findings(done)["connections"]
+        assert found["state"] == "warning"
+        assert found["detail"].startswith(
+            "this server may open 198 connections (UPONCE_WORKERS=2 times UPONCE_DATABASE_CONNECTIONS=99), and "
+            "PostgreSQL gives 197 to all servers together."
+        )
 
 
 def test_a_data_folder_that_nothing_needs_yet(tmp_path: Path) -> None:

@@ -86,6 +86,32 @@ def test_a_killed_server_posts_what_it_owes_after_it_starts_again(tmp_path: Path
         assert second["secure_url"].startswith("https://media.example/")
 
 
+def test_without_a_public_url_a_notification_leads_to_the_server_and_the_operator_is_warned(tmp_path: Path) -> None:
+    """The port may be chosen at the start, and no client can call every address."""
+    with receiving(200) as receiver:
+        environment = {
+            "UPONCE_DECODERS": "1",
+            "UPONCE_HOST": "0.0.0.0",
+            "UPONCE_NOTIFICATION_URL": f"{receiver.url}/uploaded",
+            "UPONCE_NOTIFICATION_NETWORKS": "127.0.0.0/8",
+        }
+        server = Server(tmp_path / "data", env=environment)
+        server.port = 0
+        with server:
+            answer = server.post(server.signed(), b"some text").json()
+            wait_for(receiver, 1)
+            assert json.loads(receiver.got[0][1])["url"] == answer["url"]
+            assert answer["url"].startswith(f"http://127.0.0.1:{server.port}/")
+            warning = (
+                "UPONCE_HOST is 0.0.0.0, so URLs in notifications lead to this machine only. Set UPONCE_PUBLIC_URL to "
+                "the address that clients use."
+            )
+            assert f"uponce: {warning}\n" in server.output
+            done = uponce("doctor", "--json", "--data", tmp_path / "data", env=environment)
+            found = [finding for finding in json.loads(done.stdout) if finding["name"] == "notifications"]
+            assert [(each["state"], each["detail"]) for each in found] == [("warning", warning)]
+
+
 def test_the_guide_signs_the_url_and_checks_what_arrives(tmp_path: Path) -> None:
     guide = "docs/guide/notifications.md"
     allowing = {"UPONCE_NOTIFICATION_NETWORKS": "127.0.0.0/8"}

@@ -104,6 +104,19 @@ def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Pa
         assert server.stop() == 0
 
 
+def test_workers_that_start_again_spend_where_the_server_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting in `.env` for the next start of the server must not count for some of its workers."""
+    monkeypatch.chdir(tmp_path)
+    with Server(tmp_path / "data", workers=2, env={**LIGHT, "UPONCE_LOG_LEVEL": "info"}) as server:
+        until(server, "all 2 workers serve")
+        spent = server.signed({"nonce": "once"})
+        assert code_of(server, spent) == ""
+        Path(".env").write_text(f"UPONCE_DATABASE=sqlite:///{tmp_path}/new.db\n")
+        os.kill(server.pid, signal.SIGHUP)
+        until(server, "Finished server process", times=2)
+        assert code_of(server, spent) == "signature_used"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: Path, workers: int) -> None:
     """A balancer then connects elsewhere. A connection that nobody accepts would hang, and fail later."""

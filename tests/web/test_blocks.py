@@ -12,7 +12,7 @@ from tests.asgi import Message, scope_of
 from tests.world import World, assert_accepted
 from uponce.adapters.files import OpenFile
 from uponce.core.errors import StorageUnavailable
-from uponce.core.ranges import ByteRange
+from uponce.core.spans import Span
 from uponce.web import blocks
 from uponce.web.blocks import Blocks, first_block, pieces_of
 
@@ -33,7 +33,7 @@ class Bucket:
         return DATA[offset : offset + length]
 
     def pieces(self, start: int = 0) -> AsyncIterator[bytes]:
-        return pieces_of(self, "key", ByteRange(start, len(DATA) - start))  # type: ignore[arg-type]
+        return pieces_of(self, "key", Span(start, len(DATA)))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_blob_that_ends_early_ends_its_pieces() -> None:
     async def play() -> int:
         blob, size = SimpleNamespace(read=read, block_bytes=2 * MEBIBYTE), 0
         with pytest.raises(StorageUnavailable) as failed:
-            async for piece in pieces_of(blob, "key", ByteRange(0, len(DATA))):
+            async for piece in pieces_of(blob, "key", Span(0, len(DATA))):
                 size += len(piece)
         assert failed.value.detail == "blob key: it ends at 200000"
         return size
@@ -148,7 +148,7 @@ def test_the_first_block_is_read_once_and_sent(bounded: Blocks) -> None:
         first = await first_block(blob, "key", range_)  # type: ignore[arg-type]
         return b"".join([piece async for piece in pieces_of(blob, "key", range_, first)])  # type: ignore[arg-type]
 
-    blob, range_ = Bucket(), ByteRange(7, len(DATA) - 7)
+    blob, range_ = Bucket(), Span(7, len(DATA))
     assert asyncio.run(play()) == DATA[7:]
     assert blob.reads[:3] == [128 * 1024, 256 * 1024, 512 * 1024]
     assert bounded.size == 0

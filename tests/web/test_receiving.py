@@ -160,12 +160,12 @@ def test_a_block_that_is_not_full_stays_except_in_a_crowd(crowd: int, monkeypatc
     pool = _Pool(32)
     monkeypatch.setattr(receiving, "POOL", pool)
     body = LargeBody(MagicMock(body_bytes=0), MagicMock(), 5 * BLOCK_BYTES)
-    pool.enter(body)
+    pool.users.add(body)
     view = body.get_buffer(-1)
     view[:3] = b"abc"
     body.buffer_updated(3)
     for other in range(crowd):
-        pool.enter(other)  # type: ignore[arg-type]
+        pool.users.add(other)  # type: ignore[arg-type]
     assert body._take() == b"abc"
     assert (body.get_buffer(-1).obj is view.obj) == (not crowd)
 
@@ -174,17 +174,17 @@ def test_a_crowd_gets_small_pieces_and_gives_its_blocks_back() -> None:
     pool = _Pool(32)
     users = [object() for _ in range(64)]
     for user in users[:8]:
-        pool.enter(user)  # type: ignore[arg-type]
+        pool.users.add(user)  # type: ignore[arg-type]
     kept = pool.take()
     assert kept is not None
-    pool.enter(users[8])  # type: ignore[arg-type]
+    pool.users.add(users[8])  # type: ignore[arg-type]
     assert pool.take() is None
     assert len(pool.piece()) == 2 * 1024 * 1024 // (9 * 4)
     for user in users[9:]:
-        pool.enter(user)  # type: ignore[arg-type]
+        pool.users.add(user)  # type: ignore[arg-type]
     assert len(pool.piece()) == 8 * 1024
     for user in users[8:]:
-        pool.leave(user)  # type: ignore[arg-type]
+        pool.users.discard(user)
     again = pool.take()
     assert again is not None
     assert again is not kept

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import resource
 import secrets
 import signal
@@ -21,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LINUX = sys.platform == "linux"
+MOUNTINFO = Path("/proc/self/mountinfo")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -81,6 +83,31 @@ def sync_folder(folder: Path) -> None:
     """Make the names in the folder durable."""
     with closing_file(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
         sync_file(descriptor)
+
+
+def file_system_of(folder: Path, mountinfo: Path = MOUNTINFO) -> str:
+    """Return the file system type of a folder, or "" without /proc."""
+    try:
+        mounts = mountinfo.read_text(errors="surrogateescape")
+    except OSError:
+        return ""
+    return file_system(folder.resolve(), mounts)
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """Return the file system type of an absolute path, by the text of /proc/self/mountinfo (see proc(5))."""
+    found, kind = -1, ""
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        point = Path(_unescaped(left.split(" ")[4]))
+        # A later mount on the same point covers the earlier one.
+        if path.is_relative_to(point) and len(point.parts) >= found:
+            found, kind = len(point.parts), right.split(" ")[0]
+    return kind
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def start_writeback(descriptor: int) -> None:

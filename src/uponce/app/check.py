@@ -115,6 +115,21 @@ async def check_clock(services: Services) -> str | None:
     )
 
 
+_MEMORY = "memory, which a restart of this machine empties"
+_LAYER = "the layer of a container, which ends with the container"
+_FLEETING = {"tmpfs": _MEMORY, "ramfs": _MEMORY, "overlay": _LAYER, "fuse.fuse-overlayfs": _LAYER}
+
+
+def check_lasting(folder: str, file_system: str) -> str | None:
+    """Return a warning if a folder of this file system loses its files with the machine or container, else None."""
+    if file_system not in _FLEETING:
+        return None
+    return (
+        f"{folder} is in {_FLEETING[file_system]} ({file_system}). Files, keys and spent signatures are then lost. "
+        "Mount a disk or a volume there."
+    )
+
+
 async def _problem(ping: Awaitable[None]) -> UponceError | None:
     try:
         async with asyncio.timeout(_SECONDS):

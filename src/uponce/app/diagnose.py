@@ -11,7 +11,7 @@ from uponce.app.manage_clouds import check_relayed
 from uponce.app.manage_keys import PLAYGROUND, check_policy, find_new_keys
 from uponce.app.services import Services
 from uponce.core.errors import UponceError
-from uponce.core.values import ApiKey, Upstream
+from uponce.core.values import GivenKey, Upstream
 
 _GIB = 1024**3
 _CURES = {
@@ -107,6 +107,18 @@ def of_owners(owners: Mapping[Path, int], folder: Path, owner: int) -> Iterator[
         )
 
 
+def of_connections(most: int | None, workers: int, each: int) -> Iterator[Finding]:
+    """Yield a warning if PostgreSQL gives fewer connections than the processes of this server may need under load."""
+    if most is not None and workers * each > most:
+        yield Finding(
+            "connections",
+            State.WARNING,
+            f"this server may open {workers * each} connections (UPONCE_WORKERS={workers} times "
+            f"UPONCE_DATABASE_CONNECTIONS={each}), and PostgreSQL gives {most} to all servers together. Lower one of "
+            "these settings, or raise max_connections of PostgreSQL.",
+        )
+
+
 async def of_secrets(services: Services, key_shown: str) -> Finding:
     """Return whether the secret key decrypts the secrets of all API keys. `key_shown` is its name in messages."""
     unreadable = await services.database.unreadable_keys()
@@ -163,7 +175,7 @@ async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> 
 
 
 async def of_presets(
-    services: Services, *, keys: Sequence[ApiKey], cloud: str, window: int, upstream: Upstream | None
+    services: Services, *, keys: Sequence[GivenKey], cloud: str, window: int, upstream: Upstream | None
 ) -> Sequence[Finding]:
     """Return a warning for each key of the settings that differs in the database.
 
@@ -174,7 +186,7 @@ async def of_presets(
     if not keys and all(key.cloud == PLAYGROUND for key in known):
         check_policy(cloud, window)  # of the keys that a first start makes
     elif upstream is not None:
-        check_relayed(cloud, [*known, *added])
+        check_relayed(cloud, [*known, *(given.key for given in added)])
     return [Finding("keys", State.WARNING, conflict.of_settings) for conflict in conflicts]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uponce.app.manage_keys import DEFAULT_WINDOW, PLAYGROUND, check_policy, create_key, import_keys
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
-from uponce.core.values import ApiKey, KeyScope, KeyUses, Upstream
+from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ async def _same_key(services: Services, cloud: str, upstream: Upstream | None, w
     key = ApiKey(
         upstream.api_key, cloud, (upstream.secret,), KeyUses.ONCE, KeyScope.UPLOAD, window, name="same as upstream"
     )
-    _, conflicts = await import_keys(services, [key])
+    _, conflicts = await import_keys(services, [GivenKey(key)])
     if conflicts:
         raise InvalidParameter(f"API key {key.api_key} exists already and differs: {conflicts[0].what}.")
     return key

@@ -8,7 +8,7 @@ from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.freshness import utc
 from uponce.core.upstream import url_of
-from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
+from uponce.core.values import Algorithm, ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 
 # 32 base-36 characters carry 165 bits. With short secrets, one key's signatures could pass for another key's.
 SECRET_LENGTH = 32
@@ -172,57 +172,68 @@ class Conflict:
 
     api_key: str
     what: str
+    cure: str = "The database counts. Correct UPONCE_KEYS, or remove the key there."
 
     @property
     def of_settings(self) -> str:
         """Return the warning for the operator if the key is from the settings."""
-        return (
-            f"API key {self.api_key} differs between settings and database: {self.what}. The database counts. Correct "
-            "UPONCE_KEYS, or remove the key there."
-        )
+        return f"API key {self.api_key} differs between settings and database: {self.what}. {self.cure}"
 
 
-async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
+async def import_keys(services: Services, keys: Iterable[GivenKey]) -> tuple[list[ApiKey], list[Conflict]]:
     """Add the keys that do not exist. Return them, and a conflict for each key that exists in another form.
 
     A key that exists is never changed. Raise InvalidParameter for a key that could not be safe; then no key is added.
     """
-    added, conflicts = await find_new_keys(services, keys)
-    for key in [*added]:
+    new, conflicts = await find_new_keys(services, keys)
+    added = []
+    for given in new:
         try:
-            await services.database.add_key(key)
+            await services.database.add_key(given.key)
         except InvalidParameter:  # another server added it since the look-up
-            existing = await services.database.find_key(key.api_key)
+            existing = await services.database.find_key(given.key.api_key)
             if existing is None:
                 raise
-            added.remove(key)
-            conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
+            conflicts += _conflicts(given, existing)
+        else:
+            added.append(given.key)
     return added, conflicts
 
 
-async def find_new_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
+async def find_new_keys(services: Services, keys: Iterable[GivenKey]) -> tuple[list[GivenKey], list[Conflict]]:
     """Return, or raise, what `import_keys` would. Add no key."""
     known, added, conflicts = list(await services.database.list_keys()), [], []
-    for key in keys:
+    for given in keys:
+        key = given.key
         existing = next((other for other in known if other.api_key == key.api_key), None)
         if existing is not None:
-            conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
+            conflicts += _conflicts(given, existing)
             continue
         _check(key, known)
         known.append(key)
-        added.append(replace(key, created_at=int(services.clock.now())))
+        added.append(replace(given, key=replace(key, created_at=int(services.clock.now()))))
     return added, conflicts
 
 
-def _differences(key: ApiKey, existing: ApiKey) -> list[str]:
+def _conflicts(given: GivenKey, existing: ApiKey) -> list[Conflict]:
+    """Return the first difference, if there is one."""
+    key = given.key
+    window = key.window if given.names_window else existing.window
     differs = {
         "state: it is revoked": existing.revoked_at is not None,
         "cloud": key.cloud != existing.cloud,
         "secret": key.secrets[0] not in existing.secrets,
-        "policy (uses, scope or window)": (key.uses, key.scope, key.window)
+        "policy (uses, scope or window)": (key.uses, key.scope, window)
         != (existing.uses, existing.scope, existing.window),
     }
-    return [what for what, different in differs.items() if different]
+    found = [Conflict(key.api_key, what) for what, different in differs.items() if different]
+    if not found and key.window != existing.window:
+        cure = (
+            f"This key keeps its window of {existing.window} seconds: UPONCE_WINDOW counts for new keys. Add "
+            f"window={existing.window} to the key in UPONCE_KEYS."
+        )
+        found = [Conflict(key.api_key, "window", cure)]
+    return found[:1]
 
 
 def _check(key: ApiKey, others: Sequence[ApiKey]) -> None:

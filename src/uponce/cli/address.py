@@ -9,9 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import urllib3
+from msgspec.structs import replace
 
 from uponce.cli.options import warn
 from uponce.config import Settings
+from uponce.config.settings import EVERY_ADDRESS, http_url
 from uponce.core.account import account_url
 from uponce.core.errors import SettingRefused
 from uponce.core.values import ApiKey
@@ -19,27 +21,36 @@ from uponce.core.values import ApiKey
 _FILE = "running.json"
 _PROBE_SECONDS = 2
 _BACKLOG = 2048
-_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 compared, not bound
 
 
 def local_url(settings: Settings, port: int) -> str:
     """Return the URL by which clients on this machine reach the server."""
-    return _url(_EVERY.get(settings.host, settings.host), port)
+    return http_url(settings.host, port)
 
 
 def outside_url(settings: Settings, port: int) -> str | None:
     """Return a URL for other machines if the server listens on every address, else None."""
-    if settings.host not in _EVERY:
+    if settings.host not in EVERY_ADDRESS:
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect(("192.0.2.1", 9))  # chooses the outgoing address; a datagram socket sends nothing by this
-        return _url(probe.getsockname()[0], port)
-    return _url(socket.gethostname(), port)
+        return http_url(probe.getsockname()[0], port)
+    return http_url(socket.gethostname(), port)
 
 
 def base_url(settings: Settings, port: int) -> str:
     """Return the base of the URLs that clients use: UPONCE_PUBLIC_URL, or the local one."""
-    return local_url(settings, port) if settings.public_url is None else settings.public_url.rstrip("/")
+    return replace(settings, port=port).base_url
+
+
+def unreachable(settings: Settings) -> str | None:
+    """Return a warning if the server posts notifications whose URLs other machines cannot call, else None."""
+    if not settings.notification_url or settings.public_url is not None or settings.host not in EVERY_ADDRESS:
+        return None
+    return (
+        f"UPONCE_HOST is {settings.host}, so URLs in notifications lead to this machine only. Set UPONCE_PUBLIC_URL to "
+        "the address that clients use."
+    )
 
 
 def find_base_url(settings: Settings, url: str | None = None) -> str:
@@ -154,7 +165,3 @@ def _answers(url: str) -> bool:
         answer = urllib3.request("GET", f"{url}/healthz", retries=False, timeout=_PROBE_SECONDS)
         return answer.status == 200
     return False
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"

@@ -20,6 +20,7 @@ from uponce.adapters.versions import known_flaws, versions
 from uponce.app.diagnose import (
     Finding,
     State,
+    of_connections,
     of_disk,
     of_owners,
     of_parts,
@@ -30,12 +31,13 @@ from uponce.app.diagnose import (
     of_versions,
 )
 from uponce.app.services import Services
-from uponce.cli.address import listen
+from uponce.cli.address import listen, unreachable
+from uponce.cli.disks import fleeting, lasting, nearest, one_of_each_disk
 from uponce.cli.options import Data, Json, os_refusal, print_json
 from uponce.config import Settings, load, preset_keys
 from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.core.upstream import parse_upstream
-from uponce.wiring import Backend, build, opened, sqlite_path
+from uponce.wiring import Backend, build, opened
 
 _OURS = ("media", "secret.key", "spool", "uponce.db")  # in the data folder; a disk there may have other files
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
@@ -61,12 +63,14 @@ def examine(data: str | None) -> Iterator[Finding]:
         listen(settings.host, 0).close()
         presets = _presets(settings)
         yield Finding("settings", State.OK, "readable")
+        if (warning := unreachable(settings)) is not None:
+            yield Finding("notifications", State.WARNING, warning)
         yield of_system(sys.platform, supported=LINUX and LOCKS.across_processes)
         installed = versions()
         yield from of_versions(installed, list(known_flaws(installed)))
         try:
             with opened(settings) as backend:
-                yield Finding("database", State.OK, backend.database.describe())
+                yield from _of_database(settings, backend)
                 yield Finding("media", State.OK, backend.blobs.describe())
                 yield from _of_disks(settings)
                 yield from _of_owners(settings.data_dir)
@@ -95,23 +99,17 @@ def _presets(settings: Settings) -> Callable[[Services], Coroutine[Any, Any, Seq
     )
 
 
+def _of_database(settings: Settings, backend: Backend) -> Iterator[Finding]:
+    yield Finding("database", State.OK, backend.database.describe())
+    yield from of_connections(backend.database.most_connections(), settings.workers, settings.database_connections)
+
+
 def _of_disks(settings: Settings) -> Iterator[Finding]:
-    """Yield the free space on each local disk that the server writes to."""
-    places = [settings.data_dir]
-    if settings.database_url.startswith("sqlite:"):
-        places.append(sqlite_path(settings.database_url).parent)
-    if settings.storage_url.startswith("file:"):
-        places.append(Path(settings.storage_url.removeprefix("file:").removeprefix("//")))
-    by_disk: dict[int, Path] = {}
-    for folder in map(_nearest, places):
-        by_disk.setdefault(folder.stat().st_dev, folder)
-    for folder in by_disk.values():
+    """Yield the free space on each local disk that the server writes to, and which disks do not last."""
+    for folder in one_of_each_disk([settings.data_dir, *lasting(settings)]):
         yield of_disk(shutil.disk_usage(folder).free, str(folder))
-
-
-def _nearest(place: Path) -> Path:
-    """Return the folder if it exists, else the first existing folder above it."""
-    return next(path for path in (place, *place.parents) if path.exists())
+    for warning in fleeting(settings):
+        yield Finding("volume", State.WARNING, warning)
 
 
 def _of_owners(folder: Path) -> Iterator[Finding]:
@@ -129,7 +127,7 @@ def _before_the_first_start(
     settings: Settings, presets: Callable[[Services], Coroutine[Any, Any, Sequence[Finding]]]
 ) -> Iterator[Finding]:
     """Yield the findings that need no data folder. The decoders run on a folder that is deleted afterwards."""
-    folder = _nearest(settings.data_dir)
+    folder = nearest(settings.data_dir)
     if not folder.is_dir():
         raise SettingRefused(f"UPONCE_DATA={settings.data_dir}: {folder} is not a folder. Choose another data folder.")
     build(settings)  # raises SettingRefused for settings with which no server could start; writes nothing

@@ -2,13 +2,12 @@
 
 import asyncio
 import sys
-from dataclasses import asdict
 from getpass import getpass
 from typing import Annotated, Any, Literal
 
 import typer
 
-from uponce.app.manage_keys import PLAYGROUND, create_key, import_keys, renew_keys, revoke_key, rotate_key
+from uponce.app.manage_keys import PLAYGROUND, Conflict, create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.app.services import Services
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json, print_table, say, warn
@@ -17,7 +16,7 @@ from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import duration, utc
 from uponce.core.upstream import url_of
-from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
+from uponce.core.values import Algorithm, ApiKey, GivenKey, KeyScope, KeyUses
 from uponce.wiring import opened
 
 _MOST_OVERLAP = 100 * 365 * 86400  # databases can store the end of this time
@@ -111,12 +110,12 @@ def import_(
     else:
         secret = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
         owner = on_store(settings, lambda services: cloud_of(services, settings, cloud), create=True)
-        keys = [ApiKey(api_key, owner, (secret,), KeyUses(uses), KeyScope(scope), lived, name)]
+        keys = [GivenKey(ApiKey(api_key, owner, (secret,), KeyUses(uses), KeyScope(scope), lived, name))]
     if not keys:
         raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
     added, conflicts = on_store(settings, lambda services: import_keys(services, keys), create=True)
     if as_json:
-        print_json({"imported": [_public(key) for key in added], "conflicts": [asdict(each) for each in conflicts]})
+        print_json({"imported": [_public(key) for key in added], "conflicts": list(map(_difference, conflicts))})
     elif not conflicts:
         rest = "" if len(added) == len(keys) else "; the others exist already, with the same secret"
         typer.echo(f"imported {len(added)} of {len(keys)} keys{rest}")
@@ -220,6 +219,10 @@ def _warn_of_urls(signer: str, when: str) -> None:
         f"delivery URLs of private and authenticated assets get 401 {when}, if {signer} signed them. The assets stay: "
         "`resource` of the Admin API returns their new URLs."
     )
+
+
+def _difference(conflict: Conflict) -> dict[str, str]:
+    return {"api_key": conflict.api_key, "what": conflict.what}
 
 
 def _public(key: ApiKey) -> dict[str, Any]:

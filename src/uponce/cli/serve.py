@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import typer
 import uvicorn
+from msgspec.structs import replace
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
@@ -24,7 +25,8 @@ from uponce.app.manage_clouds import preset_upstream
 from uponce.app.manage_keys import import_keys, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
-from uponce.cli.address import announced, base_url, cloudinary_url, listen, local_url, outside_url
+from uponce.cli.address import announced, base_url, cloudinary_url, listen, local_url, outside_url, unreachable
+from uponce.cli.disks import fleeting
 from uponce.cli.options import Data, warn
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.upstream import parse_upstream, url_of
@@ -76,7 +78,7 @@ def run(
         typer.echo(f"clients use {settings.public_url}")
     _announce_playground(settings, bound)
     typer.echo(f"listening on {local_url(settings, bound)}")
-    os.environ.update(as_environment(settings))
+    os.environ.update(as_environment(replace(settings, port=bound)))
     configure(settings.log_level, settings.log_format, settings.server_name)
     config = uvicorn.Config(
         "uponce.asgi:create_app",
@@ -214,7 +216,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
     await _announce_relays(services, settings)
-    for problem in (full, await check_clock(services)):
+    for problem in (full, await check_clock(services), unreachable(settings), *fleeting(settings)):
         if problem is not None:
             warn(problem)
 

@@ -8,12 +8,12 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from uponce.config.settings import NOTED, SECRET, Rule, Settings
-from uponce.config.sources import PREFIX, Given, read_sources
+from uponce.config.settings import NOTED, SECRET, Rule, Settings, between
+from uponce.config.sources import PREFIX, RESOLVED, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
 from uponce.core.policy import Limits
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses
 
 __all__ = [
     "MASK",
@@ -27,6 +27,7 @@ __all__ = [
     "noted",
     "parse_key",
     "preset_keys",
+    "shown",
     "with_noted",
 ]
 
@@ -41,6 +42,7 @@ MASK = "********"
 _SCHEME = re.compile(r"^[\w+.-]+://")
 _USER = re.compile("^[^/?#]*@")
 _QUERY_PASSWORD = re.compile(r"([?&][^=&#]*password=)[^&#]*", re.IGNORECASE)
+_WORD_PASSWORD = re.compile(r"(?s)((?:^|\s)\w*password\s*=).*", re.IGNORECASE)  # host=… password=…, to its end
 
 
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -93,12 +95,14 @@ def gather(environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[s
 
 
 def shown(name: str, value: Any) -> Any:
-    """Return the value for output: without secrets, and without passwords in URLs."""
-    if value and SECRET in _NOTES.get(name, ()):
+    """Return the value for output: without secrets, and without passwords in URLs. A list may have any."""
+    if value and (SECRET in _NOTES.get(name, ()) or not isinstance(value, str | int | float)):
         return MASK
     if not isinstance(value, str):
         return value
-    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _without_user_info(value))
+    for pattern in (_QUERY_PASSWORD, _WORD_PASSWORD):
+        value = pattern.sub(rf"\1{MASK}", value)
+    return _without_user_info(value)
 
 
 def _without_user_info(url: str) -> str:
@@ -134,8 +138,12 @@ def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> lis
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables from which `load` makes the same settings again. Worker processes get them."""
-    return {PREFIX + name.upper(): str(value) for name, value in _flat(settings).items() if value is not None}
+    """Return the variables from which `load` makes the same settings again, whatever files say by then.
+
+    Worker processes get them. One that starts later must spend signatures where the others do.
+    """
+    given = {PREFIX + name.upper(): str(value) for name, value in _flat(settings).items() if value is not None}
+    return given | {RESOLVED: "1"}
 
 
 def cloudinary_url(environ: Mapping[str, str] | None = None) -> str | None:
@@ -179,8 +187,8 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         for rule in _rules(name):
             yield name, rule.works(values[name]), rule.expected
     for name, limit in Limits.__dataclass_fields__.items():
-        least = limit.metadata["least"]
-        yield name, values[name] >= least, f"at least {least}" if least else "0 or more"
+        rule = between(limit.metadata["least"], limit.metadata["most"])
+        yield name, rule.works(values[name]), rule.expected
     fits = settings.playground == "off" or settings.playground_keep_bytes >= settings.playground_bytes
     yield "playground_keep_bytes", fits, f"at least UPONCE_PLAYGROUND_BYTES, which is {settings.playground_bytes}"
     fence = settings.limits.relay_fence
@@ -190,7 +198,7 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     yield "playground", not hidden, "off or public where UPONCE_PUBLIC_URL is set"
 
 
-def preset_keys(settings: Settings) -> tuple[ApiKey, ...]:
+def preset_keys(settings: Settings) -> tuple[GivenKey, ...]:
     """Return the keys of `keys` and `keys_file`. Raise SettingRefused, which names the setting and never the secret."""
     found = _parsed_keys(settings.keys or "", settings.window, f"{PREFIX}KEYS")
     if settings.keys_file is None:
@@ -203,7 +211,7 @@ def preset_keys(settings: Settings) -> tuple[ApiKey, ...]:
     return found + _parsed_keys(text, settings.window, source)
 
 
-def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
+def parse_key(url: str, window: int, source: str = "this line") -> GivenKey:
     """Return the key that `cloudinary://KEY:SECRET@CLOUD?uses=…&scope=…&window=…&name=…` describes.
 
     `window` is the default. The query may also have `upload_prefix`, which SDKs read. Raise SettingRefused, which names
@@ -222,7 +230,7 @@ def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
             f"{source}, key {api_key}: there is no option {unknown[0]}. Use uses, scope, window, name."
         )
     try:
-        return ApiKey(
+        key = ApiKey(
             api_key=api_key,
             cloud=account.cloud,
             secrets=(account.secret,),
@@ -235,7 +243,8 @@ def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
         raise SettingRefused(
             f"{source}, key {api_key}: uses must be once or unlimited, scope upload or all, window a number of seconds."
         ) from None
+    return GivenKey(key, "window" in options)
 
 
-def _parsed_keys(text: str, window: int, source: str) -> tuple[ApiKey, ...]:
+def _parsed_keys(text: str, window: int, source: str) -> tuple[GivenKey, ...]:
     return tuple(parse_key(word, window, source) for word in text.split())

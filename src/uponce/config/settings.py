@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from uponce.core.policy import Limits
+from uponce.core.policy import MOST_BYTES, MOST_NUMBER, MOST_SECONDS, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,20 @@ class Rule:
 DAY = 86400
 SECRET = "secret"  # no output shows the value
 NOTED = "noted"  # a server writes the value to the database, for commands in shells without its settings
-AT_LEAST_1 = Rule("at least 1", lambda number: number >= 1)
-NOT_NEGATIVE = Rule("0 or more", lambda number: number >= 0)
-DAYS = Rule("0 to 36500", lambda days: 0 <= days <= 36_500)
+
+
+def between(least: int, most: int) -> Rule:
+    return Rule(f"{least} to {most}", lambda number: least <= number <= most)
+
+
+WEEK = 7 * DAY  # the longest time that S3 signs a URL for, and that a key gives its signatures
+DAYS = between(0, 36_500)
+SECONDS = between(1, MOST_SECONDS)
+MAYBE_SECONDS = between(0, MOST_SECONDS)
+BYTES = between(1, MOST_BYTES)
+AT_LEAST_1 = between(1, MOST_NUMBER)
+PROCESSES = between(1, 1_000)
+OF_A_SERVICE = between(1, DAY)  # in seconds; PostgreSQL and obstore take no times of years
 
 
 def one_of(*choices: str) -> Rule:
@@ -44,6 +55,15 @@ def _is_url(text: str) -> bool:
         return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).netloc)
     except ValueError:
         return False
+
+
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 compared, not bound
+
+
+def http_url(host: str, port: int) -> str:
+    """Return the URL of a server that listens there, for clients on its machine."""
+    host = EVERY_ADDRESS.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
 
 
 def _is_base(text: str) -> bool:
@@ -68,6 +88,26 @@ NETWORKS = Rule(
 )
 
 
+DATABASE = Rule(
+    "sqlite:////path/to/file or postgresql://user:password@host/database. Remove the setting to use uponce.db in the "
+    "data folder",
+    lambda url: url != "",
+)
+
+
+def _is_storage(url: str | None) -> bool:
+    """Return False for an empty URL, and for one with credentials: no bucket has : or @ in its name."""
+    place = (url or "").partition("//")[2].partition("/")[0]
+    return url != "" and not {":", "@"} & {*place}
+
+
+STORAGE = Rule(
+    "file:///path/to/folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without credentials: "
+    "they come from the environment. Remove the setting to use media in the data folder",
+    _is_storage,
+)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an operator, with their defaults. Sizes in bytes, times in seconds.
 
@@ -81,14 +121,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "`sqlite:////path/to/file`, or `postgresql://user:password@host/database`. The default is `uponce.db` in the "
         "data folder.",
+        DATABASE,
     ] = None
     database_connections: Annotated[
         int,
         "Maximum number of connections of one server process to PostgreSQL. One of them is for commits.",
-        Rule("at least 2", lambda number: number >= 2),
+        between(2, 10_000),
     ] = 8
     database_seconds: Annotated[
-        int, "Seconds that PostgreSQL may take to connect, to run one statement or to give a lock.", AT_LEAST_1
+        int, "Seconds that PostgreSQL may take to connect, to run one statement or to give a lock.", OF_A_SERVICE
     ] = 5
     database_failover: Annotated[
         str,
@@ -100,21 +141,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "`file:///path/to/folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. The default "
         "is `media` in the data folder.",
+        STORAGE,
     ] = None
     pack_bytes: Annotated[
         int,
         "The largest blob, in bytes, that goes into a pack: a file of many blobs in the folder `packs` of the storage, "
         "which stores a group of uploads with one fsync. Each larger blob is a file. With 0, every blob is a file. "
         "Buckets have no packs.",
-        NOT_NEGATIVE,
+        between(0, MOST_BYTES),
     ] = 256 * 1024
     storage_seconds: Annotated[
-        int, "Seconds that one request to the bucket may take, retries included.", AT_LEAST_1
+        int, "Seconds that one request to the bucket may take, retries included.", OF_A_SERVICE
     ] = 30
+    storage_uploads: Annotated[
+        int,
+        "Maximum number of files that one server process sends to the bucket at a time. Each takes up to 25 MiB.",
+        PROCESSES,
+    ] = 16
     storage_redirect: Annotated[
         int,
-        "Seconds for which a delivery redirects to a presigned URL of the bucket. With 0, uponce sends the bytes.",
-        NOT_NEGATIVE,
+        "Seconds for which a delivery redirects to a presigned URL of the bucket. With 0, uponce sends the bytes. "
+        "At most 604,800, which is a week.",
+        between(0, WEEK),
     ] = 0
     storage_accel: Annotated[
         str,
@@ -170,14 +218,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Address to listen on. `0.0.0.0` is every address of this machine.",
         Rule("an address of this machine, such as 127.0.0.1", bool),
     ] = "127.0.0.1"
-    port: Annotated[
-        int, "Port to listen on. 0 picks a free port.", Rule("0 to 65535", lambda port: 0 <= port <= 65535)
-    ] = 8000
-    workers: Annotated[int, "Number of server processes.", AT_LEAST_1] = 1
+    port: Annotated[int, "Port to listen on. 0 picks a free port.", between(0, 65535)] = 8000
+    workers: Annotated[int, "Number of server processes.", PROCESSES] = 1
     drain_seconds: Annotated[
         int,
         "Seconds for which a server goes on serving after SIGTERM. `/readyz` answers 503 for this time.",
-        NOT_NEGATIVE,
+        MAYBE_SECONDS,
     ] = 0
     instance: Annotated[
         str | None, "Name of this server in its log and its metrics. The default is the machine's name."
@@ -223,45 +269,48 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "beside `UPONCE_PUBLIC_URL`.",
         one_of("off", "local", "public"),
     ] = "off"
-    playground_bytes: Annotated[int, "Maximum size of a file that the playground signs for, in bytes.", AT_LEAST_1] = (
+    playground_bytes: Annotated[int, "Maximum size of a file that the playground signs for, in bytes.", BYTES] = (
         100 * 1024 * 1024
     )
     playground_keep_bytes: Annotated[
-        int, "Maximum size of all files that the playground keeps, in bytes. It deletes the oldest ones.", AT_LEAST_1
+        int, "Maximum size of all files that the playground keeps, in bytes. It deletes the oldest ones.", BYTES
     ] = 1024**3
     playground_keep_files: Annotated[
         int, "Maximum number of files that the playground keeps. It deletes the oldest ones.", AT_LEAST_1
     ] = 1_000
-    playground_keep_seconds: Annotated[int, "Seconds after which the playground deletes a file.", AT_LEAST_1] = 3600
+    playground_keep_seconds: Annotated[int, "Seconds after which the playground deletes a file.", SECONDS] = 3600
     window: Annotated[
-        int, "Seconds that a signature of a new key lives: at most 604,800, which is a week.", AT_LEAST_1
+        int, "Seconds that a signature of a new key lives: at most 604,800, which is a week.", between(1, WEEK)
     ] = 3600
-    decoders: Annotated[int, "Number of decoder processes for each server process.", AT_LEAST_1] = 2
+    decoders: Annotated[int, "Number of decoder processes for each server process.", PROCESSES] = 2
     decoder_seconds: Annotated[
         int,
         "Seconds of processor time that a decoder may use for one file. The file may take five times as long in all.",
-        AT_LEAST_1,
+        SECONDS,
     ] = 2
     decoder_seconds_per_grant: Annotated[
         int,
         "Seconds of decoder time that one signature may use for files that decoders refuse or do not finish. Then the "
         "signature is refused.",
-        AT_LEAST_1,
+        SECONDS,
     ] = 10
     decoder_memory: Annotated[
         int,
         "Bytes of memory that one decoder may use. A WebP of 100 megapixels needs 430 MiB, other files less.",
-        AT_LEAST_1,
+        BYTES,
     ] = 448 * 1024 * 1024
     sweep_seconds: Annotated[
         int,
         "Seconds between two purges, and between two sweeps, of a running server: at most 600. After longer pauses, "
         "`uponce fsck` would report expired rows of the ledger on PostgreSQL.",
-        Rule("1 to 600", lambda seconds: 1 <= seconds <= 600),
+        between(1, 600),
     ] = 300
-    grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans.", NOT_NEGATIVE] = (
-        7200
-    )
+    grace_seconds: Annotated[
+        int,
+        "Seconds for which a sweep spares unfinished uploads and orphans: at least 600, since a slow upload writes "
+        "only now and then.",
+        between(600, MOST_SECONDS),
+    ] = 7200
     audit_days: Annotated[int, "Days for which uponce keeps the audit.", DAYS, NOTED] = 90
     log_level: Annotated[
         str,
@@ -287,7 +336,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def base_url(self) -> str:
         """Return the base of URLs that are made outside of a request, such as in notifications."""
-        return self.public_url or f"http://{self.host}:{self.port}"
+        return (self.public_url or http_url(self.host, self.port)).rstrip("/")
 
     @property
     def audit_seconds(self) -> int:

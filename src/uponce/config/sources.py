@@ -16,6 +16,8 @@ from uponce.core.errors import SettingRefused
 
 PREFIX = "UPONCE_"
 ENV_FILE = ".env"
+# In the environment of workers. It has every setting that the server started with, and files may have changed since.
+RESOLVED = "_UPONCE_RESOLVED"
 
 
 class Given(NamedTuple):
@@ -27,11 +29,18 @@ class Given(NamedTuple):
 
 
 def read_sources(environ: Mapping[str, str] | None = None) -> dict[str, Given]:
-    """Return the settings of all sources, by lower-case name. `environ` replaces the environment and `.env`."""
-    env_file = _read_env_file(Path(ENV_FILE)) if environ is None else {}
+    """Return the settings of all sources, by lower-case name. `environ` replaces the environment and `.env`.
+
+    No file counts beside RESOLVED.
+    """
     variables = os.environ if environ is None else environ
     own = {name: value for name, value in variables.items() if not _is_link(name, value)}
-    given = env_file | _of_environment(own, "environment")
+    given = _of_environment(own, "environment")
+    if RESOLVED in variables:
+        given.pop("config", None)
+        return given
+    if environ is None:
+        given = _read_env_file(Path(ENV_FILE)) | given
     return _read_toml(given.pop("config", None)) | given
 
 

@@ -90,10 +90,7 @@ def _transformation(segments: list[str]) -> str | None:
 
 
 def _normal(name: str) -> str:
-    """Return the name in form NFC. Raise ValueError if it is too long for any asset.
-
-    The length is checked first, since normalising a long name takes time.
-    """
+    """Return the name in form NFC. Raise ValueError, before that slow step, if the name is too long for any asset."""
     if len(name) > MAX_WRITTEN_LENGTH:
         raise ValueError
     return unicodedata.normalize("NFC", name)

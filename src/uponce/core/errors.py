@@ -277,10 +277,7 @@ class UpstreamRefused(Refused, code="upstream_refused"):
 
     @property
     def may_pass_later(self) -> bool:
-        """Return whether the account's credentials, rights or quota are the reason.
-
-        Then the upstream may take the file later.
-        """
+        """Return whether the upstream may take the file later: credentials, rights or quota are the reason."""
         return self.status in (401, 403, 420, 429)
 
 

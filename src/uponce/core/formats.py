@@ -107,8 +107,5 @@ def is_download(facts: MediaFacts) -> bool:
 
 
 def stored_type(facts: MediaFacts) -> str:
-    """Return the media type for a bucket: BINARY where a browser must save the file.
-
-    A bucket sends no header that makes a browser save the file, so the type must do it.
-    """
+    """Return the media type for a bucket. BINARY makes a browser save the file: a bucket sends no header for that."""
     return BINARY if is_download(facts) else media_type(facts)

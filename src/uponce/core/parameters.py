@@ -80,8 +80,8 @@ class Parameter:
     name: str
     use: Use
     read: Callable[[str, str], Any] | None = None
-    calls: tuple[Call, ...] = (Call.UPLOAD,)
     meaning: str = ""
+    calls: tuple[Call, ...] = (Call.UPLOAD,)
 
 
 # How the text of one parameter becomes a value. Each reader raises an error that names the parameter and the cure.
@@ -223,69 +223,52 @@ def origins(name: str, value: str) -> tuple[str, ...]:
 
 _EVERY = tuple(Call)
 
+_nonce, _filename = partial(text, limit=MAX_NONCE_LENGTH), partial(text, limit=255)
+_callback, _source = partial(text, limit=MAX_CALLBACK_LENGTH), partial(text, limit=MAX_SOURCE_LENGTH)
+_seconds, _bytes = partial(positive, limit=10**9), partial(positive, limit=10**15)
+_uses, _type = partial(positive, limit=MAX_USES), partial(choice, choices=DeliveryType)
+
 _SUPPORTED = (
-    Parameter("timestamp", Use.SIGNED_ONLY, timestamp, _EVERY, "When it was signed: Unix seconds."),
-    Parameter("public_id", Use.NAMING, public_id, _EVERY, "The name of the asset."),
-    Parameter("public_id_prefix", Use.NAMING, folder, meaning="A folder in front of the public_id."),
-    Parameter("folder", Use.NAMING, folder, meaning="A folder in front of the prefix and the public_id."),
-    Parameter("use_filename", Use.NAMING, boolean, meaning="Name the asset after the file. Default: no."),
-    Parameter("unique_filename", Use.NAMING, boolean, meaning="Add six random characters to that name. Default: yes."),
-    Parameter("filename_override", Use.NAMING, partial(text, limit=255), meaning="Replaces the file's name."),
-    Parameter("discard_original_filename", Use.SPEC, boolean, meaning="Store no original filename. Default: no."),
-    Parameter("overwrite", Use.SPEC, boolean, meaning="Whether an asset of this name may be replaced. Default: yes."),
+    Parameter("timestamp", Use.SIGNED_ONLY, timestamp, "When it was signed: Unix seconds.", _EVERY),
+    Parameter("public_id", Use.NAMING, public_id, "The name of the asset.", _EVERY),
+    Parameter("public_id_prefix", Use.NAMING, folder, "A folder in front of the public_id."),
+    Parameter("folder", Use.NAMING, folder, "A folder in front of the prefix and the public_id."),
+    Parameter("use_filename", Use.NAMING, boolean, "Name the asset after the file. Default: no."),
+    Parameter("unique_filename", Use.NAMING, boolean, "Add six random characters to that name. Default: yes."),
+    Parameter("filename_override", Use.NAMING, _filename, "Replaces the file's name."),
+    Parameter("discard_original_filename", Use.SPEC, boolean, "Store no original filename. Default: no."),
+    Parameter("overwrite", Use.SPEC, boolean, "Whether an asset of this name may be replaced. Default: yes."),
     Parameter(
-        "type",
-        Use.SPEC,
-        partial(choice, choices=DeliveryType),
-        _EVERY,
-        "`upload`, or `private` or `authenticated`, which need a signed delivery URL.",
+        "type", Use.SPEC, _type, "`upload`, or `private` or `authenticated`, which need a signed delivery URL.", _EVERY
     ),
-    Parameter("tags", Use.SPEC, tags, meaning="Tags, separated by commas."),
-    Parameter("context", Use.SPEC, context, meaning="Own values: `key=value|key2=value2`."),
+    Parameter("tags", Use.SPEC, tags, "Tags, separated by commas."),
+    Parameter("context", Use.SPEC, context, "Own values: `key=value|key2=value2`."),
     Parameter(
-        "allowed_formats",
-        Use.SPEC,
-        formats,
-        meaning="[Formats](formats.md) that the file may have, separated by commas.",
+        "allowed_formats", Use.SPEC, formats, "[Formats](formats.md) that the file may have, separated by commas."
     ),
+    Parameter("nonce", Use.SIGNED_ONLY, _nonce, "Any text. It makes signatures of equal parameters differ.", _EVERY),
     Parameter(
-        "nonce",
-        Use.SIGNED_ONLY,
-        partial(text, limit=MAX_NONCE_LENGTH),
-        _EVERY,
-        "Any text. It makes signatures of equal parameters differ.",
+        "valid_for", Use.SPEC, _seconds, "Seconds that the signature lives, at most the window of the key.", _EVERY
     ),
-    Parameter(
-        "valid_for",
-        Use.SPEC,
-        partial(positive, limit=10**9),
-        _EVERY,
-        "Seconds that the signature lives, at most the window of the key.",
-    ),
-    Parameter("max_bytes", Use.SPEC, partial(positive, limit=10**15), meaning="Maximum size of the file, in bytes."),
-    Parameter("sha256", Use.SPEC, sha256, meaning="The SHA-256 that the file must have: 64 hex digits."),
-    Parameter("origin", Use.SPEC, origins, meaning="Web origins that may use the signature, separated by commas."),
-    Parameter(
-        "max_uses",
-        Use.SPEC,
-        partial(positive, limit=MAX_USES),
-        meaning="How many uploads may use the signature. Default: what the key allows.",
-    ),
+    Parameter("max_bytes", Use.SPEC, _bytes, "Maximum size of the file, in bytes."),
+    Parameter("sha256", Use.SPEC, sha256, "The SHA-256 that the file must have: 64 hex digits."),
+    Parameter("origin", Use.SPEC, origins, "Web origins that may use the signature, separated by commas."),
+    Parameter("max_uses", Use.SPEC, _uses, "How many uploads may use the signature. Default: what the key allows."),
     Parameter(
         "callback",
         Use.SPEC,
-        partial(text, limit=MAX_CALLBACK_LENGTH),
-        meaning="No effect on an upload by script. uponce refuses a form with it that a browser posts.",
+        _callback,
+        "No effect on an upload by script. uponce refuses a form with it that a browser posts.",
     ),
     Parameter(
         "notification_url",
         Use.SPEC,
         url,
-        meaning="Where uponce posts the answer of the upload too. Default: `UPONCE_NOTIFICATION_URL`.",
+        "Where uponce posts the answer of the upload too. Default: `UPONCE_NOTIFICATION_URL`.",
     ),
     # There is no CDN to invalidate, and no eager transformation, metadata field or asset folder to modify.
-    Parameter("invalidate", Use.NO_EFFECT, boolean, _EVERY),
-    Parameter("source", Use.NO_EFFECT, partial(text, limit=MAX_SOURCE_LENGTH)),
+    Parameter("invalidate", Use.NO_EFFECT, boolean, calls=_EVERY),
+    Parameter("source", Use.NO_EFFECT, _source),
     Parameter("access_mode", Use.NO_EFFECT, public_access),
     Parameter("eager_async", Use.NO_EFFECT, boolean),
     Parameter("clear_invalid", Use.NO_EFFECT, boolean),

@@ -1,30 +1,17 @@
 """Byte ranges of a GET (RFC 9110 §14)."""
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 
 from uponce.core.errors import RangeNotSatisfiable
+from uponce.core.spans import Span
 
 MAX_RANGES = 5
 
 _SPEC = re.compile(r"([0-9]{0,20})-([0-9]{0,20})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """`length` bytes from `start`, inside the file."""
-
-    start: int
-    length: int
-
-    @property
-    def end(self) -> int:
-        """Return the number of the last byte, as Content-Range writes it."""
-        return self.start + self.length - 1
-
-
-def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
+def parse_ranges(header: str | None, size: int) -> tuple[Span, ...]:
     """Return the ranges to send. Return no range if the whole file is to be sent.
 
     A malformed header, another unit, more than MAX_RANGES ranges and overlapping ranges count as no header, as the RFC
@@ -50,15 +37,14 @@ def _is_well_formed(matches: list[re.Match[str] | None]) -> bool:
     return not any(m and m[1] and m[2] and int(m[1]) > int(m[2]) for m in matches)
 
 
-def _resolve(first: str, last: str, size: int) -> ByteRange | None:
+def _resolve(first: str, last: str, size: int) -> Span | None:
     if first == "":
         length = min(int(last), size)
-        return ByteRange(size - length, length) if length else None
+        return Span(size - length, size) if length else None
     start = int(first)
-    end = min(int(last), size - 1) if last else size - 1
-    return ByteRange(start, end - start + 1) if start <= end else None
+    end = min(int(last) + 1, size) if last else size
+    return Span(start, end) if start < end else None
 
 
-def _overlap(ranges: tuple[ByteRange, ...]) -> bool:
-    ordered = sorted(ranges, key=lambda r: r.start)
-    return any(a.end >= b.start for a, b in pairwise(ordered))
+def _overlap(ranges: tuple[Span, ...]) -> bool:
+    return any(a.end > b.start for a, b in pairwise(sorted(ranges)))

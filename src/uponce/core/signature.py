@@ -103,10 +103,7 @@ def _sent_twice(name: str) -> DuplicateParameter:
 
 
 def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, str]:
-    """Return what `collect` returns. Raise UnknownParameter for an unknown name with an empty value.
-
-    `more` are names that only this call knows.
-    """
+    """Return `collect(fields)`. Raise UnknownParameter for an empty field that is neither known nor in `more`."""
     fields = tuple(fields)
     params = collect(fields)
     for sent_name, value in fields:

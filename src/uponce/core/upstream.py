@@ -15,17 +15,12 @@ from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 # The options of the URL: the pattern of each, and its default.
 _OPTIONS = {
-    "upload_prefix": r"https?://[^/?#\s&@]+(/[^?#\s&]*)?",
-    "signature_algorithm": "sha1|sha256",
-    "window": "[1-9][0-9]{0,8}",
-    "identify": "public_id|context",
+    "upload_prefix": (r"https?://[^/?#\s&@]+(/[^?#\s&]*)?", "https://api.cloudinary.com"),
+    "signature_algorithm": ("sha1|sha256", "sha1"),
+    "window": ("[1-9][0-9]{0,8}", "3600"),
+    "identify": ("public_id|context", "public_id"),
 }
-_DEFAULTS = {
-    "upload_prefix": "https://api.cloudinary.com",
-    "signature_algorithm": "sha1",
-    "window": "3600",
-    "identify": "public_id",
-}
+_DEFAULTS = {name: default for name, (_, default) in _OPTIONS.items()}
 MARKER = "uponce"  # the context key of an asset whose public_id the upstream chooses
 _NOT_IN_NAMES = re.compile("[=\0-\x1f\x7f]")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -49,10 +44,11 @@ def parse_upstream(url: str, secret: str | None = None) -> Upstream:
         raise _bad_url(str(error)) from None
     options = {**_DEFAULTS, **account.options}
     for name, value in options.items():
-        if name not in _DEFAULTS:
+        if name not in _OPTIONS:
             raise _bad_url(f"it has the unknown option {name}")
-        if not re.fullmatch(_OPTIONS[name], value):
-            raise _bad_url(f"{name} does not match {_OPTIONS[name]}")
+        pattern, _ = _OPTIONS[name]
+        if not re.fullmatch(pattern, value):
+            raise _bad_url(f"{name} does not match {pattern}")
     return Upstream(
         account.cloud,
         account.api_key,

@@ -177,6 +177,14 @@ class ApiKey:
     upstream: Upstream | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GivenKey:
+    """A key as an operator wrote it. If it names no window, its window is the default for new keys."""
+
+    key: ApiKey
+    names_window: bool = True
+
+
 UNLIMITED_USES = 2**62
 
 

@@ -24,7 +24,7 @@ from uponce.web.failures import FailedCredentials
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Header, Message, Receive, Request, Scope, Send, Site
 from uponce.web.request_log import note_error, record_request
-from uponce.web.response import Endpoint, Response, length_header, send_response
+from uponce.web.response import ANY_ORIGIN, PLAIN_TEXT, VARY, Endpoint, Response, length_header, send_response
 
 Dialect = Callable[[Request, UponceError], Response]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -32,13 +32,10 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 _SENDING = frozenset(("POST", "PUT", "PATCH"))
 _EXPOSED = tuple("ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split())
 _MAX_AGE_SECONDS = 3600
-_ANY_ORIGIN: Header = (b"access-control-allow-origin", b"*")
-_VARY: Header = (b"vary", b"Origin")
 _PREFLIGHT_VARY: Header = (
     b"vary",
     b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network",
 )
-_PLAIN: Header = (b"content-type", b"text/plain; charset=utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +169,7 @@ async def _answer_upload(route: Route, request: Request, send: Send, metrics: Me
 
 
 def _stopped(route: Route, request: Request) -> UponceError:
-    """Return the refusal of a request that a stop of the server ends.
-
-    What the request asks for may still happen if the request has arrived whole.
-    """
+    """Return the refusal of a request that a stop ends. A request that has arrived whole may still take effect."""
     if request.method in _SENDING and not request.has_unread_body():
         outcome = (
             "The upload may be stored or not. Ask for the signature's status, or send the same request again."
@@ -199,8 +193,8 @@ def cross_origin_headers(route: Route, request: Request, response: Response) -> 
     if not route.open:
         return ()
     if request.raw_header(b"origin") is None:
-        return (_VARY,)
-    shared = (_ANY_ORIGIN, _exposing(route.exposed), _VARY)
+        return (VARY,)
+    shared = (ANY_ORIGIN, _exposing(route.exposed), VARY)
     return tuple(header for header in shared if header not in response.headers)
 
 
@@ -216,14 +210,14 @@ def preflight(route: Route, request: Request) -> Response | None:
     text = b"OK" if is_allowed else b"Disallowed CORS method"
     headers = [
         _PREFLIGHT_VARY,
-        _ANY_ORIGIN,
+        ANY_ORIGIN,
         (b"access-control-allow-methods", ", ".join(methods).encode()),
         (b"access-control-max-age", b"%d" % _MAX_AGE_SECONDS),
     ]
     names = request.raw_header(b"access-control-request-headers")
     if names is not None:
         headers.append((b"access-control-allow-headers", names))
-    return Response(200 if is_allowed else 400, (*headers, length_header(len(text)), _PLAIN), text)
+    return Response(200 if is_allowed else 400, (*headers, length_header(len(text)), PLAIN_TEXT), text)
 
 
 @cache

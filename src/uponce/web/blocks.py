@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from uponce.app.ports import OpenBlob
 from uponce.core.errors import StorageUnavailable
-from uponce.core.ranges import ByteRange
+from uponce.core.spans import Span
 
 _FIRST_BLOCK = 128 * 1024
 _PIECE_BYTES = 64 * 1024
@@ -65,20 +65,20 @@ class Blocks:
 BLOCKS = Blocks(_MOST_BYTES)
 
 
-async def first_block(blob: OpenBlob, key: str, range_: ByteRange) -> bytes:
+async def first_block(blob: OpenBlob, key: str, range_: Span) -> bytes:
     """Return the first bytes of the range, for `pieces_of`. Raise StorageUnavailable, which a client can still get."""
-    if not range_.length:
+    if not range_.size:
         return b""
     with _naming(key):
-        return _checked(await blob.read(range_.start, min(blob.block_bytes, _FIRST_BLOCK, range_.length)), range_.start)
+        return _checked(await blob.read(range_.start, min(blob.block_bytes, _FIRST_BLOCK, range_.size)), range_.start)
 
 
-async def pieces_of(blob: OpenBlob, key: str, range_: ByteRange, first: bytes = b"") -> AsyncIterator[bytes]:
+async def pieces_of(blob: OpenBlob, key: str, range_: Span, first: bytes = b"") -> AsyncIterator[bytes]:
     """Yield the bytes in pieces. `first` is the first block, if it has been read. Raise StorageUnavailable.
 
     The first block is small, and each whole block doubles the next one: a client that reads little costs little.
     """
-    offset, left, most = range_.start, range_.length, _FIRST_BLOCK
+    offset, left, most = range_.start, range_.size, _FIRST_BLOCK
     with _naming(key), BLOCKS.reader() as reader:
         while left:
             block = first or _checked(await blob.read(offset, min(blob.block_bytes, most, left)), offset)

@@ -12,25 +12,26 @@ from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import PreconditionFailed, RangeNotSatisfiable, StorageUnavailable
 from uponce.core.formats import is_download, media_type
-from uponce.core.ranges import ByteRange, parse_ranges
+from uponce.core.ranges import parse_ranges
+from uponce.core.spans import Span
 from uponce.core.values import Asset, DeliveryType, ResourceType
 from uponce.web.blocks import first_block, pieces_of
 from uponce.web.errors import refusal
 from uponce.web.places import Places
 from uponce.web.request import Head, Header, Request, raw_path
-from uponce.web.response import Response, is_known, length_header
+from uponce.web.response import ANY_ORIGIN, NO_SNIFF, Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
 
 # Stored bytes are inert, whatever they are: no sniffing, no script, no embedding surprises. To play a video, a browser
 # makes a page under the headers of the file, and that page must be able to load the file.
 _INERT = (
-    (b"x-content-type-options", b"nosniff"),
+    NO_SNIFF,
     (b"content-security-policy", b"default-src 'none'; media-src 'self'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
     # Sent also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
-    (b"access-control-allow-origin", b"*"),
+    ANY_ORIGIN,
 )
 _VALIDATORS = (b"etag", b"last-modified")
 
@@ -125,7 +126,7 @@ async def _original(
         return Response(304, tuple(headers))
     wanted = head.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2: GET only
     ranges = parse_ranges(wanted, size) if _range_applies(head, asset) else ()
-    parts = ranges or (ByteRange(0, size),)
+    parts = ranges or (Span(0, size),)
     blob = await open_original(services, asset, opening.of(request))
     try:
         first = b"" if request.method == "HEAD" else await first_block(blob, asset.blob_key, parts[0])
@@ -135,7 +136,7 @@ async def _original(
     pieces = [pieces_of(blob, asset.blob_key, part, first if part is parts[0] else b"") for part in parts]
     if len(ranges) > 1:
         return _several(headers, asset, ranges, pieces, blob.close)
-    headers += content_headers(asset, parts[0].length)
+    headers += content_headers(asset, parts[0].size)
     if ranges:
         headers.append((b"content-range", _content_range(ranges[0], size)))
     return Response(206 if ranges else 200, tuple(headers), pieces[0], close=blob.close)
@@ -144,7 +145,7 @@ async def _original(
 def _several(
     headers: list[Header],
     asset: Asset,
-    ranges: Sequence[ByteRange],
+    ranges: Sequence[Span],
     pieces: Sequence[AsyncIterator[bytes]],
     close: Callable[[], None],
 ) -> Response:
@@ -156,7 +157,7 @@ def _several(
         for range_ in ranges
     ]
     tail = b"\r\n--%b--\r\n" % boundary
-    length = sum(map(len, heads)) + sum(range_.length for range_ in ranges) + len(tail)
+    length = sum(map(len, heads)) + sum(range_.size for range_ in ranges) + len(tail)
     headers += [(b"content-type", b"multipart/byteranges; boundary=" + boundary), length_header(length)]
 
     async def body() -> AsyncIterator[bytes]:
@@ -170,10 +171,7 @@ def _several(
 
 
 def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:
-    """Return the headers of an answer that is sent `now`.
-
-    A version may be in the future, Last-Modified may not (RFC 9110).
-    """
+    """Return the headers of an answer sent `now`. Unlike a version, Last-Modified is never in the future (RFC 9110)."""
     headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
         (b"last-modified", formatdate(min(asset.version, now), usegmt=True).encode()),
@@ -215,8 +213,8 @@ def _attachment(asset: Asset) -> bytes:
     return f"attachment; filename*=UTF-8''{quote(filename, safe='')}".encode()
 
 
-def _content_range(range_: ByteRange, size: int) -> bytes:
-    return f"bytes {range_.start}-{range_.end}/{size}".encode()
+def _content_range(range_: Span, size: int) -> bytes:
+    return f"bytes {range_.start}-{range_.end - 1}/{size}".encode()
 
 
 def _etag(asset: Asset) -> str:

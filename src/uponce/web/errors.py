@@ -9,14 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from uponce.core import errors
-from uponce.core.errors import (
-    BadCredentials,
-    DatabaseUnavailable,
-    MalformedRequest,
-    SettingRefused,
-    UponceError,
-    UpstreamRefused,
-)
+from uponce.core.errors import BadCredentials, DatabaseUnavailable, SettingRefused, UponceError, UpstreamRefused
 from uponce.web.refused import refusal_page, wants_page
 from uponce.web.request import Header, Request
 from uponce.web.request_log import note_error
@@ -135,12 +128,6 @@ def refusal(
     return json_response(body, status=status, headers=more, lingers=lingers)
 
 
-def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
-    """Return 405 with a sentence that says what the address is for. No SDK receives it."""
-    error = MalformedRequest(f"{purpose} Use {' or '.join(methods)}, not {request.method[:20]}.")
-    return refusal(request, error, status=405, headers=((b"allow", ", ".join(methods).encode()),))
-
-
 def internal_error(request: Request) -> Response:
     """Return 500 with the id under which the log has the failure."""
     message = f"Internal error, request {request.id}"
@@ -150,10 +137,7 @@ def internal_error(request: Request) -> Response:
 
 
 def _public(error: UponceError) -> UponceError:
-    """Return the error for the client.
-
-    A wrong setting that only a request reveals becomes an error without the details.
-    """
+    """Return the error for the client. A wrong setting loses its details, which are for the operator."""
     if not isinstance(error, SettingRefused):
         return error
     return DatabaseUnavailable(

@@ -19,7 +19,7 @@ from uponce.web.app import App
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
 from uponce.web.request_log import record_request
-from uponce.web.response import complete
+from uponce.web.response import VARY, complete
 
 _MOST_BYTES = 104 * 1024  # the memory that a client can hold without reading
 _MOST_KNOWN = 2048
@@ -29,7 +29,6 @@ _DECIDING = frozenset(
     b"authorization content-length expect if-match if-modified-since if-none-match if-range if-unmodified-since origin "
     b"range transfer-encoding upgrade".split()
 )
-_VARY = (b"vary", b"Origin")  # as on every open route
 
 
 @dataclass(slots=True)
@@ -99,7 +98,7 @@ class Express:
         now = self._services.clock.now()
         if asset.version > now:  # then the answer changes each second
             return None
-        headers = [*delivery.headers_of(asset, path, now), *delivery.content_headers(asset, asset.digest.size), _VARY]
+        headers = [*delivery.headers_of(asset, path, now), *delivery.content_headers(asset, asset.digest.size), VARY]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return _Known(version, template, path, asset, lines)
 

@@ -49,10 +49,7 @@ class Scrape:
 
 
 async def metrics(scrape: Scrape, services: Services, request: Request) -> Response:
-    """Return the present metrics, or 401 without the right token.
-
-    If the database fails, the server returns its last counts.
-    """
+    """Return the metrics, with the last counts if the database fails, or 401 without the right token."""
     if not _may_read(scrape, request.head.get("authorization")):
         error = BadToken("Send UPONCE_METRICS_TOKEN as Authorization: Bearer.")
         return refusal(request, error, headers=(_CHALLENGE,))

@@ -178,17 +178,12 @@ class HardenedProtocol(HttpToolsProtocol):
                 return
 
     def _rest_of_upgrade(self) -> bytes:
-        """Begin a new parser, and return its head.
-
-        The old parser takes everything after an Upgrade for another protocol.
-        """
+        """Begin a new parser, and return its head. The old one takes what follows an Upgrade for another protocol."""
         framing = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in _FRAMING)
         return self._begin_parser(b"" if self._reading_head else framing)
 
     def _begin_parser(self, framing: bytes) -> bytes:
-        """Return the head that gives a new parser the length of the body.
-
-        The parser's other callbacks ignore this head.
+        """Return the head that gives a new parser the length of the body, and that its other callbacks ignore.
 
         Without framing the request has no body, and the next request follows.
         """

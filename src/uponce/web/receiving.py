@@ -27,10 +27,7 @@ class Block(bytearray):
     """Bytes of a body that pass from one owner to the next without a copy. Never change a block."""
 
     def __radd__(self, before: bytes | bytearray) -> "bytes | Block":  # type: ignore[misc]
-        """Return the block itself after no bytes.
-
-        Multipart parsers add a block to bytes that they kept, and `bytes` would copy.
-        """
+        """Return the block itself after no bytes. Multipart parsers add it to kept bytes, and `bytes` would copy."""
         return bytes(before) + bytes(self) if before else self
 
 
@@ -43,13 +40,10 @@ class _Pool:
     def __init__(self, most: int) -> None:
         self._most = most
         self._made: list[ref[Block]] = []
-        self._users: set[LargeBody] = set()
+        self.users: set[LargeBody] = set()
 
     def take(self) -> Block | None:
-        """Return a new block, or None.
-
-        None means to read pieces: `most` blocks are in use, or too many connections share them.
-        """
+        """Return a new block, or None to read pieces: `most` are in use, or too many connections share them."""
         self._made = [made for made in self._made if made() is not None]
         if self.is_crowded or len(self._made) >= self._most:
             return None
@@ -59,17 +53,11 @@ class _Pool:
 
     @property
     def is_crowded(self) -> bool:
-        return len(self._users) * _AHEAD > self._most
+        return len(self.users) * _AHEAD > self._most
 
     def piece(self) -> memoryview:
         """Return memory for one read whose bytes are copied at once."""
-        return _SMALL[: max(_LEAST_PIECE, _PIECES_BYTES // (len(self._users) * _AHEAD or 1))]
-
-    def enter(self, user: "LargeBody") -> None:
-        self._users.add(user)
-
-    def leave(self, user: "LargeBody") -> None:
-        self._users.discard(user)
+        return _SMALL[: max(_LEAST_PIECE, _PIECES_BYTES // (len(self.users) * _AHEAD or 1))]
 
 
 POOL = _Pool(_MOST_BLOCKS)
@@ -139,7 +127,7 @@ class LargeBody(asyncio.BufferedProtocol):
             self._ready.append(bytes(cycle.body))
             cycle.body = bytearray()
         self._is_reading = True
-        POOL.enter(self)
+        POOL.users.add(self)
         connection.flow.pause_reading()
         connection.transport.set_protocol(self)
         connection.flow.resume_reading()
@@ -159,7 +147,7 @@ class LargeBody(asyncio.BufferedProtocol):
         self._is_reading = False
         self._ready.clear()
         self._block, self._filled = None, 0
-        POOL.leave(self)
+        POOL.users.discard(self)
 
     def _take(self) -> bytes | Block:
         """Return the next bytes, or no bytes if none have arrived."""

@@ -16,6 +16,9 @@ LINGER_IDLE_SECONDS = 5.0
 
 NO_STORE: Header = (b"cache-control", b"no-store")
 NO_SNIFF: Header = (b"x-content-type-options", b"nosniff")
+ANY_ORIGIN: Header = (b"access-control-allow-origin", b"*")
+VARY: Header = (b"vary", b"Origin")
+PLAIN_TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
 REPLAYED: Header = (b"idempotent-replayed", b"true")
 _CLOSE: Header = (b"connection", b"close")
 _JSON: Header = (b"content-type", b"application/json; charset=utf-8")

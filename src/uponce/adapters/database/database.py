@@ -63,6 +63,10 @@ class Database(Backend):
         self._secrets = secrets
         self.commit_arrival = self._committer.run_arrival
 
+    def most_connections(self) -> int | None:
+        """Return how many connections all servers together may have. Return None without a limit."""
+        return None
+
     # Keys
     find_key = _runs_with_secrets(keys.find)
     list_keys = _runs_with_secrets(keys.list_all)

@@ -33,23 +33,25 @@ T = TypeVar("T")
 _NAME = re.compile(rf"blobs/(p?[0-9a-f]{{2}})/({KEY.pattern})")
 _FOLDER = "blobs"
 _OWNER = "owner"
-_MOVERS = 16
 _ASKERS = 32
 _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be cheap
 
 
 class BucketBlobs(Blobs):
-    """Blobs in a bucket. They arrive in the folder `spool`. `seconds` is how long a request may wait to be sent."""
+    """Blobs in a bucket. They arrive in the folder `spool`.
+
+    `seconds` is how long a request may wait to be sent. At most `uploads` files go to the bucket at a time.
+    """
 
     is_remote = True
 
-    def __init__(self, bucket: Bucket, spool: Path, *, ids: Ids, seconds: int) -> None:
+    def __init__(self, bucket: Bucket, spool: Path, *, ids: Ids, seconds: int, uploads: int) -> None:
         super().__init__(spool, Disk(), ids)
         self.parts: Parts = ObjectParts(self, self.run, bucket, ids)
         self._bucket = bucket
         self._seconds = seconds
         # Separate, so that no delivery waits for gigabytes of another client. Few, since each may hold 25 MiB.
-        self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="uponce-upload")
+        self._movers = ThreadPoolExecutor(uploads, thread_name_prefix="uponce-upload")
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
 
     def open_store(self) -> None:
@@ -115,12 +117,12 @@ class BucketBlobs(Blobs):
 
     async def run(self, work: Callable[[], T], size: int = 0) -> T:
         """Run work that moves bytes, in a thread."""
-        return await self._run(self._movers, work)
+        return await self._run(self._movers, work, "thread for uploads (UPONCE_STORAGE_UPLOADS)")
 
     async def _ask(self, work: Callable[[], T]) -> T:
-        return await self._run(self._askers, work)
+        return await self._run(self._askers, work, "thread")
 
-    async def _run(self, pool: Executor, work: Callable[[], T]) -> T:
+    async def _run(self, pool: Executor, work: Callable[[], T], what: str) -> T:
         """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls."""
         queued = pool.submit(guarded, work)
         running = asyncio.wrap_future(queued)
@@ -129,7 +131,7 @@ class BucketBlobs(Blobs):
             if queued.cancel():  # no thread has begun it
                 raise StorageUnavailable(
                     "The server's storage is too slow now. Nothing was stored. Send the request again later.",
-                    detail=f"no thread became free within {self._seconds} seconds",
+                    detail=f"no {what} became free within {self._seconds} seconds",
                 )
             return await running
         finally:

@@ -128,10 +128,7 @@ def _image_fields(facts: MediaFacts) -> Json:
 
 
 def _timed_fields(timed: TimedFacts) -> Json:
-    """Return the facts of video and audio in ffprobe's form.
-
-    Bit rates of streams are text; unknown facts are omitted.
-    """
+    """Return the facts of video and audio in ffprobe's form: bit rates of streams as text, no unknown facts."""
     audio, video = timed.audio, timed.video
     fields: Json = {
         "audio": present(

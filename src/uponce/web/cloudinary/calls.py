@@ -5,9 +5,9 @@ from enum import StrEnum
 from functools import cache
 from typing import TypeVar
 
-from uponce.core.errors import NotFound, UnsupportedCall, UponceError
+from uponce.core.errors import MalformedRequest, NotFound, UnsupportedCall, UponceError
 from uponce.core.parameters import Call
-from uponce.web.errors import refusal, wrong_method
+from uponce.web.errors import refusal
 from uponce.web.request import Request
 from uponce.web.response import Response
 
@@ -115,10 +115,7 @@ _DELIVERY = re.compile(r"/[^/]+/(images|videos|files|private_images|authenticate
 
 
 def missing(method: str, path: str) -> UponceError:
-    """Return the refusal of a call that uponce lacks: UnsupportedCall with its name if Cloudinary has it.
-
-    Else NotFound.
-    """
+    """Return UnsupportedCall with the name of a call that only Cloudinary has, else NotFound."""
     below = _BELOW_CLOUD.fullmatch(path)
     if below is None:
         return _no_such_address(path)
@@ -148,14 +145,12 @@ def known(request: Request, part: str, values: type[E]) -> E:
 
 
 def refuse_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
-    """Return the refusal of a wrong method.
-
-    It names Cloudinary's call with this method, or else the purpose of the address.
-    """
+    """Return the refusal of a wrong method. It names Cloudinary's call, or else the purpose of the address."""
     call = missing(request.method, request.path)
     if isinstance(call, UnsupportedCall):
         return refusal(request, call)
-    return wrong_method(request, purpose, methods)
+    error = MalformedRequest(f"{purpose} Use {' or '.join(methods)}, not {request.method[:20]}.")
+    return refusal(request, error, status=405, headers=((b"allow", ", ".join(methods).encode()),))
 
 
 def _no_such_address(path: str) -> UponceError:

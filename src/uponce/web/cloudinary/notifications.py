@@ -41,9 +41,7 @@ class Receivers(Protocol):
 
 
 class Notifications:
-    """Posts the notifications in the outbox.
-
-    `base` is that of URLs.
+    """Posts the notifications in the outbox. `base` is that of URLs.
 
     `default` receives the answers of uploads that sign no URL. If it is empty, these answers are not posted.
     """
@@ -87,10 +85,7 @@ class Notifications:
             "timestamp": moment,
             "request_id": after.request_id,
             **answer,
-            "notification_context": {
-                "triggered_at": moment,
-                "triggered_by": {"source": "api", "id": signer.api_key},
-            },
+            "notification_context": {"triggered_at": moment, "triggered_by": {"source": "api", "id": signer.api_key}},
             "signature_key": signer.api_key,
         }
 

@@ -41,8 +41,10 @@ async def signatures(services: Services, request: Request) -> Response:
     key = await authenticate(services, request.params["cloud"], *request.head.server_credentials())
     sent = [*request.query(limits), *await body_fields(request, limits)]
     fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
-    if request.method == "GET":
-        answer = await (_one(services, key, action) if action else _page(services, key, fields))
+    if request.method == "GET" and action:
+        answer = describe_state(await show_known(services, key, action))
+    elif request.method == "GET":
+        answer = await _page(services, key, fields)
     elif action in _ACTIONS:
         answer = await _ACTIONS[action](services, key, fields, request)
     else:
@@ -50,10 +52,6 @@ async def signatures(services: Services, request: Request) -> Response:
             f"There is no action {action[:40]!r}. POST to …/signatures/status, …/signatures/revoke or …/sign."
         )
     return json_response(answer)
-
-
-async def _one(services: Services, key: ApiKey, grant: str) -> Json:
-    return describe_state(await show_known(services, key, grant))
 
 
 async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:

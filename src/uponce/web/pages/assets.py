@@ -4,10 +4,11 @@ import gzip
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
+from functools import cache, partial
 from importlib.resources import files
 
 from uponce.web.request import Header, Request
-from uponce.web.response import NO_SNIFF, Response, is_known, length_header
+from uponce.web.response import ANY_ORIGIN, NO_SNIFF, Response, is_known, length_header
 
 _SMALL = 1000  # bytes; compression saves nothing in smaller files
 
@@ -33,32 +34,38 @@ def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable
     plain = files("uponce.web.pages").joinpath(name).read_bytes()
     if not commented:
         plain = _COMMENT.sub(b"", plain)
-    packed = gzip.compress(plain, mtime=0)
-    # Weak: one tag for both encodings of the file.
-    etag = f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"'
+    kind, tag = _TYPES[name.rpartition(".")[2]], hashlib.sha256(plain).hexdigest()[:32]
     headers: tuple[Header, ...] = (
-        (b"content-type", _TYPES[name.rpartition(".")[2]]),
-        (b"etag", etag.encode()),
         (b"cache-control", b"public, max-age=3600"),
-        (b"vary", b"accept-encoding"),
-        NO_SNIFF,
         (b"cross-origin-resource-policy", b"cross-origin"),
         # Sent also without an Origin: a cache would otherwise keep an answer that other pages cannot use.
-        (b"access-control-allow-origin", b"*"),
+        ANY_ORIGIN,
     )
 
     async def serve(request: Request) -> Response:
-        head = request.head
-        if is_known(etag, head.get("if-none-match")):
-            return Response(304, headers[1:])
-        if len(plain) > _SMALL and accepts_gzip(head.get("accept-encoding")):
-            return Response(200, (*headers, length_header(len(packed)), (b"content-encoding", b"gzip")), packed)
-        return Response(200, (*headers, length_header(len(plain))), plain)
+        return compressed(request, plain, kind, tag, headers)
 
     return serve
 
 
-def accepts_gzip(header: str) -> bool:
+def compressed(request: Request, plain: bytes, kind: bytes, tag: str, headers: tuple[Header, ...]) -> Response:
+    """Return the bytes, of the media type `kind`: as gzip for clients that accept it, or 304 for a client with the tag.
+
+    The tag is weak: there is one for both encodings.
+    """
+    etag = f'W/"{tag}"'
+    headers = (*headers, (b"etag", etag.encode()), (b"vary", b"accept-encoding"), NO_SNIFF)
+    if is_known(etag, request.head.get("if-none-match")):
+        return Response(304, headers)
+    if len(plain) > _SMALL and _accepts_gzip(request.head.get("accept-encoding")):
+        plain, headers = _packed(plain), (*headers, (b"content-encoding", b"gzip"))
+    return Response(200, ((b"content-type", kind), *headers, length_header(len(plain))), plain)
+
+
+_packed = cache(partial(gzip.compress, mtime=0))
+
+
+def _accepts_gzip(header: str) -> bool:
     """Return whether the client names gzip and does not forbid gzip with `q=0`."""
     for item in header.lower().split(","):
         name, _, weight = item.replace(" ", "").partition(";q=")

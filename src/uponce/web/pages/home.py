@@ -8,7 +8,7 @@ from uponce.app.services import Services
 from uponce.web.html import html_page, template
 from uponce.web.pages.playground import Playground, admits
 from uponce.web.request import Head, Header, Request
-from uponce.web.response import NO_SNIFF, Response, json_response, length_header
+from uponce.web.response import NO_SNIFF, PLAIN_TEXT, Response, json_response, length_header
 
 UPLOAD_PATH = "/v1_1/<cloud>/auto/upload"
 
@@ -21,10 +21,7 @@ _BY_ACCEPT: Header = (b"vary", b"accept")
 
 
 async def home(playground: Playground | None, services: Services, request: Request) -> Response:
-    """Return name, version, health, and the addresses of uploads and of the guide. JSON for clients that ask for JSON.
-
-    Clients that may open the playground also get a link to it.
-    """
+    """Return name, version, health and addresses, as JSON if asked. Clients of the playground get a link to it."""
     head, base = request.head, request.base_url()
     checks = await check_ready(services)
     healthy = all(problem is None for problem in checks.values())
@@ -57,15 +54,11 @@ async def guide(request: Request) -> Response:
 async def robots(_: Request) -> Response:
     """Return the rules for crawlers: delivered files may be indexed, calls may not."""
     text = b"User-agent: *\nDisallow: /v1_1/\nDisallow: /tus/\n"
-    plain = (b"content-type", b"text/plain; charset=utf-8")
-    return Response(200, (plain, length_header(len(text)), _ONE_DAY, NO_SNIFF), text)
+    return Response(200, (PLAIN_TEXT, length_header(len(text)), _ONE_DAY, NO_SNIFF), text)
 
 
 async def favicon(_: Request) -> Response:
-    """Return no content.
-
-    Browsers ask for an icon with every picture; after this answer, they do not ask again for a day.
-    """
+    """Return no content for a day, since browsers ask for an icon with every picture."""
     return Response(204, (_ONE_DAY, NO_SNIFF))
 
 

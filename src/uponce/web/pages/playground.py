@@ -1,10 +1,9 @@
 """The playground: a page that shows that a signature works once. It exists only if the operator turns it on."""
 
-import gzip
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from ipaddress import ip_address
 
 from uponce.app.manage_keys import playground_key
@@ -20,9 +19,9 @@ from uponce.web.cloudinary.forms import body_fields
 from uponce.web.cloudinary.signatures import describe_state
 from uponce.web.errors import refusal
 from uponce.web.html import page_file, style_hash
-from uponce.web.pages.assets import accepts_gzip
+from uponce.web.pages.assets import compressed
 from uponce.web.request import Header, Request
-from uponce.web.response import NO_SNIFF, Endpoint, Response, is_known, json_response, length_header
+from uponce.web.response import Endpoint, Response, json_response
 
 ASSETS = (
     "playground.js",
@@ -63,10 +62,7 @@ def refuse(request: Request, error: UponceError) -> Response:
 
 
 def _is_local(request: Request) -> bool:
-    """Return whether the client and the called name are this machine.
-
-    Another site's name that leads here is an attack.
-    """
+    """Return whether client and called name are this machine. Another name that leads here is an attack."""
     head = request.head
     direct = not any(head.get(header) for header in _PROXY_HEADERS)
     return direct and _is_loopback(request.address) and bool(_LOOPBACK_HOST.fullmatch(head.get("host")))
@@ -89,27 +85,16 @@ def _html() -> tuple[bytes, str]:
 
 async def page(request: Request) -> Response:
     """Return the page. It runs only scripts of this server, and shows only media of this server."""
-    head, (html, style) = request.head, _html()
-    policy = _policy(request.called_url(), request.base_url(), style)
-    etag = f'W/"{hashlib.sha256(html + policy.encode()).hexdigest()[:32]}"'
+    html, style = _html()
+    policy = _policy(request.called_url(), request.base_url(), style).encode()
     headers: tuple[Header, ...] = (
-        (b"content-security-policy", policy.encode()),
-        (b"etag", etag.encode()),
-        (b"vary", b"accept-encoding"),
+        (b"content-security-policy", policy),
         (b"cache-control", b"no-cache"),
-        NO_SNIFF,
         (b"referrer-policy", b"no-referrer"),
         (b"cross-origin-opener-policy", b"same-origin"),
     )
-    if is_known(etag, head.get("if-none-match")):
-        return Response(304, headers)
-    html_type = (b"content-type", b"text/html; charset=utf-8")
-    if accepts_gzip(head.get("accept-encoding")):
-        html, headers = _packed(html), (*headers, (b"content-encoding", b"gzip"))
-    return Response(200, (*headers, html_type, length_header(len(html))), html)
-
-
-_packed = cache(partial(gzip.compress, mtime=0))
+    tag = hashlib.sha256(html + policy).hexdigest()[:32]
+    return compressed(request, html, b"text/html; charset=utf-8", tag, headers)
 
 
 def _policy(page: str, base: str, style: str) -> str:

@@ -15,14 +15,7 @@ from uponce.app.uploading.resumable import (
     resume,
     status,
 )
-from uponce.core.errors import (
-    MalformedRequest,
-    SeriesGone,
-    Unavailable,
-    UponceError,
-    UpstreamRefused,
-    shown,
-)
+from uponce.core.errors import MalformedRequest, SeriesGone, Unavailable, UponceError, UpstreamRefused, shown
 from uponce.core.parameters import narrowed
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series

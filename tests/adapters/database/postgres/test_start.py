@@ -14,6 +14,8 @@ from uponce.adapters.database.postgres import PostgresDatabase, connection, is_s
 from uponce.adapters.database.postgres.connection import Address
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load_migrations
+from uponce.config import load as load_settings
+from uponce.config.settings import DAY
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 
@@ -28,6 +30,12 @@ def own() -> Iterator[Postgres]:
     server = Postgres()
     yield server
     server.stop()
+
+
+def test_postgresql_takes_the_longest_time_of_the_settings(url: str) -> None:
+    with pytest.raises(SettingRefused):
+        load_settings({"UPONCE_DATABASE_SECONDS": str(DAY + 1)})
+    connection.connect(Address(url, DAY)).close()
 
 
 UNREADABLE = {

@@ -19,8 +19,9 @@ from uponce.adapters.database import sqlite as sqlite_module
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite import file as module
 from uponce.adapters.database.sqlite.connection import Connection, check_durable, connect
-from uponce.adapters.database.sqlite.file import file_system, refuse_network
+from uponce.adapters.database.sqlite.file import refuse_network
 from uponce.adapters.database.statements import load_migrations
+from uponce.adapters.system import file_system
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {

@@ -14,7 +14,13 @@ import psycopg
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.postgres.connection import Address, connected, is_in_the_way, unavailable
+from uponce.adapters.database.postgres.connection import (
+    Address,
+    connected,
+    is_in_the_way,
+    most_connections,
+    unavailable,
+)
 from uponce.adapters.database.postgres.history import Histories
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
 from uponce.adapters.database.postgres.schema import (
@@ -85,6 +91,10 @@ class PostgresDatabase(Database):
             f"{self._address.shown}: PostgreSQL {server // 10000}.{server % 10000}, fsync, full_page_writes and "
             f"synchronous_commit on, schema version {schema}"
         )
+
+    def most_connections(self) -> int | None:
+        with connected(self._address) as connection:
+            return most_connections(connection)
 
     def close(self) -> None:
         """Close all connections. Later calls raise DatabaseUnavailable."""

@@ -158,6 +158,12 @@ def _set_up(connection: Connection, address: Address) -> None:
     _check_durable(connection.execute(_STATEMENTS["durability"].text).fetchall())
 
 
+def most_connections(connection: Connection) -> int | None:
+    """Return how many connections the server gives to ordinary roles, or None if it does not say."""
+    row = connection.execute(_STATEMENTS["most_connections"].text).fetchone()
+    return None if row is None else row[0]
+
+
 def ends_transactions(connection: Connection) -> bool:
     """Return whether the server ends every transaction that takes too long.
 

@@ -82,6 +82,10 @@ SET default_transaction_isolation = 'read committed';
 SELECT name, setting FROM pg_settings WHERE name IN
   ('fsync', 'full_page_writes', 'synchronous_commit', 'server_encoding', 'server_version_num');
 
+-- name: most_connections
+SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END)::int AS most FROM pg_settings
+WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections');
+
 -- name: moment
 SELECT coalesce(CAST(:now AS float8), CAST(extract(epoch FROM clock_timestamp()) AS float8)) AS now;
 

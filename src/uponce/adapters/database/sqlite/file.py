@@ -7,7 +7,6 @@ forward only, all or nothing.
 import errno
 import fcntl
 import os
-import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,10 +18,9 @@ from uponce.adapters.database.sqlite.connection import Connection, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import make_file
-from uponce.adapters.system import closing_file, sync_folder
+from uponce.adapters.system import MOUNTINFO, closing_file, file_system_of, sync_folder
 from uponce.core.errors import SettingRefused
 
-_MOUNTINFO = Path("/proc/self/mountinfo")
 _NETWORK = frozenset(
     "9p afs beegfs ceph cifs coda davfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 "
     "smbfs vboxsf".split()
@@ -32,34 +30,14 @@ _LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs"})
 _MOST_MESSAGES = 10_000
 
 
-def refuse_network(folder: Path, mountinfo: Path = _MOUNTINFO) -> None:
+def refuse_network(folder: Path, mountinfo: Path = MOUNTINFO) -> None:
     """Raise SettingRefused if the existing folder is on a network file system. Do nothing without /proc."""
-    try:
-        mounts = mountinfo.read_text(errors="surrogateescape")
-    except OSError:
-        return
-    kind = file_system(folder.resolve(), mounts)
+    kind = file_system_of(folder, mountinfo)
     if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
         raise SettingRefused(
             f"The database folder {folder} is on a network file system ({kind}). There SQLite cannot "
             "stop a signature from being used twice. Point UPONCE_DATABASE to a local disk, or to PostgreSQL."
         )
-
-
-def file_system(path: Path, mounts: str) -> str:
-    """Return the file system type of an absolute path, by the text of /proc/self/mountinfo (see proc(5))."""
-    found, kind = -1, ""
-    for line in mounts.splitlines():
-        left, _, right = line.partition(" - ")
-        point = Path(_unescaped(left.split(" ")[4]))
-        # A later mount on the same point covers the earlier one.
-        if path.is_relative_to(point) and len(point.parts) >= found:
-            found, kind = len(point.parts), right.split(" ")[0]
-    return kind
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def make_private(path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Keys in the settings: their texts, and errors that show no secret."""
+
+from pathlib import Path
+
+import pytest
+
+from uponce.config import load, preset_keys
+from uponce.core.errors import SettingRefused
+
+SECRET = "hidden-hidden-hidden-hidden"
+
+
+def test_keys_come_from_the_setting_and_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"cloudinary://3:{SECRET}3@dogs?name=shop\n\n")
+    environ = {
+        "UPONCE_KEYS": f"cloudinary://1:{SECRET}1@Cats?uses=unlimited&scope=all&window=60 cloudinary://2:a%2Fb@cats",
+        "UPONCE_KEYS_FILE": str(tmp_path / "keys"),
+        "UPONCE_WINDOW": "900",
+    }
+    given = preset_keys(load(environ))
+    assert [each.names_window for each in given] == [True, False, False]
+    keys = [each.key for each in given]
+    assert [(k.api_key, k.cloud, k.secrets, k.uses, k.scope, k.window, k.name) for k in keys] == [
+        ("1", "Cats", (f"{SECRET}1",), "unlimited", "all", 60, ""),
+        ("2", "cats", ("a/b",), "once", "upload", 900, ""),
+        ("3", "dogs", (f"{SECRET}3",), "once", "upload", 900, "shop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"cloudinary://1:{SECRET}",
+        f"cloudinary://1:{SECRET}@[cats",
+        f"cloudinary://1:{SECRET}@cats/dogs",
+        f"cloudinary://:{SECRET}@cats",
+        f"https://1:{SECRET}@cats",
+        f"cloudinary://1:{SECRET}@cats?uses=twice",
+        f"cloudinary://1:{SECRET}@cats?window=long",
+        f"cloudinary://1:{SECRET}@cats?usage=once",
+    ],
+)
+def test_an_error_in_a_key_names_the_setting_and_not_the_secret(tmp_path: Path, line: str) -> None:
+    (tmp_path / "keys").write_text(line)
+    for environ in ({"UPONCE_KEYS": line}, {"UPONCE_KEYS_FILE": str(tmp_path / "keys")}):
+        with pytest.raises(SettingRefused) as refused:
+            preset_keys(load(environ))
+        assert refused.value.message.startswith(next(iter(environ)))
+        assert SECRET not in refused.value.message
+
+
+def test_a_file_of_keys_that_is_not_there() -> None:
+    with pytest.raises(SettingRefused, match=r"^UPONCE_KEYS_FILE=/no/such cannot be read: "):
+        preset_keys(load({"UPONCE_KEYS_FILE": "/no/such"}))
