@@ -1,7 +1,7 @@
 """The threads that talk to a bucket: how long a request waits for one."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from uponce.adapters.store.bucket import Found
 from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
 
 
 @contextmanager
-def opened(seconds: float) -> Iterator[BucketBlobs]:
-    nothing: Any = None
-    store = BucketBlobs(nothing, Path("unused"), ids=RandomIds(), seconds=seconds, uploads=2)  # type: ignore[arg-type]
+def opened(seconds: float, bucket: Any = None) -> Iterator[BucketBlobs]:
+    store = BucketBlobs(bucket, Path("unused"), ids=RandomIds(), seconds=seconds, uploads=2)  # type: ignore[arg-type]
     yield store
     store.close()
 
@@ -66,3 +66,40 @@ def test_no_thread_begins_the_work_of_a_cancelled_request() -> None:
 
     asyncio.run(play())
     assert not ran.is_set()
+
+
+class Listed:
+    """A bucket of many objects. `most` is of how many of them one piece of work has asked."""
+
+    def __init__(self) -> None:
+        self.keys = [f"{number:03x}{'0' * 29}" for number in range(4096)]
+        self.most = self._asked = 0
+
+    def listing(self, folder: str, after: str = "") -> Iterator[Found]:
+        for key in self.keys:
+            if (name := f"blobs/{key[:2]}/{key}") > after:
+                self._asked += 1
+                self.most = max(self.most, self._asked)
+                yield Found(name, 1, 0.0)
+
+    def begin(self) -> None:
+        self._asked = 0
+
+
+def test_no_step_of_a_listing_reads_the_rest_of_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop waits for the step that runs, and a sweep rests after each step."""
+    bucket = Listed()
+    ask = BucketBlobs._ask
+
+    async def step(store: BucketBlobs, work: Callable[[], Any]) -> Any:
+        bucket.begin()
+        return await ask(store, work)
+
+    monkeypatch.setattr(BucketBlobs, "_ask", step)
+
+    async def play() -> list[str]:
+        with opened(60, bucket) as store:
+            return [blob.key for listing in store.listings("10") async for blob in listing]
+
+    assert sorted(asyncio.run(play())) == bucket.keys
+    assert bucket.most <= 101

@@ -122,7 +122,11 @@ def test_ranges_and_validators(site: Site) -> None:
     part = site.get(path, Range="bytes=10-19", If_Unmodified_Since=whole.headers["last-modified"])
     assert (part.status, part.data) == (206, PICTURE[10:20])
     assert site.get(path, If_Match='"other"').status == 412
-    assert site.get(path, Range=f"bytes={len(PICTURE)}-").status == 416
+    beyond = site.get(path, Range=f"bytes={len(PICTURE)}-", Origin="https://app.example")
+    assert (beyond.status, beyond.json()["error"]["code"]) == (416, "range_not_satisfiable")
+    assert beyond.headers["content-range"] == f"bytes */{len(PICTURE)}"
+    assert beyond.headers["cache-control"].endswith("no-store")
+    assert beyond.headers["access-control-allow-origin"] == "*"
     assert site.get(path, If_None_Match=whole.headers["etag"]).status == 304
     assert site.get(path, If_Modified_Since=whole.headers["last-modified"]).status == 304
 
@@ -163,7 +167,8 @@ def test_nobody_gets_round_uponce(site: Site) -> None:
     """No file by its own name, no private one without a signature, none that was never there."""
     path = site.stored()
     location = site.server.get(path).headers["x-accel-redirect"]
-    assert site.get(location).status == 404
+    own = site.get(location)
+    assert (own.status, own.headers["cache-control"], "retry-after" in own.headers) == (404, "no-store", False)
 
     signed = site.stored(type="private", public_id="mine")
     unsigned = re.sub("/s--[^/]+--", "", signed)

@@ -85,7 +85,13 @@ class BucketBlobs(Blobs):
         The first begins inside of the folder: after the name of a folder, SeaweedFS leaves out the folder.
         """
         yield in_batches(self._ask, self._published("", after=f"{_FOLDER}/{first}/{first}"))
-        yield in_batches(self._ask, (blob for blob in self._published("") if shard_of(blob.key) < first))
+        yield self._before(first)
+
+    async def _before(self, first: str) -> AsyncIterator[StoredBlob]:
+        # Not in the thread: one step there would read all the rest of the bucket.
+        async for blob in self.published():
+            if shard_of(blob.key) < first:
+                yield blob
 
     def _published(self, prefix: str, after: str = "") -> Iterator[StoredBlob]:
         folder = f"{_FOLDER}/{shard_of(prefix)}" if shard_of(prefix) in PLACES else _FOLDER

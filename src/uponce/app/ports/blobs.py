@@ -169,7 +169,7 @@ class Parts(Protocol):
     shared: bool
 
     async def begin(self) -> str:
-        """Make an empty unfinished blob, durable, and return its key. `delete` it, or leave it to the sweeper.
+        """Make an empty unfinished blob, durable, and return its key. Delete it, or leave it to the sweeper.
 
         A shared blob takes no space before its first part.
         """
