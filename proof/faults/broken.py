@@ -40,12 +40,12 @@ async def commit_then_publish(services: Services, admitted: Admitted, draft: Dra
     return committed
 
 
-_settle = upload._settle
+_commit = upload._commit
 
 
-async def settle_and_tidy(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    """Settle, and discard the spooled file in any case."""
-    committed = await _settle(services, admitted, draft, spooled)
+async def commit_and_tidy(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+    """Commit, and discard the spooled file in any case."""
+    committed = await _commit(services, admitted, draft, spooled)
     await spooled.discard()
     return committed
 
@@ -65,7 +65,7 @@ def variants() -> dict[str, Broken]:
         "select-then-insert": Broken(nullcontext(), SelectThenInsert),
         "revocation ignored at the commit": Broken(patch.dict(load("sqlite"), {"spend_grant": careless})),
         "key by the received hex": Broken(patch.object(authorise, "verify", verify_by_hex)),
-        "blob discarded on success": Broken(patch.object(upload, "_settle", settle_and_tidy)),
-        "commit before publish": Broken(patch.object(upload, "_settle", commit_then_publish)),
-        "bytes deleted before the row": Broken(patch.object(signed_calls, "_settle", bytes_first)),
+        "blob discarded on success": Broken(patch.object(upload, "_commit", commit_and_tidy)),
+        "commit before publish": Broken(patch.object(upload, "_commit", commit_then_publish)),
+        "bytes deleted before the row": Broken(patch.object(signed_calls, "_delete", bytes_first)),
     }

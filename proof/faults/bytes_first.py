@@ -6,7 +6,7 @@ from uponce.core.values import AssetName, Caller
 
 
 async def bytes_first(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
-    """In place of `uponce.app.signed_calls._settle`."""
+    """In place of `uponce.app.signed_calls._delete`."""
     asset = await services.database.find_asset(name)
     if asset is not None:
         await services.blobs.delete(asset.blob_key)

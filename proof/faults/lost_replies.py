@@ -19,7 +19,7 @@ from unittest.mock import patch
 from proof.faults.audit import Receipt, count
 from proof.faults.operator import give_key
 from proof.faults.tally import Tally
-from proof.faults.unknown_as_failure import settle_or_discard
+from proof.faults.unknown_as_failure import commit_or_discard
 from tests.app.uploads import form, send
 from tests.world import World
 from uponce.adapters.database.sqlite import SqliteDatabase
@@ -207,7 +207,7 @@ def lose_replies(folder: Path, chance: random.Random, tally: Tally, rounds: int)
 def hollow_when_discarding(folder: Path, seed: int) -> int:
     """Return how many rows without bytes the mistaken use case leaves when replies get lost after the commit."""
     tally, line = Tally(), Line(random.Random(seed), after=0.5, instead=0, reading=1)
-    discarding = patch.object(upload, "_settle", settle_or_discard)
+    discarding = patch.object(upload, "_commit", commit_or_discard)
     with broken_line(folder, line) as world, discarding:
         asyncio.run(Round(world, folder, line, 0, tally).play())
     return tally.zeros["hollow"]

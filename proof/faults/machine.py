@@ -26,7 +26,8 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.manage_keys import rotate_key, set_up
 from uponce.app.manage_signatures import revoke_signed, show_signed
 from uponce.app.owner import claim_storage
-from uponce.app.signed_calls import SignedCall, destroy, signed_by
+from uponce.app.sign import mint
+from uponce.app.signed_calls import SignedCall, destroy
 from uponce.app.sweep import sweep
 from uponce.core.errors import UponceError
 from uponce.core.parameters import Call
@@ -354,9 +355,10 @@ class Machine(RuleBasedStateMachine):
 
     async def delete_now(self, name: str) -> str:
         services = self.process.services
-        request = SignedCall(CLOUD, ResourceType.RAW, {"public_id": name, "nonce": services.ids.hex(20)}, CALLER)
+        params = {"public_id": name, "nonce": services.ids.hex(20)}
+        fields = mint(self.server, params, clock=services.clock, ids=services.ids, call=Call.DESTROY)
         try:
-            found = await destroy(services, signed_by(services, self.server, request, Call.DESTROY))
+            found = await destroy(services, SignedCall(CLOUD, ResourceType.RAW, fields, CALLER))
             return "ok" if found else "not found"
         except UponceError as error:
             return error.code

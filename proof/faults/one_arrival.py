@@ -19,8 +19,7 @@ async def send(
     """Do the same as `one_upload.send`, through the pipeline."""
     request = UploadRequest(cloud, ResourceType.RAW, (), None, Caller("192.0.2.1", "request-1"), key)
     arrival = Arrival(request, tuple(fields.items()), "cat.bin", data, MediaFacts(ResourceType.RAW))
-    assert services.group_store is not None
-    return (await Pipeline(services, services.group_store).upload(arrival)).committed
+    return (await Pipeline(services).upload(arrival)).committed
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from proof.faults.operator import settings
 from uponce.app.authorise import UploadRequest
 from uponce.app.ports import Ids
 from uponce.app.services import Services
-from uponce.app.uploading.chunks import NamedChunk, upload_chunk
+from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.resumable import Address, Part, address_of, begin, resume
@@ -64,9 +64,7 @@ async def chunk(services: Services, film: Film, number: int) -> Uploaded | Serie
             yield block
 
     request = UploadRequest(film.cloud, ResourceType.RAW, (), None, CALLER)
-    return stored(
-        await upload_chunk(services, request, NamedChunk(UPLOAD_ID, Chunk(Span(start, end), len(WHOLE))), events())
-    )
+    return stored(await upload_chunk(services, request, UPLOAD_ID, Chunk(Span(start, end), len(WHOLE)), events()))
 
 
 async def create(services: Services, film: Film) -> str:

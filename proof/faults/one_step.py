@@ -20,7 +20,8 @@ from proof.faults.operator import settings
 from uponce.app.manage_keys import rotate_key
 from uponce.app.manage_signatures import revoke_signed
 from uponce.app.services import Services
-from uponce.app.signed_calls import SignedCall, destroy, signed_by
+from uponce.app.sign import mint
+from uponce.app.signed_calls import SignedCall, destroy
 from uponce.config.settings import DAY
 from uponce.core.errors import NotFound
 from uponce.core.parameters import Call
@@ -49,9 +50,9 @@ async def rotate(services: Services, argument: str) -> None:
 async def delete(services: Services, public_id: str) -> bool:
     """Return whether there was such an asset. The server's key signs, whose signatures are unlimited."""
     (key,) = (key for key in await services.database.list_keys() if key.scope is KeyScope.ALL)
-    fields = {"public_id": public_id, "nonce": services.ids.hex(20)}
-    request = SignedCall(key.cloud, ResourceType.RAW, fields, CALLER)
-    return await destroy(services, signed_by(services, key, request, Call.DESTROY))
+    params = {"public_id": public_id, "nonce": services.ids.hex(20)}
+    fields = mint(key, params, clock=services.clock, ids=services.ids, call=Call.DESTROY)
+    return await destroy(services, SignedCall(key.cloud, ResourceType.RAW, fields, CALLER))
 
 
 STEPS: dict[str, Callable[[Services, str], Coroutine[Any, Any, object]]] = {

@@ -6,13 +6,13 @@ from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 from uponce.core.errors import OutcomeUnknown
 
-_settle = upload._settle
+_commit = upload._commit
 
 
-async def settle_or_discard(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    """In place of `uponce.app.uploading.pipeline._settle`."""
+async def commit_or_discard(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+    """In place of `uponce.app.uploading.pipeline._commit`."""
     try:
-        return await _settle(services, admitted, draft, spooled)
+        return await _commit(services, admitted, draft, spooled)
     except OutcomeUnknown:
         await spooled.discard()
         raise
@@ -21,7 +21,7 @@ async def settle_or_discard(services: Services, admitted: Admitted, draft: Draft
 _committed = upload.Pipeline._committed
 
 
-async def commit_or_discard(self: upload.Pipeline, arrival: upload.Arrival) -> Committed:
+async def arrival_or_discard(self: upload.Pipeline, arrival: upload.Arrival) -> Committed:
     """In place of `uponce.app.uploading.pipeline.Pipeline._committed`."""
     try:
         return await _committed(self, arrival)

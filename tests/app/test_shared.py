@@ -2,8 +2,7 @@
 
 import asyncio
 
-from uponce.app.shared import Shared
-from uponce.app.unbroken import finish_unbroken
+from uponce.app.unbroken import Shared, finish_unbroken
 
 
 class Work:

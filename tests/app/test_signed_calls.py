@@ -126,7 +126,7 @@ def test_what_fails_before_the_commit_deletes_nothing(world: World, name: str, f
 def test_the_check_goes_red_when_bytes_go_before_the_row(
     world: World, monkeypatch: pytest.MonkeyPatch, failure: UponceError
 ) -> None:
-    monkeypatch.setattr(module, "_settle", bytes_first)
+    monkeypatch.setattr(module, "_delete", bytes_first)
     with pytest.raises(AssertionError):
         check_nothing_is_deleted_when(world, "delete", failure)
 

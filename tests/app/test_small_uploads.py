@@ -16,7 +16,6 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
 from uponce.core.values import Digest, GrantRecord
-from uponce.web.cloudinary.upload import group_pipeline
 
 
 @pytest.fixture
@@ -114,8 +113,7 @@ def test_a_large_body_is_hashed_by_a_thread(quick_path: Path, monkeypatch: pytes
 
 def test_the_memory_of_grants_has_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_MOST_SEEN", 3)
-    used = group_pipeline(world.services)
-    assert used is not None
+    used = pipeline.Pipeline(world.services)
     sizes = []
     for number in range(8):
         used._was_tried(bytes([number]))

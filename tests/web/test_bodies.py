@@ -17,7 +17,7 @@ from uponce.core.errors import MalformedRequest, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey
 from uponce.web.cloudinary import text_bodies
-from uponce.web.cloudinary.text_bodies import MAX_TEXT_BYTES, json_pairs, urlencoded_events
+from uponce.web.cloudinary.text_bodies import MAX_TEXT_BYTES, json_pairs, text_events
 from uponce.web.request import Body, parse_query, percent_decoded
 
 URI = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
@@ -346,7 +346,7 @@ def test_a_packet_costs_the_same_after_a_long_beginning(monkeypatch: pytest.Monk
     async def play() -> None:
         arriving = packets()
         with pytest.raises(MalformedRequest, match="The connection ended"):
-            async for _ in urlencoded_events(Body(lambda: anext(arriving), 30), Limits()):
+            async for _ in text_events(Body(lambda: anext(arriving), 30), False, Limits()):
                 pass
 
     monkeypatch.setattr(text_bodies, "percent_decoded", counting)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.asgi import END, Answer, part, parts_of
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.app.uploading.intake import FileStart
 from uponce.core.errors import UponceError
 from uponce.web.cloudinary.datauri import TextFile
 
@@ -18,8 +19,10 @@ def decode(*pieces: bytes) -> bytes | str:
     """The bytes, or the code of the refusal."""
     text = TextFile()
     try:
-        decoded = [block for piece in pieces for block in text.feed(piece)]
-        return b"".join([*decoded, *text.finish()])
+        events = [event for piece in pieces for event in text.feed(piece)]
+        events += text.finish()
+        assert events[0] == FileStart(None)
+        return b"".join(event for event in events if isinstance(event, bytes))
     except UponceError as error:
         return error.code
 

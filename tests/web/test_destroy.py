@@ -206,8 +206,9 @@ def test_basic_credentials_in_place_of_a_signature(world: World) -> None:
     (line,) = world.get(f"/v1_1/demo/signatures/{mine['id']}", **as_key(world.server)).json["history"]
     assert (line["event"], line["public_id"], line["address"]) == ("deleted", "cat", "192.0.2.7")
     assert_refused(destroy(world, b"", as_key(world.server)), 400, "missing_parameter")
-    wrong = parts_of({"public_id": "cat", "resource_type": "raw"}) + END
-    assert_refused(destroy(world, wrong, headers), 400, "invalid_parameter")
+    for wrong in ({"resource_type": "raw"}, {"api_key": world.browser.api_key}):
+        body = parts_of({"public_id": "cat", **wrong}) + END
+        assert_refused(destroy(world, body, headers), 400, "invalid_parameter")
 
 
 def test_status_and_revocation_of_a_deletion_that_was_not_asked_for_yet(world: World) -> None:

@@ -8,16 +8,16 @@ from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 
-_settle = upload._settle
+_commit = upload._commit
 
 
-async def answer_then_settle(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+async def answer_then_commit(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
     old = await services.database.find_asset(draft.name)
     one_upload.acknowledge(old.asset_id if old else draft.asset_id)
-    return await _settle(services, admitted, draft, spooled)
+    return await _commit(services, admitted, draft, spooled)
 
 
-upload._settle = answer_then_settle
+upload._commit = answer_then_commit
 
 if __name__ == "__main__":
     one_upload.main(*sys.argv[1:])

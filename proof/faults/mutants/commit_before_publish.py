@@ -9,13 +9,13 @@ from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 
 
-async def settle(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+async def commit_first(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
     committed = await services.database.commit(admitted.grants[0], draft, admitted.caller)
     await spooled.publish()
     return committed
 
 
-upload._settle = settle
+upload._commit = commit_first
 
 if __name__ == "__main__":
     one_upload.main(*sys.argv[1:])

@@ -9,16 +9,16 @@ from uponce.app.authorise import Verified
 from uponce.app.services import Services
 from uponce.core.values import AssetName, Caller
 
-_settle = signed_calls._settle
+_delete = signed_calls._delete
 
 
-async def answer_then_settle(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
+async def answer_then_delete(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
     if await services.database.find_asset(name) is not None:
         acknowledge("done")
-    return await _settle(services, verified, name, caller)
+    return await _delete(services, verified, name, caller)
 
 
-signed_calls._settle = answer_then_settle
+signed_calls._delete = answer_then_delete
 
 if __name__ == "__main__":
     one_step.main(*sys.argv[1:])

@@ -19,7 +19,7 @@ async def delete_late(self: PostgresDatabase, *arguments: Any) -> Any:
 
 
 PostgresDatabase.delete = delete_late  # type: ignore[assignment]
-signed_calls._settle = bytes_first
+signed_calls._delete = bytes_first
 
 if __name__ == "__main__":
     main()

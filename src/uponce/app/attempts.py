@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Hashable, Itera
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
+from weakref import WeakValueDictionary
 
 from uponce.core.errors import ChunkInProgress, ServerBusy, SignatureInUse, UponceError
 from uponce.core.policy import Limits
@@ -19,17 +20,14 @@ from uponce.core.values import UNLIMITED_USES, Grant
 _RETRY_SECONDS = 5
 _REFUSALS_AT_ONCE = 4
 _STEP = 1024  # bytes; attempts that differ by less count as equally fast
-_SETTLING_SECONDS = 2.0
+_YOUNG_SECONDS = 2.0
 _MEMORY_BYTES = 8 * 1024 * 1024
 _NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One running upload: the network it comes from, the time it began, and how many bytes of its file have arrived.
-
-    `refusal` is set when a newer attempt has displaced this one.
-    """
+    """One upload that runs. `received` counts bytes of its file. A newer attempt that displaces it sets `refusal`."""
 
     network: str
     begun: float
@@ -54,11 +52,8 @@ class Attempt:
         return asyncio.get_running_loop().time() - self.begun
 
     def pace(self) -> float:
-        """Return the rate of the upload over its whole life, in steps per second.
-
-        A young upload counts as `_SETTLING_SECONDS` old.
-        """
-        return (self.received // _STEP) / max(self.seconds(), _SETTLING_SECONDS)
+        """Return steps per second over the upload's whole life, which counts as `_YOUNG_SECONDS` or more."""
+        return (self.received // _STEP) / max(self.seconds(), _YOUNG_SECONDS)
 
     def displace(self, refusal: UponceError) -> None:
         self.refusal = refusal
@@ -146,8 +141,7 @@ class Attempts:
         self.memory = Memory()
         self.forms = Forms()
         self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
-        self._turns: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._in_turn: Counter[Hashable] = Counter()
+        self._turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
         self._of_grants: defaultdict[bytes, set[Attempt]] = defaultdict(set)
         self._unverified: set[Attempt] = set()
         self._waiting: Counter[str] = Counter()
@@ -171,20 +165,13 @@ class Attempts:
         the database."""
         return self._turn(("series", grant.key))
 
-    @asynccontextmanager
-    async def _turn(self, key: Hashable) -> AsyncIterator[None]:
-        self._in_turn[key] += 1
-        try:
-            async with self._turns[key]:
-                yield
-        finally:
-            self._in_turn[key] -= 1
-            if not self._in_turn[key]:
-                del self._in_turn[key], self._turns[key]
+    def _turn(self, key: Hashable) -> asyncio.Lock:
+        """Return the lock of this key, which lasts as long as a request holds it or waits for it."""
+        return self._turns.setdefault(key, asyncio.Lock())
 
     @contextmanager
     def waiting(self, series_id: str, limits: Limits) -> Iterator[None]:
-        """Count a request that waits until another request releases its part of a series.
+        """Count a request that waits for its part of a series.
 
         Raise ChunkInProgress if too many wait: each of them asks the disk and the database many times a second.
         """
@@ -218,10 +205,7 @@ class Attempts:
 
     @contextmanager
     def unverified(self, attempt: Attempt, limits: Limits) -> Iterator[None]:
-        """Count an attempt whose file came before the fields that sign it.
-
-        Raise ServerBusy if no other can be displaced.
-        """
+        """Count an attempt whose file came before its signature. Raise ServerBusy if no other can be displaced."""
         with _counted(self._unverified, attempt, _unverified_bound(limits)):
             yield
 

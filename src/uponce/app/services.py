@@ -17,7 +17,7 @@ from uponce.app.ports import (
     Presigner,
     UpstreamClient,
 )
-from uponce.app.shared import Shared
+from uponce.app.unbroken import Shared
 from uponce.core.errors import UponceError
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits

@@ -9,9 +9,9 @@ from uponce.app.ports import Clock, Ids
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import parse_timestamp
-from uponce.core.parameters import UNSIGNED, Call
+from uponce.core.parameters import UNSIGNED, Call, check_route
 from uponce.core.signature import grant_key, mint_fields, string_to_sign
-from uponce.core.values import Algorithm, ApiKey, KeyUses
+from uponce.core.values import Algorithm, ApiKey, KeyUses, ResourceType
 
 NONCE_LENGTH = 20
 
@@ -46,17 +46,23 @@ def mint(
 
 
 async def sign_for(
-    services: Services, cloud: str, credentials: tuple[str, str], params: Mapping[str, str]
+    services: Services,
+    cloud: str,
+    requested: ResourceType | None,
+    credentials: tuple[str, str],
+    params: Mapping[str, str],
+    call: Call = Call.UPLOAD,
 ) -> dict[str, str]:
     """Return the fields, signed for a caller that knows the key's secret. Raise BadCredentials for any other caller.
 
-    So the upload has a signature of its key, and is dated, fenced and audited as any other.
+    So the call has a signature of its key, and is dated, fenced and audited as any other.
     """
+    check_route(params, cloud, requested)
     key = await authenticate(services, cloud, *credentials)
     if params.get("api_key", key.api_key) != key.api_key:
         raise InvalidParameter(f"Parameter api_key is not the API key of the credentials, {key.api_key}. Omit it.")
     signed = {name: value for name, value in params.items() if name not in UNSIGNED}
-    return mint(key, signed, clock=services.clock, ids=services.ids)
+    return mint(key, signed, clock=services.clock, ids=services.ids, call=call)
 
 
 def grant_id(key: ApiKey, fields: Mapping[str, str]) -> str:

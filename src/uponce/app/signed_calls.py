@@ -7,14 +7,14 @@ no row names, and the sweeper deletes them.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, verify_signed
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
-from uponce.core.parameters import UNSIGNED, Call, check_route
+from uponce.core.parameters import Call, check_route
 from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
 
 
@@ -45,16 +45,6 @@ async def admit(services: Services, request: SignedCall, call: Call) -> Verified
     return verified
 
 
-def signed_by(services: Services, key: ApiKey, request: SignedCall, call: Call) -> SignedCall:
-    """Return the call with the signature that uponce makes for a caller that knows the key's secret.
-
-    So the call has a signature of its key, and is dated, fenced and audited as any other.
-    """
-    check_route(request.fields, request.cloud, request.resource_type)
-    params = {name: value for name, value in request.fields.items() if name not in UNSIGNED}
-    return replace(request, fields=mint(key, params, clock=services.clock, ids=services.ids, call=call))
-
-
 async def destroy(services: Services, request: SignedCall) -> bool:
     """Delete an asset by signed fields. Return whether the asset existed.
 
@@ -67,16 +57,16 @@ async def destroy(services: Services, request: SignedCall) -> bool:
         raise MissingParameter("Missing required parameter - public_id")
     services.ownership.check()
     name = AssetName(request.cloud, request.resource_type, verified.spec.type, public_id)
-    return await unbroken(_settle(services, verified, name, request.caller))
+    return await unbroken(_delete(services, verified, name, request.caller))
 
 
 async def drop_asset(services: Services, key: ApiKey, name: AssetName, caller: Caller) -> bool:
     """Delete an asset on behalf of the server, under a signature of this key, whatever its scope."""
     fields = mint(key, {"public_id": name.public_id}, clock=services.clock, ids=services.ids, call=Call.DESTROY)
-    return await _settle(services, await verify_signed(services, name.cloud, fields, Call.DESTROY), name, caller)
+    return await _delete(services, await verify_signed(services, name.cloud, fields, Call.DESTROY), name, caller)
 
 
-async def _settle(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
+async def _delete(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
     try:
         deleted = await services.database.delete(verified.grant, name, caller)
     except GrantRefused as refusal:

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from uponce.core.errors import UponceError
 
@@ -42,10 +42,7 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def later(work: Coroutine[Any, Any, object]) -> None:
-    """Start work that no client has to wait for. An error of it is logged if it is one of the program.
-
-    Wait for the work if too many such works run.
-    """
+    """Start work that no client waits for. Log a defect in it. Wait for the work if too many such works run."""
     running = begin(work)
     running.add_done_callback(_note)
     running.add_done_callback(_later.discard)
@@ -66,3 +63,19 @@ def _note(running: "asyncio.Future[Any]") -> None:
     error = None if running.cancelled() else running.exception()
     if error is not None and not isinstance(error, UponceError):
         log.error("work that no request waits for failed", exc_info=error)
+
+
+class Shared(Generic[T]):
+    """Work that runs once at a time. A caller that comes while it runs waits for its result, or gets its error.
+
+    The work goes on if a caller is cancelled, since others may wait for it. A caller that comes later begins it again.
+    """
+
+    def __init__(self) -> None:
+        self._work: asyncio.Future[T] | None = None
+
+    async def get(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of the work that runs, or of new `work`."""
+        if self._work is None or self._work.done():
+            self._work = begin(work())
+        return await asyncio.shield(self._work)

@@ -134,10 +134,7 @@ def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
 
 
 def error_message(document: Mapping[str, object]) -> str | None:
-    """Return the text of an error in the upstream's shape, `{"error": {"message": …}}`.
-
-    Return None for any other JSON.
-    """
+    """Return the text of an error in the upstream's shape, `{"error": {"message": …}}`, else None."""
     error = document.get("error")
     message = error.get("message") if isinstance(error, Mapping) else None
     return message if isinstance(message, str) else None
@@ -149,9 +146,7 @@ def bound(limits: Limits) -> int:
 
 
 def trailer_timestamp(pending_at: int, window: int, fence: int) -> int:
-    """Return the timestamp of the upstream's signature.
-
-    It is so far back that the signature dies `fence` seconds from now.
+    """Return the timestamp of the upstream's signature: so far back that it dies `fence` seconds from now.
 
     A process may stop before it sends the signature, and wake late. The upstream then refuses the signature.
     """

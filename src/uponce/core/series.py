@@ -133,10 +133,7 @@ def check_parts(series: Series, span: Span, parts: Sequence[StoredPart]) -> None
 
 
 def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:
-    """Raise FileTooLarge as soon as the file must exceed the limit.
-
-    Raise ChunkTooSmall for a small part that does not end the file.
-    """
+    """Raise FileTooLarge if the file must exceed the limit, ChunkTooSmall for a small part before the last."""
     refuse_size(max(chunk.span.end, chunk.total or 0), limit, is_whole=chunk.total is not None)
     if chunk.span.size < limits.min_chunk_bytes and chunk.span.end != chunk.total:
         raise ChunkTooSmall(_too_small(chunk.span.size, limits.min_chunk_bytes))

@@ -76,15 +76,13 @@ def _basic_credentials(authorization: str) -> tuple[str, str]:
     return user, password
 
 
-def _hold_nothing(size: int) -> None:
-    return
-
-
 class Body:
     """The bytes of one request's body, while they arrive.
 
     Reading raises MalformedRequest if the connection ends early, RequestTooSlow if it is silent for `idle_seconds`.
     """
+
+    hold: Callable[[int], None] = staticmethod(lambda size: None)  # takes how many bytes of the body are in memory
 
     def __init__(self, receive: Receive, idle_seconds: float, *, is_there: bool = False) -> None:
         """Keep where to read. A body that `is_there` has arrived whole, so reading it never waits."""
@@ -111,22 +109,19 @@ class Body:
         first, self._first = self._first, b""
         return first
 
-    async def read(self, limit: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
-        """Return the whole body of a small request. Raise MalformedRequest if it has more than `limit` bytes.
-
-        Call `hold` with the number of bytes in memory each time that more have arrived.
-        """
+    async def read(self, limit: int) -> bytes:
+        """Return the whole body of a small request. Raise MalformedRequest if it has more than `limit` bytes."""
         body = bytearray()
         async for chunk in self.chunks():
             body += chunk
             if len(body) > limit:
                 raise MalformedRequest(f"The request body is larger than {limit} bytes. Send fewer or shorter fields.")
-            hold(len(body))
+            self.hold(len(body))
         return bytes(body)
 
-    async def keep(self, limit: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
+    async def keep(self, limit: int) -> bytes:
         """Return what `read` returns, and let `chunks` yield it again."""
-        self._first = await self.read(limit, hold)
+        self._first = await self.read(limit)
         return self._first
 
     async def _next(self) -> bytes:

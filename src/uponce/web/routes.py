@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from uponce.app.services import Services
+from uponce.app.uploading.pipeline import Pipeline
 from uponce.web import delivery
 from uponce.web.app import App, Lifespan, Route
 from uponce.web.cloudinary import resources
@@ -12,7 +13,7 @@ from uponce.web.cloudinary.notifications import notified_by_upstream
 from uponce.web.cloudinary.relayed import METHODS, relayed
 from uponce.web.cloudinary.signatures import signatures
 from uponce.web.cloudinary.signed_calls import CALLS, signed_call
-from uponce.web.cloudinary.upload import group_pipeline, upload
+from uponce.web.cloudinary.upload import upload
 from uponce.web.express import Express
 from uponce.web.operators import Scrape, healthz, metrics, readyz
 from uponce.web.pages import playground as playing
@@ -81,10 +82,7 @@ def create_app(
 
 
 def table(services: Services, scrape: Scrape | None, playground: playing.Playground | None) -> tuple[Route, ...]:
-    """Return all routes. The first route with a path that fits takes the request.
-
-    `scrape` opens the metrics, `playground` the playground.
-    """
+    """Return all routes. The first with a path that fits takes the request."""
 
     def bound(endpoint: Callable[[Services, Request], Awaitable[Response]]) -> Endpoint:
         return partial(endpoint, services)
@@ -93,7 +91,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         found = {method: bound(endpoint) for method, endpoint in own.items()}
         return Route((path,), METHODS, partial(relayed, services, found, purpose), purpose, judges_methods=True)
 
-    receive = partial(upload, services, group_pipeline(services))
+    receive = partial(upload, services, Pipeline(services))
     deliver = partial(delivery.deliver, services, Places("look into the catalog"), Places("open stored files"))
     tus_row = partial(Route, dialect=tus.refuse, open=True, exposed=tus.EXPOSED, takes_uploads=True)
     return (

@@ -1,8 +1,8 @@
 """Bodies that are read whole before anything is verified: in time, and counted while they arrive."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from uponce.app.attempts import Attempt, network_of
 from uponce.app.uploading.intake import FORM_BYTES
@@ -10,13 +10,12 @@ from uponce.core.errors import RequestTooSlow
 from uponce.web.request import Request
 
 T = TypeVar("T")
-Hold: TypeAlias = Callable[[int], None]  # takes how many bytes of the body are in memory
 
 _SECONDS = 60
 
 
-async def in_time(request: Request, read: Callable[[Hold], Awaitable[T]]) -> T:
-    """Return what `read` returns. What it holds counts among the forms of this process that are not verified.
+async def in_time(request: Request, reading: Awaitable[T]) -> T:
+    """Return what is read. What the body holds counts among the forms of this process that are not verified.
 
     Raise RequestTooSlow if it takes more than a minute, ServerBusy if it is the oldest form and there are too many.
     """
@@ -29,10 +28,11 @@ async def in_time(request: Request, read: Callable[[Hold], Awaitable[T]]) -> T:
         if attempt.refusal is not None:
             raise attempt.refusal
 
+    request.body.hold = hold
     try:
         async with asyncio.timeout(_SECONDS) as deadline:
             with attempt.receiving(deadline):
-                return await read(hold)
+                return await reading
     except TimeoutError:
         text = f"The request took longer than {_SECONDS} seconds. Send it again."
         raise attempt.refusal or RequestTooSlow(text, retry_after=1) from None

@@ -42,9 +42,8 @@ async def act_signed(
 ) -> Forwarded:
     """Return the upstream's answer to a call with signed fields, such as a deletion. uponce signs it for the upstream.
 
-    `sent` are the fields in order of arrival. The upstream gets them in their form: a list stays a list.
-
-    Raise ScopeDenied unless their key is one for servers: uponce cannot spend a signature in one step with an action of
+    `sent` are the fields in order of arrival. The upstream gets them in their form: a list stays a list. Raise
+    ScopeDenied unless their key is one for servers: uponce cannot spend a signature in one step with an action of
     another system. Raise UnknownParameter for a parameter of uponce's own uploads, and SignatureRevoked for a revoked
     signature. OutcomeUnknown: the upstream may have done it.
     """

@@ -68,10 +68,7 @@ class Held:
         return hashes.digest()
 
     async def finish(self, digest: Digest) -> Forwarded:
-        """Let the upload complete, and return the upstream's answer.
-
-        Call it after every check that may refuse the file.
-        """
+        """Let the upload complete, after every check that may refuse it. Return the upstream's answer."""
         if self._stream is not None:
             return await self._stream.finish()
         relaying = Relaying(self._services, self._admitted)
@@ -128,7 +125,6 @@ class Stream:
         self._size = 0
         self._hashing: asyncio.Future[None] | None = None
         self._agreed = asyncio.get_running_loop().create_future()
-        self._is_sealed = False
         blocks = self._arriving()
         if in_chunks:
             chunks = cut_arriving(blocks, services.blobs, services.limits.relay_chunk_bytes, least)
@@ -161,12 +157,10 @@ class Stream:
             self._hashing = None
 
     async def seal(self) -> Digest:
-        if not self._is_sealed:
-            self._is_sealed = True
-            await self._hashed()
-            self._relaying.digest = self._hashes.digest()
-            await self._put(None)
-        return self._hashes.digest()
+        await self._hashed()
+        self._relaying.digest = digest = self._hashes.digest()
+        await self._put(None)
+        return digest
 
     async def finish(self) -> Forwarded:
         """Let the upload complete, and return the answer. Call it after every check that may refuse the file."""
@@ -203,10 +197,7 @@ class Stream:
 async def send_spooled(
     services: Services, admitted: Admitted, digest: Digest, blocks: AsyncIterator[Data]
 ) -> Forwarded:
-    """Pass on a file that has arrived, and return the answer.
-
-    It must run to its end, also if its request is cancelled.
-    """
+    """Pass on a file that has arrived, and return the answer. It must not end when its request is cancelled."""
     limits, relaying = services.limits, Relaying(services, admitted)
     relaying.digest = digest
     if digest.size <= limits.relay_whole_bytes:

@@ -55,10 +55,7 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
 
 
 def _pause(relay: Relay, effect: Effect, services: Services) -> int:
-    """Return the seconds until the next look-up: more each time.
-
-    A look-up just after the bound can decide, so it comes then.
-    """
+    """Return the seconds until the next look-up: more each time, and just after the bound, which can decide."""
     seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
     left = relay.pending_at + bound(services.limits) - effect.now
     return max(1, min(seconds, left + 1)) if left > 0 else _FIRST_SECONDS
@@ -133,10 +130,7 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tupl
 
 
 async def _ask(services: Services, upstream: Upstream, relay: Relay, kind: str, public_id: str) -> UpstreamReply:
-    """Return the answer that has the asset, or the last answer.
-
-    A list by context may have empty pages before others.
-    """
+    """Return the answer that has the asset, or the last one: a list by context may begin with empty pages."""
     client, target = services.upstream, relay.target
     assert client is not None
     if target.marker is None:

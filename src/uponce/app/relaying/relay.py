@@ -8,7 +8,7 @@ grant, and a refusal frees it. Any other answer leaves the grant pending until a
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -89,10 +89,7 @@ class Relaying:
         return await self._to_the_end(self._upload(self._call(size), file, self._sign))
 
     async def send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> Forwarded:
-        """Send a file in chunks.
-
-        Only the last chunk completes the upload, so only the last one waits for its signature.
-        """
+        """Send a file in chunks. Only the last one completes the upload, so only the last waits for its signature."""
         return await self._to_the_end(self._send_chunks(chunks))
 
     async def _to_the_end(self, sending: Coroutine[Any, Any, UpstreamReply]) -> Forwarded:
@@ -240,21 +237,19 @@ class Relaying:
 
     async def _free(self) -> None:
         """Give the grants back. If this fails, a look-up does it later, since it finds no asset."""
-        if self._pending is None:
-            return
-        try:
-            await self._end(self._pending, None)
-        except UponceError as error:
-            log.warning("relay %s stays pending: %s", self._pending.id, error.for_operator)
+        if self._pending is not None:
+            await self._or_log("stays pending", self._end(self._pending, None))
 
     async def _hasten(self) -> None:
         """Make the look-up of the outcome due now."""
-        if self._pending is None:
-            return
+        if self._pending is not None:
+            await self._or_log("is looked up later", self._services.database.hasten_effect(self._pending.id))
+
+    async def _or_log(self, what: str, work: Awaitable[object]) -> None:
         try:
-            await self._services.database.hasten_effect(self._pending.id)
+            await work
         except UponceError as error:
-            log.warning("relay %s is looked up later: %s", self._pending.id, error.for_operator)
+            log.warning("relay %s %s: %s", self._attempt, what, error.for_operator)
 
 
 def _hash_of(idempotency_key: str | None) -> bytes | None:

@@ -5,7 +5,6 @@ Browsers send the same signature again. SDKs sign each chunk again, over equal p
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, check_usable, verify_signed
 from uponce.app.ports import Spooled
@@ -21,43 +20,36 @@ from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
 
 
-@dataclass(frozen=True, slots=True)
-class NamedChunk:
-    """A chunk and its client's name for the whole upload."""
-
-    upload_id: str
-    chunk: Chunk
-
-
 async def upload_chunk(
-    services: Services, request: UploadRequest, part: NamedChunk, events: AsyncIterator[Event]
+    services: Services, request: UploadRequest, upload_id: str, chunk: Chunk, events: AsyncIterator[Event]
 ) -> Uploaded | Forwarded | Series:
-    """Return the asset or the upstream's answer if this part completed the upload, else the series."""
-    async with ChunkIntake(services, request, part) as intake:
-        try:
+    """Return the asset or the upstream's answer if this part completed the upload, else the series.
+
+    `upload_id` is the client's name for the whole upload.
+    """
+    intake = ChunkIntake(services, request, upload_id, chunk)
+    try:
+        async with intake:
             async with giving_way(intake.is_wanted):
                 await intake.receive(events)
             verified = await intake.complete()
             series = await intake.keep()
-        except SeriesGone:
-            if intake.verified is not None:  # completed by another request: raise that refusal
-                await check_usable(services, intake.verified, request)
-            raise
-    if not series.complete:
-        return series
-    try:
+        if not series.complete:
+            return series
         return await finish(services, series, verified.signer, request.caller)
     except SeriesGone:
-        await check_usable(services, verified, request)
+        if intake.verified is not None:  # completed by another request: raise that refusal
+            await check_usable(services, intake.verified, request)
         raise
 
 
 class ChunkIntake(Receiver[Spooled | Append]):
     """Receives one part, at its place in the file. A part that comes before its signature goes to the spool first."""
 
-    def __init__(self, services: Services, request: UploadRequest, part: NamedChunk) -> None:
+    def __init__(self, services: Services, request: UploadRequest, upload_id: str, chunk: Chunk) -> None:
         super().__init__(services, request)
-        self._part = part
+        self._upload_id = upload_id
+        self._chunk = chunk
         self._series: Series | None = None
         self._params: dict[str, str] = {}
 
@@ -71,7 +63,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
 
     async def keep(self) -> Series:
         """Record the part, which must be whole. Return the series with this part."""
-        append, size = await self._placed(), self._part.chunk.span.size
+        append, size = await self._placed(), self._chunk.span.size
         if append.size != size:
             raise MalformedRequest(
                 f"The chunk has {append.size} bytes, but its Content-Range gives {size}. Send them alike."
@@ -89,14 +81,14 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return await append.keep()
 
     async def _admit(self, params: dict[str, str]) -> Verified:
-        services, request, part = self._services, self.request, self._part
-        series = await services.database.find_named_series(request.cloud, params.get("api_key", ""), part.upload_id)
+        services, request = self._services, self.request
+        series = await services.database.find_named_series(request.cloud, params.get("api_key", ""), self._upload_id)
         verified, params = await self._verify(params, series)
         check_route(params, request.cloud, request.requested)
         if series is None or not series.has(verified.grant):
             check_grant_fresh(services, verified)
         await check_usable(services, verified, request)
-        check_size(part.chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
+        check_size(self._chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
         self._params = params
         try:
             self._series = await self._join(series, verified)
@@ -106,10 +98,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
-        """Return what the parameters prove, and the parameters that count.
-
-        PHP's SDK may add an unsigned public_id to later parts. That public_id does not count.
-        """
+        """Return what the parameters prove, without a public_id that PHP's SDK added to a later part unsigned."""
         cloud = self.request.cloud
         try:
             return await verify_signed(self._services, cloud, params), params
@@ -121,8 +110,8 @@ class ChunkIntake(Receiver[Spooled | Append]):
 
     async def _join(self, series: Series | None, verified: Verified) -> Series:
         """Return the series with this signature in it. Begin a series if it does not exist."""
-        services, request, part = self._services, self.request, self._part
-        if series is None and not part.chunk.span.size:
+        services, request = self._services, self.request
+        if series is None and not self._chunk.span.size:
             raise SeriesGone(
                 "This chunk is empty, and no unfinished upload has its X-Unique-Upload-Id. The upload is complete if "
                 "the answer to an earlier chunk has a public_id. Otherwise begin again, with chunks that have bytes."
@@ -134,11 +123,11 @@ class ChunkIntake(Receiver[Spooled | Append]):
                 self._params,
                 requested=request.requested,
                 filename=self.filename,
-                upload_id=part.upload_id,
+                upload_id=self._upload_id,
             )
         check_alive(series, services.clock.now(), services.limits)
         check_parameters(series, self._params, request.requested)
-        check_chunk(series, part.chunk)
+        check_chunk(series, self._chunk)
         if series.has(verified.grant):
             return series
         try:
@@ -166,12 +155,12 @@ class ChunkIntake(Receiver[Spooled | Append]):
         assert series is not None
         assert verified is not None
         try:
-            return await append(self._services, series, self._part.chunk)
+            return await append(self._services, series, self._chunk)
         except SeriesGone:
             if series.spans:
                 raise
             self._series = await self._join_anew(verified)
-            return await append(self._services, self._series, self._part.chunk)
+            return await append(self._services, self._series, self._chunk)
 
     async def _placed(self) -> Append:
         if isinstance(self.body, Append):

@@ -7,8 +7,8 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.dropping import drop, drop_unneeded
-from uponce.app.uploading.pipeline import Uploaded, answered, counted, inspect, judge, read_back
+from uponce.app.uploading.dropping import drop
+from uponce.app.uploading.pipeline import Uploaded, answered, followed_up, inspect, judge, read_back
 from uponce.app.uploading.series import hold_all, status, stored_parts
 from uponce.core.errors import (
     BlobCondemned,
@@ -38,7 +38,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     One of several requests completes it; the others wait and raise SeriesGone. If the server cannot complete it now,
     the series stays, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
-    outcome = await unbroken(counted(services, _finish(services, series, caller)))
+    outcome = await unbroken(followed_up(services, _finish(services, series, caller)))
     return answered(outcome, signer)
 
 
@@ -52,7 +52,7 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
             if admitted.upstream is not None:
                 return await _pass_on(services, series, admitted, assembly, digest)
             draft = await judge(services, admitted, assembly.key, assembly.path, digest)
-            return await _settle(services, series, assembly, draft, caller)
+            return await _commit(services, series, assembly, draft, caller)
         except SeriesGone:  # another request ended the series, and deletes the bytes
             raise
         except StorageUnavailable:
@@ -103,7 +103,7 @@ async def _pass_on(
                 await drop(services, assembly.clear())
 
 
-async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
+async def _commit(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
     try:
         await assembly.publish(stored_type(draft.facts))
         with services.metrics.committing():
@@ -114,8 +114,6 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
         await assembly.retract()
         raise
     await drop(services, assembly.clear())
-    if committed.unneeded_blob is not None:
-        await drop_unneeded(services, committed.unneeded_blob)
     return committed
 
 

@@ -9,11 +9,6 @@ from uponce.app.unbroken import later
 from uponce.core.errors import Unavailable
 
 
-async def drop_unneeded(services: Services, blob_key: str) -> None:
-    """Delete a blob that no row names any more."""
-    await drop(services, services.blobs.delete(blob_key))
-
-
 async def drop(services: Services, deletion: Coroutine[Any, Any, None]) -> None:
     """Delete bytes that no row names any more. If this fails, the sweeper deletes them.
 

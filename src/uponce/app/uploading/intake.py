@@ -27,7 +27,7 @@ from uponce.core.errors import (
     RequestTooSlow,
     UponceError,
 )
-from uponce.core.parameters import UploadSpec, check_route
+from uponce.core.parameters import UploadSpec
 from uponce.core.policy import too_large
 from uponce.core.signature import collect_known
 
@@ -40,10 +40,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class FileStart:
-    """The file begins. Its bytes follow as bytes events. `filename` is the one that the client sent.
-
-    `size` is how many bytes the file has, if the request says it.
-    """
+    """The file begins. Its bytes follow as bytes events. `filename` and `size`, in bytes, are as the request says."""
 
     filename: str | None
     size: int | None = None
@@ -104,9 +101,8 @@ class Receiver(ABC, Generic[S]):
     async def receive(self, events: AsyncIterator[Event]) -> None:
         """Take all events in time.
 
-        Raise RequestTooSlow if they take too long, or the refusal if a newer attempt displaces this.
-
-        Raise InvalidSignature instead of both if the fields before the file did not match their signature.
+        Raise RequestTooSlow if they take too long, or the refusal if a newer attempt displaces this. Raise
+        InvalidSignature instead of both if the fields before the file did not match their signature.
         """
         attempt = self._attempt
         try:
@@ -210,8 +206,7 @@ class Receiver(ABC, Generic[S]):
         if request.credentials is not None and self._by_credentials(params):
             if request.idempotency_key is not None:
                 raise InvalidParameter("Header Idempotency-Key needs a signed upload. Sign it, or omit the header.")
-            check_route(params, request.cloud, request.requested)
-            params = await sign_for(self._services, request.cloud, request.credentials, params)
+            params = await sign_for(self._services, request.cloud, request.requested, request.credentials, params)
         verified = await self._admit(params)
         check_scripted(verified.spec, request)
         self._counted.close()

@@ -24,11 +24,11 @@ from uponce.app.authorise import (
     record_refusal,
     verified_by,
 )
-from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Spooled
+from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal, Spooled
 from uponce.app.relaying.held import Held, send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.dropping import drop_unneeded
+from uponce.app.uploading.dropping import drop
 from uponce.app.uploading.intake import Event, Intake
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
@@ -79,8 +79,8 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         draft = await judge(services, admitted, intake.body.key, intake.body.path, digest)
         spooled = intake.release()
         assert not isinstance(spooled, Held)
-        settling = _settle(services, admitted, draft, spooled)
-        return Uploaded(await unbroken(counted(services, settling)), verified.signer)
+        committing = _commit(services, admitted, draft, spooled)
+        return Uploaded(await unbroken(followed_up(services, committing)), verified.signer)
 
 
 async def _pass_on(services: Services, admitted: Admitted, intake: Intake, digest: Digest) -> Forwarded:
@@ -89,7 +89,7 @@ async def _pass_on(services: Services, admitted: Admitted, intake: Intake, diges
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
     if not isinstance(intake.body, Held) and services.inspects:
         await inspect(services, admitted, intake.body.path, digest)
-    return await unbroken(counted(services, _relay(services, admitted, intake.release(), digest)))
+    return await unbroken(followed_up(services, _relay(services, admitted, intake.release(), digest)))
 
 
 async def _relay(services: Services, admitted: Admitted, body: Spooled | Held, digest: Digest) -> Forwarded:
@@ -120,7 +120,7 @@ async def _answer_again(services: Services, admitted: Admitted, digest: Digest) 
         raise
 
 
-async def _settle(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
     """Make the bytes durable, commit, and return the result.
 
     A definite refusal deletes the bytes. An unknown outcome deletes nothing: the asset is read back. If that fails too,
@@ -138,8 +138,6 @@ async def _settle(services: Services, admitted: Admitted, draft: Draft, spooled:
         if isinstance(error, GrantRefused):
             await record_refusal(services, grant, error.code, caller)
         raise
-    if committed.unneeded_blob is not None:
-        await drop_unneeded(services, committed.unneeded_blob)
     return committed
 
 
@@ -154,11 +152,13 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     return await read_back(services, draft.blob_key, unknown)
 
 
-async def counted(services: Services, settling: Awaitable[C]) -> C:
-    """Return what the commit returns, and count it, also if the request was cancelled."""
-    committed = await settling
+async def followed_up(services: Services, committing: Awaitable[C]) -> C:
+    """Return what the commit returns, after counting it and deleting the blob that it made unneeded."""
+    committed = await committing
     if not committed.replayed:
         services.metrics.stored()
+    if isinstance(committed, Committed) and committed.unneeded_blob is not None:
+        await drop(services, services.blobs.delete(committed.unneeded_blob))
     return committed
 
 
@@ -186,10 +186,7 @@ async def inspect(services: Services, admitted: Admitted, path: str, digest: Dig
 
 
 def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
-    """Return the asset to commit, for bytes that were judged to be good.
-
-    Raise StorageUnavailable if another database has the storage.
-    """
+    """Return the asset to commit, for good bytes. Raise StorageUnavailable if another database has the storage."""
     services.ownership.check()
     spec, filename, ids = admitted.spec, admitted.filename, services.ids
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
@@ -240,16 +237,15 @@ class GoesUpstream(Exception):
 class Pipeline:
     """Takes uploads that have arrived. The steps before the commit block, and run in the thread of the database."""
 
-    def __init__(self, services: Services, store: GroupStore) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._group_store = store
         # The grants that were tried here last, by their keys. With a record: nothing can be used of it any more.
         self._seen: dict[bytes, GrantRecord | None] = {}
         self._goes_upstream: dict[str, bool] = {}  # by cloud: whether its latest upload went upstream
 
     def is_for(self, cloud: str) -> bool:
-        """Return whether an upload should come here: the latest one of its cloud did not go upstream."""
-        return not self._goes_upstream.get(cloud)
+        """Return whether an upload should come here: the store takes groups, and the cloud's latest one stayed here."""
+        return self._services.group_store is not None and not self._goes_upstream.get(cloud)
 
     def learn(self, cloud: str, outcome: Uploaded | Forwarded) -> None:
         """Remember where an upload went. Only clouds that exist have outcomes, so strangers cannot fill the memory."""
@@ -263,25 +259,22 @@ class Pipeline:
         """
         quick = len(arrival.data) <= _QUICKLY_HASHED
         arrival.digest = _digest_of(arrival.data) if quick else await asyncio.to_thread(_digest_of, arrival.data)
-        with self._services.metrics.committing():
-            committed = await counted(self._services, self._committed(arrival))
-        if committed.unneeded_blob is not None:
-            await drop_unneeded(self._services, committed.unneeded_blob)
+        committed = await followed_up(self._services, self._committed(arrival))
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)
 
     async def _committed(self, arrival: Arrival) -> Committed:
         services = self._services
         try:
-            return await services.database.commit_arrival(arrival, self.steps, services.limits.refusals_per_grant)
+            with services.metrics.committing():
+                return await services.database.commit_arrival(arrival, self.steps, services.limits.refusals_per_grant)
         except OutcomeUnknown as unknown:
             if arrival.verified is None or arrival.draft is None:  # a refusal: only its row in the audit is unknown
                 raise
             return await read_back_upload(services, arrival.verified.grant, arrival.draft, unknown)
         except (Refused, Unavailable):
             if arrival.blob_key is not None:
-                with suppress(Unavailable):
-                    await services.blobs.delete(arrival.blob_key)
+                await drop(services, services.blobs.delete(arrival.blob_key))
             raise
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
@@ -294,10 +287,7 @@ class Pipeline:
         ]
 
     def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
-        """Return the refusal or error that ends this upload alone, even if it is a defect.
-
-        Raise if the database fails.
-        """
+        """Return what ends this upload alone, even a defect, or None. Raise if the database fails."""
         try:
             self._verify(arrival, records)
             refusal = self._spent(arrival, records)
@@ -357,8 +347,10 @@ class Pipeline:
 
     def _store(self, arrivals: Sequence[Arrival]) -> UponceError | None:
         """Make the bytes of all durable, with one sync. Return the error, which is then the error of all."""
+        store = self._services.group_store
+        assert store is not None
         try:
-            keys = self._group_store.put_group([_body_of(each) for each in arrivals])
+            keys = store.put_group([_body_of(each) for each in arrivals])
         except UponceError as error:
             return error
         for arrival, key in zip(arrivals, keys, strict=True):

@@ -47,7 +47,7 @@ _PENDING_SECONDS = 10
 _BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
 
 
-Outcome: TypeAlias = Uploaded | Forwarded | Series
+Progress: TypeAlias = Uploaded | Forwarded | Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The bytes of one request.
-
-    `size` is how many it promises, `total` how many the file has, if the request says so.
-    """
+    """The bytes of one request. `size` is how many it promises, `total` how many the file has, if the request says."""
 
     offset: int
     size: int | None = None
@@ -87,7 +84,7 @@ async def begin_with(
     total: int | None,
     part: Part,
     blocks: AsyncIterator[bytes],
-) -> tuple[Address, Outcome]:
+) -> tuple[Address, Progress]:
     """Do `begin` and `resume` in one request. If it fails, no client knows the address, so nothing stays."""
     series = await begin(services, request, filename, total)
     address = address_of(series)
@@ -107,7 +104,7 @@ def address_of(series: Series) -> Address:
 
 async def resume(
     services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes], caller: Caller
-) -> Outcome:
+) -> Progress:
     """Take further bytes. Return the asset if they were the last ones, else the series with what has arrived."""
     try:
         series = await _take_in(services, await _find(services, address), part, blocks, caller)
@@ -117,7 +114,7 @@ async def resume(
     return await _finish_if_complete(services, address, series, caller)
 
 
-async def conclude(services: Services, address: Address, caller: Caller) -> Outcome:
+async def conclude(services: Services, address: Address, caller: Caller) -> Progress:
     """Return the asset, or how far the upload is. Complete an upload whose bytes are all there.
 
     A request that is sending bytes yields: the client that asks is about to go on in its place.
@@ -129,7 +126,7 @@ async def conclude(services: Services, address: Address, caller: Caller) -> Outc
     return await _finish_if_complete(services, address, series, caller)
 
 
-async def status(services: Services, address: Address) -> Outcome:
+async def status(services: Services, address: Address) -> Progress:
     """Return what is recorded by now. Change nothing."""
     try:
         return await _find(services, address)
@@ -155,7 +152,7 @@ async def _find(services: Services, address: Address) -> Series:
     return series
 
 
-async def _finish_if_complete(services: Services, address: Address, series: Series, caller: Caller) -> Outcome:
+async def _finish_if_complete(services: Services, address: Address, series: Series, caller: Caller) -> Progress:
     if not series.complete:
         return series
     try:
@@ -221,10 +218,7 @@ async def _take_in(
 
 
 def _chunk(series: Series, part: Part, limit: int) -> Chunk:
-    """Return the span of all bytes that may still come.
-
-    So requests that begin at different offsets exclude each other too.
-    """
+    """Return the span of all bytes that may still come, so requests with other offsets exclude each other."""
     _check_total(part.total, limit)
     total = series.total if part.total is None else part.total
     end = limit if total is None else total

@@ -7,14 +7,13 @@ signatures, and nothing spends them earlier.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import Verified
 from uponce.app.ports import Assembly, HeldPart, Parts
 from uponce.app.services import Services
-from uponce.app.uploading.takeover import take_over
 from uponce.core.errors import (
     ChunkInProgress,
     MalformedRequest,
@@ -35,6 +34,7 @@ T = TypeVar("T")
 _PARTS = 500
 _NOTE_SECONDS = 2.0
 _TRIES = 5
+_POLL_SECONDS = 0.05
 
 
 async def begin(
@@ -47,9 +47,7 @@ async def begin(
     upload_id: str | None = None,
     total: int | None = None,
 ) -> Series:
-    """Begin a series with the verified parameters, and return it.
-
-    If one of this upload_id exists already, return that one.
+    """Begin a series with the verified parameters, and return it, or the one that has this upload_id already.
 
     Slow series make room: those of the same signature, and the slowest if there are too many. So a stranger cannot keep
     the holder of a signature, or the users of a key, from their uploads by series that are begun and left. The holder
@@ -193,10 +191,7 @@ class Append:
         return await self._part.wanted()
 
     async def write(self, data: bytes | bytearray) -> None:
-        """Write the next bytes, and compare those that are already there.
-
-        After ChunkConflict nothing can be written.
-        """
+        """Write the next bytes, and compare those that exist. After ChunkConflict nothing can be written."""
         if self.size + len(data) > self._chunk.span.size:
             raise MalformedRequest(
                 f"The chunk has more than the {self._chunk.span.size} bytes of its header. Send no more than these."
@@ -205,10 +200,7 @@ class Append:
         await self._note(len(data))
 
     async def _note(self, size: int) -> None:
-        """Record now and then that bytes arrive.
-
-        A chunk is recorded only when it is whole, and that may take minutes.
-        """
+        """Note now and then that bytes arrive: a chunk counts only when it is whole, which may take minutes."""
         self._unnoted += size
         now = asyncio.get_running_loop().time()
         if now < self._noted_at + _NOTE_SECONDS:
@@ -280,10 +272,7 @@ async def drop_if_empty(services: Services, series: Series) -> None:
 
 
 async def _drop_unless_held(services: Services, series: Series, *, if_empty: bool) -> bool:
-    """End the series unless a request holds it. Return False if one does.
-
-    A series that is not held may have ended already.
-    """
+    """End the series, which may have ended already, unless a request holds it. Return False if one does."""
     try:
         assembly = await _parts(services, series).assembly(series.blob_key)
         try:
@@ -323,16 +312,21 @@ def _parts(services: Services, series: Series) -> Parts:
 async def _take_over(
     services: Services, series: Series, span: Span | None, hold: Callable[[], Awaitable[T]], seconds: float
 ) -> T:
+    """Return what `hold` returns as soon as other requests release the span. Raise ChunkInProgress after `seconds`."""
+    until = asyncio.get_running_loop().time() + seconds
     try:
-        return await take_over(hold, _asking(services, series, span), lambda: status(services, series.id), seconds)
+        with suppress(ChunkInProgress):
+            return await hold()
+        with services.attempts.waiting(series.id, services.limits):
+            async with _parts(services, series).asking(series.blob_key, span):
+                while True:
+                    await asyncio.sleep(_POLL_SECONDS)
+                    try:
+                        return await hold()
+                    except ChunkInProgress:
+                        await status(services, series.id)  # raises if there is no reason to wait any more
+                        if asyncio.get_running_loop().time() > until:
+                            raise
     except StorageUnavailable:
         await status(services, series.id)  # if the series is gone with its bytes, raise that
         raise
-
-
-@asynccontextmanager
-async def _asking(services: Services, series: Series, span: Span | None) -> AsyncIterator[None]:
-    """Ask the holders of the span to release it. Raise ChunkInProgress if too many requests already do."""
-    with services.attempts.waiting(series.id, services.limits):
-        async with _parts(services, series).asking(series.blob_key, span):
-            yield

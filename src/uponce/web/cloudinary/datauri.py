@@ -5,6 +5,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
+from uponce.app.uploading.intake import Event, FileStart
 from uponce.core.errors import InvalidParameter, UnsupportedParameter, shown
 
 # The SDKs' own pattern: an optional media type, any parameters, then `;base64,`.
@@ -19,12 +20,19 @@ class TextFile:
     """Decodes the text of a `file` field, which may be cut at any place when it arrives."""
 
     def __init__(self) -> None:
+        self._is_begun = False
         self._head: bytes | None = b""
         self._rest = b""
         self._padded = False
 
-    def feed(self, text: bytes) -> Iterator[bytes]:
+    def _begin(self) -> Iterator[Event]:
+        if not self._is_begun:
+            self._is_begun = True
+            yield FileStart(None)
+
+    def feed(self, text: bytes) -> Iterator[Event]:
         """Yield the bytes that can be decoded so far. Raise InvalidParameter or UnsupportedParameter for other text."""
+        yield from self._begin()
         if self._head is not None:
             self._head += text
             match = _HEAD.match(self._head[:_MAX_HEAD])
@@ -38,8 +46,9 @@ class TextFile:
         if whole:
             yield self._decoded(digits[:whole])
 
-    def finish(self) -> Iterator[bytes]:
+    def finish(self) -> Iterator[Event]:
         """Yield the rest at the end of the field."""
+        yield from self._begin()
         if self._head is not None:
             raise _unsupported(self._head)
         if self._rest:

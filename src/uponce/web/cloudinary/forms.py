@@ -4,30 +4,18 @@ import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from urllib.parse import unquote
 
-from multipart import (
-    MultipartError,
-    MultipartSegment,
-    ParserLimitReached,
-    PushMultipartParser,
-    parse_options_header,
-)
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from uponce.app.uploading.intake import FORM_BYTES, Event, Field, FileStart, FormBytes
-from uponce.core.errors import (
-    DuplicateParameter,
-    InvalidParameter,
-    MalformedRequest,
-    UnsupportedParameter,
-)
+from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest, UnsupportedParameter
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
 from uponce.web.cloudinary.text_bodies import check_name, json_pairs
 from uponce.web.request import Body, Fields, Head, Request, parse_query
-from uponce.web.whole_bodies import Hold, in_time
+from uponce.web.whole_bodies import in_time
 
 URLENCODED = "application/x-www-form-urlencoded"
 _MAX_BOUNDARY = 200
@@ -46,10 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
-    """Yield the events of a multipart/form-data body.
-
-    Raise MalformedRequest if it is cut off, too large or ambiguous.
-    """
+    """Yield the events of a multipart form. Raise MalformedRequest if it is cut off, too large or ambiguous."""
     try:
         with _parser(content_type) as parser:
             parts = _Parts(limits, parser.boundary)
@@ -175,12 +160,7 @@ def _parser(content_type: str) -> PushMultipartParser:
             "application/json, or PUT the bytes of the file."
         )
     # strict=True would refuse a body whose last "--" and CRLF arrive in different packets.
-    return _Parser(
-        boundary,
-        max_header_size=_MAX_PART_HEADER_BYTES,
-        max_header_count=_MAX_PART_HEADERS,
-        strict=False,
-    )
+    return _Parser(boundary, max_header_size=_MAX_PART_HEADER_BYTES, max_header_count=_MAX_PART_HEADERS, strict=False)
 
 
 class _Parts:
@@ -198,10 +178,7 @@ class _Parts:
         self._text: TextFile | None = None  # for a part named file that has no filename
 
     def check_start(self, chunk: bytes) -> None:
-        """Refuse text before the first boundary.
-
-        No client sends it, and the parser's verdict would depend on the packets.
-        """
+        """Refuse text before the first boundary: no client sends it, and the parser judges it by packets."""
         missing = len(self._delimiter) - len(self._start)
         if missing > 0:
             self._start += chunk[:missing]
@@ -258,9 +235,7 @@ class _Parts:
         if not self._in_file and (self._size or data.startswith(b"{")):
             self._collect(data)
             return
-        if not self._in_file:
-            self._in_file = True
-            yield FileStart(None)
+        self._in_file = True
         self.overhead -= len(data)
         yield from text.feed(data)
 
@@ -288,8 +263,6 @@ class _Parts:
 
     def _end_text(self, text: TextFile) -> Iterator[Event]:
         if not self._size:
-            if not self._in_file:
-                yield FileStart(None)
             yield from text.finish()
         elif b"".join(self._value.split()) != b"{}":
             raise UnsupportedParameter(
@@ -338,24 +311,21 @@ def _checked_charset(segment: MultipartSegment) -> str:
 
 
 async def body_fields(request: Request, limits: Limits) -> Fields:
-    """Return the fields of a small request without a file: a form of either kind, or flat JSON.
-
-    Raise RequestTooSlow or ServerBusy as `in_time` does.
-    """
-    return await in_time(request, partial(_body_fields, request.head, request.body, limits))
+    """Return the fields of a small form of either kind, or of flat JSON, without a file. Raise as `in_time` does."""
+    return await in_time(request, _body_fields(request.head, request.body, limits))
 
 
 async def small_body(request: Request) -> bytes:
     """Return the body of a small request unchanged. `body_fields` may follow. Raise errors as it does."""
-    return await in_time(request, partial(request.body.keep, _MAX_FIELDS_BYTES))
+    return await in_time(request, request.body.keep(_MAX_FIELDS_BYTES))
 
 
-async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fields:
+async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:
     content_type = head.get("content-type")
     media_type = media_type_of(content_type)
     if media_type == "multipart/form-data":
-        return await _form_fields(body, content_type, limits, hold) if await body.first() else ()
-    data = await body.read(_MAX_FIELDS_BYTES, hold)
+        return await _form_fields(body, content_type, limits) if await body.first() else ()
+    data = await body.read(_MAX_FIELDS_BYTES)
     if not data:
         return ()
     if media_type == URLENCODED:
@@ -368,7 +338,7 @@ async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fi
     return json_pairs(data, limits)
 
 
-async def _form_fields(body: Body, content_type: str, limits: Limits, hold: Hold) -> Fields:
+async def _form_fields(body: Body, content_type: str, limits: Limits) -> Fields:
     fields: list[tuple[str, str]] = []
     async with aclosing(multipart_events(body, content_type, limits)) as events:
         async for event in events:
@@ -376,7 +346,7 @@ async def _form_fields(body: Body, content_type: str, limits: Limits, hold: Hold
                 case Field(name, value):
                     fields.append((name, value))
                 case FormBytes(size):
-                    hold(size)
+                    body.hold(size)
                 case _:
                     raise InvalidParameter("Parameter file is for uploads only. Send this request without it.")
     return tuple(fields)

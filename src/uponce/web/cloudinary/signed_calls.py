@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from uponce.app.authenticate import authenticate
 from uponce.app.services import Services
-from uponce.app.signed_calls import SignedCall, destroy, signed_by
+from uponce.app.sign import sign_for
+from uponce.app.signed_calls import SignedCall, destroy
 from uponce.core.parameters import Call
 from uponce.core.signature import collect_known
 from uponce.core.values import ResourceType
@@ -24,12 +24,11 @@ async def signed_call(call: Call, services: Services, request: Request) -> Respo
     resource_type, limits = known(request, "resource_type", ResourceType), services.limits
     fields = collect_known([*request.query(limits), *await body_fields(request, limits)])
     note_fields(request, fields.items())
-    wanted = SignedCall(request.params["cloud"], resource_type, fields, request.caller)
+    cloud = request.params["cloud"]
     if "signature" not in fields and (credentials := request.head.added_credentials()):
-        key = await authenticate(services, wanted.cloud, *credentials)
-        wanted = signed_by(services, key, wanted, call)
+        fields = await sign_for(services, cloud, resource_type, credentials, fields, call)
     act, _ = CALLS[call]
-    return await act(services, request, wanted)
+    return await act(services, request, SignedCall(cloud, resource_type, fields, request.caller))
 
 
 async def _destroy(services: Services, request: Request, wanted: SignedCall) -> Response:

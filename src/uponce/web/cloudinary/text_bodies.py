@@ -6,9 +6,9 @@ Uploads stream: the text of `file` is decoded while it arrives, and only the oth
 import json
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
-from uponce.app.uploading.intake import FORM_BYTES, Event, Field, FileStart, FormBytes
+from uponce.app.uploading.intake import FORM_BYTES, Event, Field, FormBytes
 from uponce.core.errors import InvalidParameter, MalformedRequest
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
@@ -21,33 +21,13 @@ _MAX_COMMAS = 4096
 _NOT_IN_NAMES = re.compile(rb'[\n"{]')
 
 
-class _Decoder(Protocol):
-    @property
-    def held(self) -> int:
-        """Return how many bytes of the body have arrived that are not the file's."""
-
-    def feed(self, data: bytes) -> Iterator[Event]: ...
-
-    def finish(self) -> Iterator[Event]: ...
-
-
-async def urlencoded_events(body: Body, limits: Limits) -> AsyncGenerator[Event, None]:
-    """Yield the events of an upload as application/x-www-form-urlencoded."""
-    async for event in _events(body, _Urlencoded(limits)):
-        yield event
-
-
-async def json_events(body: Body, limits: Limits) -> AsyncGenerator[Event, None]:
-    """Yield the events of an upload as application/json."""
-    async for event in _events(body, _Json(limits)):
-        yield event
-
-
-async def _events(body: Body, decoder: _Decoder) -> AsyncGenerator[Event, None]:
+async def text_events(body: Body, is_json: bool, limits: Limits) -> AsyncGenerator[Event, None]:
+    """Yield the events of an upload as application/json, or as application/x-www-form-urlencoded."""
+    decoder = _Json(limits) if is_json else _Urlencoded(limits)
     async for chunk in body.chunks():
         for event in decoder.feed(bytes(chunk)):
             yield event
-        if decoder.held > FORM_BYTES:
+        if decoder.held > FORM_BYTES:  # bytes that have arrived and are not the file's
             yield FormBytes(decoder.held)
     for event in decoder.finish():
         yield event
@@ -55,7 +35,6 @@ async def _events(body: Body, decoder: _Decoder) -> AsyncGenerator[Event, None]:
 
 def _text_file(value: bytes) -> Iterator[Event]:
     file = TextFile()
-    yield FileStart(None)
     yield from file.feed(value)
     yield from file.finish()
 
@@ -114,7 +93,6 @@ class _Urlencoded:
             self._in_field = _name(bytes(name)) != "file"
             if not self._in_field:
                 self._file, self._rest = TextFile(), value
-                yield FileStart(None)
         if self._file is None:
             _check_size(self._size + len(self._rest))
             return
@@ -224,7 +202,6 @@ class _Json:
         before, behind = self._head[: match.start()], self._head[match.end() :]
         self._size = len(before)
         yield from self._fields(before + (b"{}" if match[1] == b"{" else b"}"))
-        yield FileStart(None)
         self._head, self._file = b"", TextFile()
         yield from self._take_text(self._file, behind)
 

@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
-from uponce.app.uploading.chunks import NamedChunk, upload_chunk
+from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
@@ -32,9 +32,9 @@ from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
-from uponce.web.cloudinary.calls import missing
+from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.forms import URLENCODED, WholeForm, media_type_of, multipart_events, read_whole_form
-from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
+from uponce.web.cloudinary.text_bodies import text_events
 from uponce.web.request import Body, Head, Request, check_encoding
 from uponce.web.request_log import note_fields, note_outcome, noting
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
@@ -52,36 +52,27 @@ _PART_NUMBERS = ("x-upload-part-number", "x-upload-total-parts")
 _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
-def group_pipeline(services: Services) -> Pipeline | None:
-    """Return the pipeline of small uploads, or None if the store does not take small blobs in groups."""
-    return None if services.group_store is None else Pipeline(services, services.group_store)
-
-
-async def upload(services: Services, pipeline: Pipeline | None, request: Request) -> Response:
-    """Store the upload of `/v1_1/<cloud>/[<image|video|raw|auto>/]upload`, and return its answer.
-
-    `…/upload_chunked` is the same.
-    """
+async def upload(services: Services, pipeline: Pipeline, request: Request) -> Response:
+    """Store the upload of `…/upload` or `…/upload_chunked`, and return its answer."""
     head, limits = request.head, services.limits
     chunk = read_chunk(head)
     check_encoding(head)
     bases = bases_of(request)
     frame = _frame(request, limits)
     note_fields(request, frame.fields)
-    whole = pipeline is not None and chunk is None and pipeline.is_for(frame.cloud)
+    whole = chunk is None and pipeline.is_for(frame.cloud)
     arrival = await _arrival(services, request, frame) if whole else None
-    uploaded = None if arrival is None or pipeline is None else await _upload_arrival(pipeline, arrival)
+    uploaded = None if arrival is None else await _upload_arrival(pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
     found = _events(request, limits)
     async with aclosing(noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
-        if isinstance(chunk, NamedChunk):
-            outcome = await upload_chunk(services, frame, chunk, events)
+        if isinstance(chunk, tuple):
+            outcome = await upload_chunk(services, frame, *chunk, events)
             note_outcome(request, outcome)
             return json_response(chunk_answer(outcome, bases))
         stored = await upload_events(services, frame, events)
-        if pipeline is not None:
-            pipeline.learn(frame.cloud, stored)
+        pipeline.learn(frame.cloud, stored)
         return _response(request, stored, bases, is_chunk=chunk is not None and bool(head.get("x-unique-upload-id")))
 
 
@@ -105,10 +96,7 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
 
 
 async def _arrival(services: Services, request: Request, frame: UploadRequest) -> Arrival | None:
-    """Return an ordinary small upload that has arrived whole.
-
-    Return None for any other, which is read while it arrives.
-    """
+    """Return an ordinary small upload that has arrived whole. Return None for one to read while it arrives."""
     if request.method != "POST" or frame.credentials is not None:
         return None
     limits, body = services.limits, request.body
@@ -134,10 +122,7 @@ def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bo
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """Return the upload, or None if it must be read as a stream.
-
-    A stale signature may have a stored answer, and a cloud may have an upstream.
-    """
+    """Return the upload, or None to read a stream: a stale signature may have an answer, a cloud an upstream."""
     try:
         return await pipeline.upload(arrival)
     except GoesUpstream:
@@ -169,10 +154,8 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
                 "A PUT brings the file itself, not a form. PUT the bytes of the file, or POST the form."
             )
         return _raw_events(request.body, _length(request.head))
-    if media_type == URLENCODED:
-        return urlencoded_events(request.body, limits)
-    if media_type == "application/json":
-        return json_events(request.body, limits)
+    if media_type in (URLENCODED, "application/json"):
+        return text_events(request.body, media_type != URLENCODED, limits)
     return multipart_events(request.body, content_type, limits)
 
 
@@ -215,17 +198,15 @@ def _length(head: Head) -> int | None:
 
 
 def _requested(request: Request) -> ResourceType | None:
-    resource_type = request.params.get("resource_type", "auto")
-    if resource_type == "auto":
+    if request.params.get("resource_type", "auto") == "auto":
         return None
-    try:
-        return ResourceType(resource_type)
-    except ValueError:
-        raise missing(request.method, request.path) from None
+    return known(request, "resource_type", ResourceType)
 
 
-def read_chunk(head: Head) -> NamedChunk | int | None:
-    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one.
+def read_chunk(head: Head) -> tuple[str, Chunk] | int | None:
+    """Return the client's name for the whole upload, and the chunk.
+
+    For a request with a whole file, return its size if Content-Range gives one, else None.
 
     Raise UnsupportedParameter for a chunk that has a number in place of its byte range.
     """
@@ -251,7 +232,7 @@ def read_chunk(head: Head) -> NamedChunk | int | None:
             f"Header X-Unique-Upload-Id has {len(upload_id)} characters. Send 1 to 255 printable ASCII characters "
             "without spaces."
         )
-    return NamedChunk(upload_id, chunk)
+    return upload_id, chunk
 
 
 def _parse_range(content_range: str) -> Chunk:

@@ -6,7 +6,7 @@ from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.resumable import (
     Address,
-    Outcome,
+    Progress,
     address_of,
     begin,
     begin_with,
@@ -141,19 +141,19 @@ _Action = Callable[[Services, Request, Address, Bases], Awaitable[Response]]
 _ACTIONS: dict[str, _Action] = {"HEAD": _conclude, "GET": _status, "PATCH": _resume, "DELETE": _end}
 
 
-def _created(services: Services, address: Address, outcome: Outcome, bases: Bases) -> Response:
+def _created(services: Services, address: Address, outcome: Progress, bases: Bases) -> Response:
     answer, sent = _described(services, outcome, bases)
     location = f"{bases.secure}/tus/{_path(address)}"
     body = None if isinstance(outcome, Series) else answer
     return _response(201, ((b"location", location.encode()), *sent), body)
 
 
-def _state(services: Services, outcome: Outcome, bases: Bases) -> Response:
+def _state(services: Services, outcome: Progress, bases: Bases) -> Response:
     answer, sent = _described(services, outcome, bases)
     return _response(200, sent, answer)
 
 
-def _described(services: Services, outcome: Outcome, bases: Bases) -> tuple[Json, tuple[Header, ...]]:
+def _described(services: Services, outcome: Progress, bases: Bases) -> tuple[Json, tuple[Header, ...]]:
     """Return the state of an upload as JSON and as headers."""
     answer = chunk_answer(outcome, bases)
     if isinstance(outcome, Series):
