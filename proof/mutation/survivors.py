@@ -179,7 +179,6 @@ _NOT_REACHED = {
     "adapters/database/upkeep.py replace_owner": "a restore runs it, and tests/app/test_backup.py looks for the result",
     "adapters/database/upkeep.py follow_owner": _OWNER,
     "adapters/database/upkeep.py steps_of_succession": _OWNER,
-    "adapters/database/upkeep.py _steps_of_heir": _OWNER,
 }
 _COLUMN = "sqlite3.Row reads a column in any letter case; the rows of PostgreSQL do not, and its tests read them"
 

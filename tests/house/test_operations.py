@@ -33,7 +33,10 @@ HELPERS = [function for function in FUNCTIONS if keywords(function) is None]
 
 
 def named(function: ast.FunctionDef, followed: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Return the statements that it names, itself or by helpers. Helpers of one name count as one."""
+    """Return the statements that it names, itself, by helpers or by the steps of operations.
+
+    Helpers of one name count as one, and so do operations of one name.
+    """
     for part in chain.from_iterable(map(ast.walk, function.body)):
         match part:
             case ast.Constant(value=str(text)):
@@ -42,6 +45,11 @@ def named(function: ast.FunctionDef, followed: frozenset[str] = frozenset()) -> 
                 pattern = "".join(str(each.value) if isinstance(each, ast.Constant) else r"\w+" for each in values)
                 if pattern == r"\w+_":  # a part of another one
                     continue
+            case ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr="steps"):
+                for other, _ in OPERATIONS:
+                    if other.name == name and name not in followed:
+                        yield from named(other, followed | {name})
+                continue
             case ast.Name(id=name) | ast.Attribute(attr=name) if name not in followed:
                 for helper in HELPERS:
                     if helper.name == name:
@@ -62,9 +70,13 @@ def test_an_operation_says_whether_it_writes(function: ast.FunctionDef, said: se
 
 
 def test_the_check_finds_writes_of_helpers() -> None:
-    """The control: a helper names the statement of the first, and a table completes that of the second."""
+    """The control: a helper names the statement of the first, an operation that of the second.
+
+    A table completes that of the third.
+    """
     by_name = {function.name: function for function, _ in OPERATIONS}
-    assert writes(by_name["refuse"])
+    assert writes(by_name["begin_of_series"])
+    assert writes(by_name["commit_or_refuse"])
     assert writes(by_name["add_rows"])
     assert not writes(by_name["page"])
     assert len(OPERATIONS) > 60

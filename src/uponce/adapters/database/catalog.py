@@ -71,10 +71,6 @@ def surplus(now: float, cloud: str, files: int, size: int, seconds: int) -> Step
 @operation()
 def unnamed(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
     """Return the blobs that no asset and no series names."""
-    return (yield from _unnamed(blob_keys))
-
-
-def _unnamed(blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
     named = yield [("find_named_blob", {"blob_key": key}) for key in blob_keys]
     return [key for key, rows in zip(blob_keys, named, strict=True) if not rows]
 
@@ -85,7 +81,7 @@ def condemn(now: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
 
     No commit can name them now.
     """
-    doomed = yield from _unnamed(blob_keys)
+    doomed = yield from unnamed.steps(now, blob_keys)
     yield [("condemn", {"blob_key": key, "at": int(now)}) for key in doomed]
     return doomed
 

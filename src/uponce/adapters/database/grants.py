@@ -30,10 +30,6 @@ def _locks_of_upload(grant: Grant, draft: Draft) -> tuple[int, int]:
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, draft, caller: _locks_of_upload(grant, draft))
 def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
     """Spend, publish, write the audit row: all of it or none. A repeat gets the answer of the first one."""
-    return (yield from _commit(now, grant, draft, caller))
-
-
-def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
     repeated = draft.idempotency_key
     asks = [ask_watermark(grant), ("find_condemned", {"blob_key": draft.blob_key}), ask_asset(draft.name)]
     if repeated is not None:
@@ -123,10 +119,6 @@ def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
 @operation(grouped=True, locks=lambda grant, code, caller, most=20: (of_grant(grant.key),))
 def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int = 20) -> Steps[None]:
     """Add an audit row. If the grant has `most` rows of refusals, count all further ones in one more row."""
-    yield from _refuse(now, grant, code, caller, most)
-
-
-def _refuse(now: float, grant: Grant, code: str, caller: Caller, most: int) -> Steps[None]:
     ((known,),) = yield [("count_refusals", {"grant_key": grant.key})]
     row = audit_params(grant, AuditRecord(int(now), AuditEvent.REFUSED, caller, code))
     if known["refusals"] <= most:
@@ -147,13 +139,13 @@ def commit_or_refuse(now: float, made: Candidate | Refusal, most: int) -> Steps[
     A recorded refusal is returned: its audit row stays.
     """
     if isinstance(made, Refusal):
-        yield from _refuse(now, made.grant, made.error.code, made.caller, most)
+        yield from refuse.steps(now, made.grant, made.error.code, made.caller, most)
         return made.error
     try:
-        return (yield from _commit(now, made.grant, made.draft, made.caller))
+        return (yield from commit.steps(now, made.grant, made.draft, made.caller))
     except GrantRefused as error:
         refusal = error
-    yield from _refuse(now, made.grant, refusal.code, made.caller, most)
+    yield from refuse.steps(now, made.grant, refusal.code, made.caller, most)
     return refusal
 
 

@@ -26,10 +26,6 @@ class SecretBox(Protocol):
 
 @operation(timed=True)
 def find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
-    return (yield from _find(now, secrets, api_key))
-
-
-def _find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
     (rows,) = yield [_ask(api_key)]
     return _key_of(rows[0], secrets, now) if rows else None
 
@@ -72,7 +68,7 @@ def add(_: float, secrets: SecretBox, *keys: ApiKey) -> Steps[None]:
 def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
     """Revoke a key, and return it. The time of its first revocation stays."""
     yield [("revoke_key", {"api_key": api_key, "now": int(now)})]
-    return (yield from _find(now, secrets, api_key))
+    return (yield from find.steps(now, secrets, api_key))
 
 
 @operation(rules=Rules.OWN)
@@ -88,7 +84,7 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
         return None
     cipher = secrets.encrypt(secret, _secret_context(rows[0]["cloud"], api_key))
     yield [("rotate_key", {"api_key": api_key, "until": int(now) + overlap, "secret": cipher})]
-    return (yield from _find(now, secrets, api_key))
+    return (yield from find.steps(now, secrets, api_key))
 
 
 @operation(rules=Rules.OWN)

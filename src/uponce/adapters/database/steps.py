@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -79,6 +79,14 @@ class Operation(Generic[T]):
     writes: bool = False
 
 
+class Making(Protocol[P, T]):
+    """Makes an Operation from its arguments. The `steps` are for other operations, which run them as a part."""
+
+    steps: Callable[Concatenate[float, P], Steps[T]]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Operation[T]: ...
+
+
 def operation(
     *,
     writes: bool = False,
@@ -88,20 +96,21 @@ def operation(
     patient: bool = False,
     timed: bool = False,
     first: str = "",
-) -> Callable[[Callable[Concatenate[float, P], Steps[T]]], Callable[P, Operation[T]]]:
+) -> Callable[[Callable[Concatenate[float, P], Steps[T]]], Making[P, T]]:
     """Make a function of the arguments that returns the Operation, from a generator function of (moment, arguments).
 
     An operation that holds rules, or is grouped, writes.
     """
     does_write = writes or grouped or rules is not Rules.NONE
 
-    def decorate(steps: Callable[Concatenate[float, P], Steps[T]]) -> Callable[P, Operation[T]]:
+    def decorate(steps: Callable[Concatenate[float, P], Steps[T]]) -> Making[P, T]:
         def made(*args: P.args, **kwargs: P.kwargs) -> Operation[T]:
             begin, numbers = lambda now: steps(now, *args, **kwargs), partial(locks, *args, **kwargs)
             return Operation(begin, numbers, rules, grouped, patient, timed, first, does_write)
 
         made.__doc__ = steps.__doc__
-        return made
+        made.steps = steps  # type: ignore[attr-defined]
+        return cast(Making[P, T], made)
 
     return decorate
 

@@ -78,16 +78,12 @@ def purge_audit(now: float, seconds: int, most: int) -> Steps[int]:
 
 @operation(rules=Rules.OWN)
 def fence(now: float, skew: int) -> Steps[int]:
-    return (yield from steps_of_fence(now, skew))
-
-
-def steps_of_fence(now: float, skew: int) -> Steps[int]:
     """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
 
     The skew of the server counts if it is greater. Pending relays stay: uponce must still find out whether their
     uploads completed upstream.
     """
-    noted = yield from steps_of_settings()
+    noted = yield from noted_settings.steps(now)
     mark = int(now) + max(skew, int(noted.get("skew", 0)))
     yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
     return mark
@@ -102,7 +98,7 @@ def freeze(_: float) -> Steps[None]:
 @operation(rules=Rules.OWN)
 def thaw(now: float, skew: int) -> Steps[int]:
     yield [("thaw", trigger) for trigger in _TRIGGERS]
-    return (yield from steps_of_fence(now, skew))
+    return (yield from fence.steps(now, skew))
 
 
 @operation(rules=Rules.OWN)
@@ -136,10 +132,6 @@ def make_owner(_: float) -> Steps[str]:
 
 @operation(writes=True)
 def follow_owner(_: float, owner: str) -> Steps[str]:
-    return (yield from _steps_of_heir(owner))
-
-
-def _steps_of_heir(owner: str) -> Steps[str]:
     name = heir(token_hex(16), owner)
     yield [("drop_owner", {}), ("add_owner", {"name": name})]
     return name
@@ -150,27 +142,23 @@ def replace_owner(_: float, name: str) -> Steps[None]:
     yield [("drop_owner", {}), ("add_owner", {"name": name})]
 
 
-def steps_of_succession() -> Steps[None]:
+def steps_of_succession(now: float) -> Steps[None]:
     """Replace the owner of a database that replaces another one. The other one then loses the storage."""
     (rows,) = yield [("find_owner", {})]
     if rows:
-        yield from _steps_of_heir(rows[0]["name"])
+        yield from follow_owner.steps(now, rows[0]["name"])
 
 
 @operation(writes=True)
-def note_settings(_: float, settings: Mapping[str, str]) -> Steps[None]:
+def note_settings(now: float, settings: Mapping[str, str]) -> Steps[None]:
     """Note the settings. Write nothing if they are known, so that a start needs no room on the disk."""
-    if (yield from steps_of_settings()) != settings:
+    if (yield from noted_settings.steps(now)) != settings:
         puts: list[Ask] = [("put_setting", {"name": name, "value": value}) for name, value in settings.items()]
         yield [("drop_settings", {}), *puts]
 
 
 @operation()
 def noted_settings(_: float) -> Steps[Mapping[str, str]]:
-    return (yield from steps_of_settings())
-
-
-def steps_of_settings() -> Steps[Mapping[str, str]]:
     (rows,) = yield [("find_settings", {})]
     return {row["name"]: row["value"] for row in rows}
 

@@ -108,8 +108,8 @@ def _enter_history(now: float, seen: str, fence_skew: int | None) -> Steps[tuple
     else:
         texts = heir(token_hex(8), name.rpartition("/")[2])
         if fence_skew is not None:
-            until = yield from upkeep.steps_of_fence(now, fence_skew)
-        yield from upkeep.steps_of_succession()
+            until = yield from upkeep.fence.steps(now, fence_skew)
+        yield from upkeep.steps_of_succession(now)
     name = f"{seen}/{texts}"
     yield [("forget_history", {}), ("record_history", {"name": name})]
     return until, name
