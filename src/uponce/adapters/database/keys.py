@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation
+from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation, params_of
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
@@ -162,19 +162,11 @@ def _ask(api_key: str) -> Ask:
 
 
 def _key_params(key: ApiKey, secrets: SecretBox) -> Params:
-    return {
-        "api_key": key.api_key,
-        "cloud": key.cloud,
+    return params_of(key, "api_key cloud uses scope name created_at revoked_at watermark") | {
         "secret": secrets.encrypt(key.secrets[0], _secret_context(key.cloud, key.api_key)),
-        "uses": key.uses,
-        "scope": key.scope,
         "window_seconds": key.window,
-        "name": key.name,
         "allow_v1": int(key.allow_v1),
         "algorithms": json_text(key.algorithms),
-        "created_at": key.created_at,
-        "revoked_at": key.revoked_at,
-        "watermark": key.watermark,
     }
 
 

@@ -55,12 +55,8 @@ def relayed_reply_params(grant: Grant, relay: Relay, forwarded: Forwarded) -> Pa
 
 
 def _reply_params(grant: Grant, digest: Digest, answer: _Answer) -> Params:
-    return {
-        "grant_key": grant.key,
-        "sha256": digest.sha256,
-        "answer": json_text(answer),
-        "keep_until": grant.keep_until,
-    }
+    text = json_text(answer)
+    return {"grant_key": grant.key, "sha256": digest.sha256, "answer": text, "keep_until": grant.keep_until}
 
 
 def reply_of(row: Row) -> Reply:

@@ -31,6 +31,7 @@ from uponce.adapters.database.steps import (
     of_grant,
     of_name,
     operation,
+    params_of,
 )
 from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Committed, Draft
@@ -271,20 +272,10 @@ def _series_gone() -> SeriesGone:
 
 
 def _series_params(series: Series) -> Params:
-    return {
-        "id": series.id,
-        "cloud": series.cloud,
-        "api_key": series.api_key,
-        "upload_id": series.upload_id,
-        "requested": series.requested,
+    same = "id cloud api_key upload_id requested algorithm filename blob_key created_at total arrived"
+    return params_of(series, same) | {
         "parameters": json_text(series.parameters),
-        "algorithm": series.algorithm,
-        "filename": series.filename,
-        "blob_key": series.blob_key,
-        "created_at": series.created_at,
-        "total": series.total,
         "shared": int(series.shared),
-        "arrived": series.arrived,
         "spans": _spans_text(series.spans),
     }
 
@@ -311,13 +302,8 @@ def _series_of(row: Row) -> Series:
 
 
 def _part_params(series_id: str, part: StoredPart) -> Params:
-    return {
-        "series_id": series_id,
-        "start": part.span.start,
-        "stop": part.span.end,
-        "name": part.name,
-        "sha256": part.sha256,
-    }
+    span = part.span
+    return {"series_id": series_id, "start": span.start, "stop": span.end, "name": part.name, "sha256": part.sha256}
 
 
 def _part_of(row: Row) -> StoredPart:

@@ -225,6 +225,11 @@ def _number(subject: bytes) -> int:
     return int.from_bytes(hashlib.sha256(subject).digest()[:8], "big") >> 2
 
 
+def params_of(value: object, names: str) -> Params:
+    """Return the values of these fields, whose columns have the same names. `names` has spaces between them."""
+    return {name: getattr(value, name) for name in names.split()}
+
+
 def json_text(value: object) -> str:
     """Return the value as JSON, for a column or parameter of JSON."""
     return msgspec.json.encode(value).decode()
