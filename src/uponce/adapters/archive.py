@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.file import held
+from uponce.adapters.database.sqlite.file import locked
 from uponce.adapters.database.sqlite.snapshot import (
     Progress,
     Snapshot,
@@ -59,7 +59,7 @@ class Archive:
         """
         self._begin()
         busy = f"Another backup into {self.folder}, or a restore from it, is running. Wait until it ends."
-        with held(self.folder, busy), self._opened_media():
+        with locked(self.folder, busy), self._opened_media():
             yield
 
     @contextmanager
@@ -73,7 +73,7 @@ class Archive:
         if not self._facts.exists() or not self._database.exists():
             raise NotFound(f"{self.folder} holds no finished backup. Name the folder that `uponce backup` printed.")
         busy = f"A backup into {self.folder} is running. Wait until it ends, and restore then."
-        with held(self.folder, busy, shared=True), closing(Snapshot(self._database)) as last:
+        with locked(self.folder, busy, shared=True), closing(Snapshot(self._database)) as last:
             refuse_present(self._live)
             last.check(secrets or AesSecretBox(*self._key()), now)
             with self._opened_media():

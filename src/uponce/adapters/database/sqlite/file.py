@@ -69,25 +69,15 @@ def refuse_restoring(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for one process of this machine at a time. The lock ends with the process at the latest."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def locked(path: Path, refusal: str = "", *, shared: bool = False) -> Iterator[None]:
+    """Lock a file or folder, at most until this process ends. Several may lock it at once if each lock is `shared`.
 
-
-@contextmanager
-def held(path: Path, refusal: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold a file or folder, at most until this process ends. Raise SettingRefused if another process holds it.
-
-    Several may hold it at once if each one's hold is `shared`.
+    If another process holds it, raise SettingRefused with the refusal. Without a refusal, wait.
     """
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if refusal else 0)
     with closing_file(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, how)
         except BlockingIOError:
             raise SettingRefused(refusal) from None
         yield

@@ -15,7 +15,7 @@ from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.catalog import asset_of
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Connection
-from uponce.adapters.database.sqlite.file import held, integrity, make_private, migrate, restoring
+from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Clock
@@ -163,7 +163,7 @@ def begun_restore(target: Path) -> Iterator[None]:
         make_private(draft)
     except OSError as error:
         raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
-    with held(draft, f"Another restore to {target} is running. Wait until it ends."):
+    with locked(draft, f"Another restore to {target} is running. Wait until it ends."):
         _is_unused(target, delete=True)  # or a server could start on it
         _refuse_files(target)
         yield
