@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from uponce.adapters.database.failures import bad_cursor
 from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation
+from uponce.adapters.files import KEY
 from uponce.app.ports import CONTEXT_WINDOW, Committed, Draft, Page
-from uponce.core.errors import BlobCondemned, InvalidParameter
+from uponce.core.errors import BlobCondemned
 from uponce.core.values import Asset, AssetName, DeliveryType, Digest, MediaFacts, ResourceType
 
-# The keys from which a blob store can make a path. The statement `broken_addressable` has the same rule.
-_ADDRESSABLE = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 _SURPLUS = 100
 
 # Made at import, by one thread. If two threads are the first to decode a dataclass, msgspec 0.22 may give one of them a
@@ -57,7 +57,7 @@ def _id_of(cursor: str | None) -> int:
     if cursor is None:
         return 2**63 - 1
     if not re.fullmatch("[1-9][0-9]{0,17}", cursor):
-        raise InvalidParameter("The cursor cannot be read. Send next_cursor as it was received, or none to begin.")
+        raise bad_cursor()
     return int(cursor)
 
 
@@ -96,14 +96,12 @@ def condemned(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
 def digests(_: float, prefix: str) -> Steps[Mapping[str, Digest]]:
     """Return the digests of the blobs whose keys begin with `prefix`.
 
-    Keys are lower-case hex, perhaps after a `p`, so `q` is greater than all of them.
+    Keys are lower-case hex, perhaps after a `p`, so `q` is greater than all of them. From another key no blob store can
+    make a path: such blobs are left out, and the statement `broken_addressable` finds them.
     """
     (rows,) = yield [("list_digests", {"first": prefix, "behind": f"{prefix}q"})]
-    return {
-        row["blob_key"]: Digest(row["bytes"], row["md5"], row["sha256"])
-        for row in rows
-        if _ADDRESSABLE.fullmatch(row["blob_key"])
-    }
+    known = (row for row in rows if KEY.fullmatch(row["blob_key"]))
+    return {row["blob_key"]: Digest(row["bytes"], row["md5"], row["sha256"]) for row in known}
 
 
 def publication(draft: Draft, old: Asset | None, now: float) -> Committed:

@@ -37,6 +37,10 @@ def no_text() -> InvalidParameter:
     return InvalidParameter("A text holds a lone surrogate, which is not a character. Send valid UTF-8.")
 
 
+def bad_cursor() -> InvalidParameter:
+    return InvalidParameter("The cursor cannot be read. Send next_cursor as it was received, or none to begin.")
+
+
 def closed() -> DatabaseUnavailable:
     return DatabaseUnavailable("The server is closing its database. Send the same request again.")
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from uponce.adapters.database import outbox
 from uponce.adapters.database.catalog import ask_asset, asset_of, asset_params, publication, refuse_condemned
+from uponce.adapters.database.failures import bad_cursor
 from uponce.adapters.database.replies import ask_reply, repetition, reply_of, reply_params
 from uponce.adapters.database.steps import Ask, Params, Row, Rows, Rules, Steps, of_grant, of_name, operation
 from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal
-from uponce.core.errors import GrantRefused, InvalidParameter, UnknownApiKey, UponceError
+from uponce.core.errors import GrantRefused, UnknownApiKey, UponceError
 from uponce.core.freshness import check_watermark, utc
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
@@ -23,11 +24,11 @@ _TOLD_SECONDS = 3600
 ADDRESS_LENGTH = 45
 
 
-def _locks_of_upload(grant: Grant, draft: Draft) -> tuple[int, int]:
+def _locks_of_upload(grant: Grant, draft: Draft, *_: object) -> tuple[int, int]:
     return of_name(draft.name), of_grant(grant.key)
 
 
-@operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, draft, caller: _locks_of_upload(grant, draft))
+@operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_upload)
 def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
     """Spend, publish, write the audit row: all of it or none. A repeat gets the answer of the first one."""
     repeated = draft.idempotency_key
@@ -61,10 +62,7 @@ def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, n
     """Return the writes of the draft's effects. Those of one asset run in the order of its commits."""
     return [
         outbox.adding(
-            name,
-            committed.asset.asset_id,
-            now,
-            details=outbox.effect_details(AfterCommit(details, grant.api_key, caller.request_id, committed)),
+            name, committed.asset.asset_id, now, after=AfterCommit(details, grant.api_key, caller.request_id, committed)
         )
         for name, details in draft.effects
     ]
@@ -102,7 +100,8 @@ def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
     if not taken:
         # A separate statement: the first may have waited for another transaction, which its own snapshot does not show.
         (records,) = yield [ask_grant(grant.key)]
-        raise refuse_spent(first_grant(records), grant, by=by)
+        check_usable(first_grant(records), grant, by=by)
+        raise AssertionError("a use is left")
 
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
@@ -197,7 +196,7 @@ def _parsed(cursor: str | None) -> bytes:
     except ValueError:
         key = b""
     if len(key) != KEY_OCTETS:
-        raise InvalidParameter("The cursor cannot be read. Send next_cursor as it was received, or none to begin.")
+        raise bad_cursor()
     return key
 
 
@@ -248,14 +247,6 @@ def _refuse_one_of(count: int, grant: Grant, refusal: GrantRefused) -> GrantRefu
     return type(refusal)(
         f"{refusal.message} It is the signature of {utc(grant.timestamp)}, one of {count} of this upload."
     )
-
-
-def refuse_spent(record: GrantRecord | None, grant: Grant, *, by: str = _UPLOAD) -> GrantRefused:
-    """Return why no use of a grant with this row could be taken."""
-    assert record is not None
-    refusal = refusal_of(record, grant.max_uses, by=by)
-    assert refusal is not None
-    return refusal
 
 
 def kept_until(grant: Grant, now: float) -> Grant:

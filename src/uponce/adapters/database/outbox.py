@@ -13,9 +13,10 @@ _ERROR_LENGTH = 500
 _WAIT_SECONDS = 6 * 3600
 
 
-def adding(name: str, subject: str, now: float, seconds: int = 0, details: str = "") -> Ask:
-    """Return the write of an effect that is due in so many seconds."""
+def adding(name: str, subject: str, now: float, seconds: int = 0, after: AfterCommit | None = None) -> Ask:
+    """Return the write of an effect that is due in so many seconds. A commit leaves the effect with `after`."""
     due_at = int(now) + seconds
+    details = json_text(replace(after, committed=replace(after.committed, unneeded_blob=None))) if after else ""
     return "add_effect", {"name": name, "subject": subject, "details": details, "due_at": due_at, "now": int(now)}
 
 
@@ -110,11 +111,6 @@ def drop_old(now: float, seconds: int, most: int) -> Steps[int]:
     """Delete at most so many effects that died longer ago, except look-ups of a relay. Return their number."""
     (rows,) = yield [("drop_old_effects", {"before": int(now) - seconds, "most": most})]
     return len(rows)
-
-
-def effect_details(after: AfterCommit) -> str:
-    """Return the details of an effect that a commit leaves."""
-    return json_text(replace(after, committed=replace(after.committed, unneeded_blob=None)))
 
 
 def _effect_of(row: Row) -> Effect:

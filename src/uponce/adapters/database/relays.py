@@ -16,10 +16,10 @@ from uponce.adapters.database.grants import (
     audit_params,
     check_all_usable,
     check_key,
+    check_usable,
     first_grant,
     grant_params,
     kept_until,
-    refuse_spent,
 )
 from uponce.adapters.database.replies import relayed_reply_params, reply_of
 from uponce.adapters.database.series import hold_to_spend
@@ -75,11 +75,8 @@ def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> S
     for grant, keys in zip(grants, found[::2], strict=True):
         check_key(grant, keys, watermark=False)
     check_all_usable(grants, found[1::2])
-    return (
-        yield from _begin(
-            now, replace(relay, grants=tuple(grants)), seconds, [("end_series", {"series_id": series_id})]
-        )
-    )
+    whole = replace(relay, grants=tuple(grants))
+    return (yield from _begin(now, whole, seconds, [("end_series", {"series_id": series_id})]))
 
 
 def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> Steps[Relay]:
@@ -89,7 +86,8 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
     if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
         lost = next(grant for grant, rows in zip(relay.grants, taken, strict=True) if not rows)
         (records,) = yield [ask_grant(lost.key)]
-        raise refuse_spent(first_grant(records), lost)
+        check_usable(first_grant(records), lost)
+        raise AssertionError("a use is left")
     yield [
         ("add_relay", _relay_params(pending)),
         *(("add_relay_grant", grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
@@ -117,7 +115,7 @@ def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> lis
         writes += [("free_grant", grant_params(grant, now)) for grant in kept]
         return writes + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
     writes += [("spend_taken_grant", grant_params(grant, now)) for grant in kept]
-    note = _forwarding(relay, answer, code, now)
+    note = AuditRecord(int(now), AuditEvent.SPENT, relay.caller, code, answer.asset_id, answer.public_id)
     writes += [("write_audit", audit_params(grant, note)) for grant in kept]
     if relay.key_hash is not None:
         writes += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
@@ -144,23 +142,13 @@ def hasten(now: float, cloud: str, names: Sequence[str], seconds: int) -> Steps[
     A relay with the text in another place of its target is only looked up early.
     """
     due_at = int(now) + seconds
-    yield [("hasten_relays", {"cloud": cloud, "part": _target_part(name), "due_at": due_at}) for name in names]
+    # The column `target` has this text if an upload has this name or marker in the upstream.
+    yield [("hasten_relays", {"cloud": cloud, "part": json_text(name), "due_at": due_at}) for name in names]
 
 
 @operation(writes=True)
 def note_misses(_: float, relay_id: str, misses: int) -> Steps[None]:
     yield [("note_misses", {"relay_id": relay_id, "misses": misses})]
-
-
-def _forwarding(relay: Relay, answer: Forwarded, code: str, now: float) -> AuditRecord:
-    return AuditRecord(
-        int(now), AuditEvent.SPENT, relay.caller, code=code, asset_id=answer.asset_id, public_id=answer.public_id
-    )
-
-
-def _target_part(name: str) -> str:
-    """Return the text that the column `target` has if an upload has this name or marker in the upstream."""
-    return json_text(name)
 
 
 def _relay_params(relay: Relay) -> Params:

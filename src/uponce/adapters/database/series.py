@@ -199,12 +199,12 @@ def end_slowest(
 
 
 @operation(writes=True)
-def end_old(now: float, older_than: float, empty: float, most: int = BATCH) -> Steps[Sequence[str]]:
+def end_old(now: float, older_than: float, empty: float) -> Steps[Sequence[str]]:
     """End series that began too long ago, or have brought no byte for `empty` seconds. Return their blob keys.
 
-    One call ends at most `most` series.
+    One call ends at most BATCH series.
     """
-    moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": most}
+    moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": BATCH}
     (ended,) = yield [("end_old_series", moments)]
     return _blob_keys(ended)
 

@@ -52,8 +52,7 @@ class PostgresDatabase(Database):
 
     It uses at most `connections` connections, and at least two. It waits at most `seconds` for a connection, for the
     answer to a statement, and for a lock. A row may wait for `slack` seconds until it can be dropped with its whole
-    partition. After another PostgreSQL has taken over, a fence with `fence_skew` comes before all other work. None
-    trusts that the new one lacks no use.
+    partition. Histories says what `fence_skew` does.
     """
 
     glance = None
