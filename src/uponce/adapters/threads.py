@@ -55,10 +55,7 @@ class Threads:
         return result
 
     def put(self, item: "_Job | Lane") -> bool:
-        """Let a thread do the work. Return False after `close`.
-
-        Raise RuntimeError if the system allows no thread at all.
-        """
+        """Let a thread do the work. Return False after `close`. Raise RuntimeError if no thread can start at all."""
         with self._gate:
             if self._closed:
                 return False

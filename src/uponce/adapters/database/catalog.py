@@ -77,10 +77,7 @@ def unnamed(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
 
 @operation(rules=Rules.OWN)
 def condemn(now: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
-    """Condemn the unnamed blobs, and return them, also those that were condemned before.
-
-    No commit can name them now.
-    """
+    """Condemn the unnamed blobs, and return them, also those condemned before. No commit can name them now."""
     doomed = yield from unnamed.steps(now, blob_keys)
     yield [("condemn", {"blob_key": key, "at": int(now)}) for key in doomed]
     return doomed

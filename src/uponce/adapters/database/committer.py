@@ -57,10 +57,7 @@ class Engine(Protocol):
         """Return for each operation whether it belongs to the next transaction. At most `most` do. The others wait."""
 
     def look(self) -> tuple[Session, float, Hashable]:
-        """Return a session outside of transactions, the time, and a value.
-
-        The value changes with each commit of any process.
-        """
+        """Return a session outside of transactions, the time, and a value that each commit of any process changes."""
 
     def disconnect(self) -> None: ...
 
@@ -117,10 +114,7 @@ class Records:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A caller and its operation. `prepare` makes the operation of an `arrival`.
-
-    At most `most` refusals get an audit row.
-    """
+    """A caller and its operation, which `prepare` makes of an `arrival`. At most `most` refusals get an audit row."""
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
@@ -167,10 +161,7 @@ class Committer:
         return result
 
     async def run_arrival(self, arrival: Any, prepare: Prepare[Any], most_refusals: int) -> Any:
-        """Run the operation that `prepare` makes for this arrival, together with all others that wait.
-
-        Return as `run` does.
-        """
+        """Run the operation that `prepare` makes for this arrival, with all others that wait. Return as `run` does."""
         loop = asyncio.get_running_loop()
         return await self._answer_to(Waiting(loop, loop.create_future(), None, arrival, prepare, most_refusals))
 

@@ -151,10 +151,7 @@ class Database(Backend):
         return await self._once_each(lambda after, most: outbox.drop_dead(name, after, _LAST, most))
 
     async def _once_each(self, make: Callable[[int, int], Operation[Sequence[int]]]) -> int:
-        """Run an operation on all effects in batches. Return their number.
-
-        It skips an effect that dies again in between.
-        """
+        """Run an operation on all effects in batches, except those that die again in between. Return their number."""
         after = 0
 
         async def some() -> int:

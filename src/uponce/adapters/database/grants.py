@@ -133,10 +133,7 @@ def _locks_of_arrival(made: Candidate | Refusal, most: int) -> tuple[int, ...]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_arrival)
 def commit_or_refuse(now: float, made: Candidate | Refusal, most: int) -> Steps[Committed | UponceError]:
-    """Commit an upload that took its steps, or record its refusal.
-
-    A recorded refusal is returned: its audit row stays.
-    """
+    """Commit an upload that took its steps, or record its refusal. Return that refusal: its audit row stays."""
     if isinstance(made, Refusal):
         yield from refuse.steps(now, made.grant, made.error.code, made.caller, most)
         return made.error
@@ -185,10 +182,7 @@ def page(
 
 
 def _parsed(cursor: str | None) -> bytes:
-    """Return the key of the grant after which a page begins.
-
-    Raise InvalidParameter for a cursor that is not from here.
-    """
+    """Return the key of the grant after which a page begins. Raise InvalidParameter for any other cursor."""
     if cursor is None:
         return _BEHIND_ALL
     try:

@@ -42,10 +42,7 @@ def _locks(relay: Relay, *_: object) -> Sequence[int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
 def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
-    """Do what Relays.begin_relay promises, for an upload without a series.
-
-    A repeat gets the answer of the first one.
-    """
+    """Do what Relays.begin_relay promises, for an upload without a series. A repeat gets the first answer."""
     found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
     for grant, keys in zip(relay.grants, found[::4], strict=True):
         check_key(grant, keys)
@@ -137,10 +134,7 @@ def moment(now: float) -> Steps[float]:
 
 @operation(writes=True)
 def hasten(now: float, cloud: str, names: Sequence[str], seconds: int) -> Steps[None]:
-    """Do what Relays.hasten_relays promises.
-
-    A relay with the text in another place of its target is only looked up early.
-    """
+    """Do what Relays.hasten_relays promises. A relay with the text elsewhere in its target is only looked up early."""
     due_at = int(now) + seconds
     # The column `target` has this text if an upload has this name or marker in the upstream.
     yield [("hasten_relays", {"cloud": cloud, "part": json_text(name), "due_at": due_at}) for name in names]

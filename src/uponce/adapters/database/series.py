@@ -93,10 +93,7 @@ def _joining(series_id: str, grant: Grant, now: float) -> Ask:
 
 @operation(writes=True)
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
-    """Record that the bytes of `span` are durable, and the file's size if it is given.
-
-    Return the new state of the series.
-    """
+    """Record that the bytes of `span` are durable, and the file's size if given. Return the new series."""
     before = yield from _hold(series_id)
     series = grown(before, Chunk(span, total))
     check_parts(before, span, parts)

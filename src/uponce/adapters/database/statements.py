@@ -1,7 +1,4 @@
-"""The named statements of sql/*.sql, in the form for each engine.
-
-For PostgreSQL, `merged` makes one statement of many.
-"""
+"""The named statements of sql/*.sql, for each engine. For PostgreSQL, `merged` makes one statement of many."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

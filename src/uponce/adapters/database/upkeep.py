@@ -26,10 +26,7 @@ _NUMBERED = (Table.ASSETS, Table.AUDIT, Table.OUTBOX, Table.KEYS)
 
 
 async def in_batches(delete: Callable[[], Awaitable[int]]) -> int:
-    """Call `delete` until it deletes less than a BATCH, and return the sum.
-
-    Rest after each batch four times as long as it took.
-    """
+    """Call `delete` until it deletes less than a BATCH. Return the sum. Rest four times as long as each batch took."""
     loop = asyncio.get_running_loop()
     total, count = 0, BATCH
     while count == BATCH:
@@ -58,10 +55,7 @@ def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
 
 @operation(writes=True)
 def purge_replies(now: float, slack: int, most: int) -> Steps[int]:
-    """Delete at most `most` replies of grants whose time is over. Return their number.
-
-    No request finds a deleted reply.
-    """
+    """Delete at most `most` replies of grants whose time is over. Return their number. No request finds them."""
     (dropped,) = yield [("drop_replies", {"before": int(now - slack), "most": most})]
     return len(dropped)
 

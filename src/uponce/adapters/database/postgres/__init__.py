@@ -109,10 +109,7 @@ class PostgresDatabase(Database):
         return await self._pool.run(partial(write, operation=operation))
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """Return the faults that PostgreSQL has noticed.
-
-        `deep` also compares every index, if the extension amcheck is installed.
-        """
+        """Return the faults that PostgreSQL has noticed. `deep` compares every index too, if it has amcheck."""
         return await self._pool.run(partial(_integrity, deep=deep), patient=True)
 
     async def _make_parts(self) -> None:

@@ -26,10 +26,7 @@ _RULES = {Rules.SHARED: "share_rules", Rules.OWN: "own_rules"}
 
 
 class Session:
-    """Runs statements.
-
-    Use it inside of a pipeline of its connection: it waits for the server only where rows are read.
-    """
+    """Runs statements inside of a pipeline of its connection: it waits for the server only where rows are read."""
 
     def __init__(self, connection: Connection, clock: Clock | None) -> None:
         """`clock` replaces the database's, for tests."""

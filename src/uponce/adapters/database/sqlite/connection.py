@@ -110,10 +110,7 @@ def discard(connection: Connection) -> None:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Return a value that is the same while the same file has this path.
-
-    Raise DatabaseUnavailable without a file.
-    """
+    """Return a value that changes if another file gets this path. Raise DatabaseUnavailable without a file."""
     try:
         facts = path.stat()
     except OSError as error:

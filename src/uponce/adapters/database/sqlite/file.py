@@ -96,10 +96,7 @@ def integrity(connection: Connection, *, deep: bool) -> Sequence[str]:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the file to the newest version. Raise SettingRefused if a newer release made it.
-
-    Several servers may try at once.
-    """
+    """Bring the file to the newest version. Raise SettingRefused if a newer release made it. Servers may race."""
     steps = load_migrations("sqlite")
     if version_of(connection) == len(steps):
         return
