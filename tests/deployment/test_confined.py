@@ -22,7 +22,7 @@ def under(unit: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_large_uploads_and_backups_work_under_the_filters_of_the_units(tmp_path: Path) -> None:
     program = ("-m", "tests.deployment.confined", "uponce.service")
-    with Server(tmp_path / "box", program=program, env={"UPONCE_DECODERS": "1"}) as server:
+    with Server(tmp_path / "box", program=program) as server:
         answer = server.post(server.signed({"public_id": "large"}), LARGE, resource_type="raw")
         assert answer.status == 200, answer.data
         data, copy = ("--data", server.data_dir), tmp_path / "copy"

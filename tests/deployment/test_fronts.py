@@ -59,7 +59,7 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if INSTALLED[request.param] is None:
         pytest.skip(f"ABSENT: {request.param} is not installed")
     folder, program = tmp_path_factory.mktemp("fronts"), Caddy() if request.param == "caddy" else Nginx()
-    settings = {"UPONCE_TRUSTED_PROXIES": "127.0.0.1", "UPONCE_DECODERS": "1"}
+    settings = {"UPONCE_TRUSTED_PROXIES": "127.0.0.1"}
     with ExitStack() as stack:
         one, two = (stack.enter_context(Server(folder / name, env=settings)) for name in ("one", "two"))
         stack.callback(program.stop)
@@ -147,7 +147,7 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
     """Uploads that do not end count. Another address is served."""
     nginx = Nginx()
     with ExitStack() as stack:
-        server = stack.enter_context(Server(tmp_path / "one", env={"UPONCE_DECODERS": "1"}))
+        server = stack.enter_context(Server(tmp_path / "one"))
         stack.callback(nginx.stop)
         nginx.run([server], limit=2)
         front = Front("nginx", nginx.url, (server, server))

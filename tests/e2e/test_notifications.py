@@ -71,7 +71,6 @@ def test_dead_notifications_can_be_dropped(data: Path) -> None:
 def test_a_killed_server_posts_what_it_owes_after_it_starts_again(tmp_path: Path) -> None:
     with receiving(500) as receiver:
         environment = {
-            "UPONCE_DECODERS": "1",
             "UPONCE_NOTIFICATION_URL": f"{receiver.url}/uploaded",
             "UPONCE_NOTIFICATION_NETWORKS": "127.0.0.0/8",
             "UPONCE_PUBLIC_URL": "https://media.example",
