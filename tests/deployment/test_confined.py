@@ -20,6 +20,7 @@ def under(unit: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.proof
 def test_large_uploads_and_backups_work_under_the_filters_of_the_units(tmp_path: Path) -> None:
     program = ("-m", "tests.deployment.confined", "uponce.service")
     with Server(tmp_path / "box", program=program) as server:

@@ -61,6 +61,7 @@ def back_up(machine: Machine) -> None:
     machine.run(command)
 
 
+@pytest.mark.proof
 def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) -> None:
     """Served, asked through Caddy, backed up, upgraded, and taken back after two nights."""
     caddy = Caddy()
@@ -110,6 +111,7 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
     ]
 
 
+@pytest.mark.proof
 def test_a_refused_restore_starts_no_server(machine: Machine, box: Server, tmp_path: Path) -> None:
     """An empty server would accept spent signatures again. Then the lines from `uponce restore` on do all."""
     back_up(machine)
