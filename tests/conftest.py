@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture
 def tmp_path(quick_path: Path) -> Path:
-    """Not on a disk: no test here ends a machine."""
+    """In memory, not on the disk: no test here ends a machine."""
     return quick_path
