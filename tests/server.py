@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 class Server:
     """Starts, dies and comes back on one data folder and one port, chosen if it is 0. Leaving the context kills its
-    process group. It has one decoder unless `env` says otherwise: each takes as long to start as half a server.
+    process group. It has one decoder unless `env` says otherwise: each one takes time to start.
 
     `base`, `cloud`, `browser` (once, upload) and `server` (unlimited, all) are known after the first start,
     and so are the `urls` (CLOUDINARY_URL) that were printed for them, in that order. `env`

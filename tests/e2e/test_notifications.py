@@ -77,7 +77,10 @@ def test_a_killed_server_posts_what_it_owes_after_it_starts_again(tmp_path: Path
         }
         with Server(tmp_path / "data", env=environment) as server:
             answer = server.post(server.signed(), b"some text").json()
+            wait_for(receiver, 1)
             server.kill()
+            with closing(sqlite3.connect(server.data_dir / "uponce.db")) as database, database:
+                database.execute("UPDATE outbox SET due_at = 1")  # as if the pause before the next try were over
             server.start()
             wait_for(receiver, 2)
         first, second = (json.loads(body) for _, body in receiver.got[:2])

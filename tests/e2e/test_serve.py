@@ -198,6 +198,7 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
     assert "--url media.example is not an address." in done.stderr
 
 
+@pytest.mark.usefixtures("tries_at_once")
 def test_an_upload_that_fails_prints_no_live_signature(tmp_path: Path) -> None:
     picture = tmp_path / "dot.png"
     picture.write_bytes(samples.png(1))
