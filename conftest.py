@@ -67,8 +67,9 @@ def quick_path() -> Iterator[Path]:
 
 @pytest.fixture
 def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """fsck compares the whole store in 18 steps, not in 513: for stores of a few blobs, checked again and again."""
+    """fsck compares a store in 18 steps, not in 513, and a backup copies it in 17: for stores of a few blobs."""
     monkeypatch.setattr("uponce.app.fsck.PLACES", ("spool", *"0123456789abcdef", "p"))
+    monkeypatch.setattr("uponce.app.copy_media.PLACES", (*"0123456789abcdef", "p"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
