@@ -123,6 +123,7 @@ def test_a_refused_restore_starts_no_server(machine: Machine, box: Server, tmp_p
     assert (tmp_path / "private/uponce/uponce.db").exists()
 
 
+@pytest.mark.proof
 def test_the_last_copy_stays_if_the_backup_before_an_upgrade_fails(machine: Machine, tmp_path: Path) -> None:
     back_up(machine)
     machine.run(KEEP)
@@ -133,6 +134,7 @@ def test_the_last_copy_stays_if_the_backup_before_an_upgrade_fails(machine: Mach
     assert kept.read_bytes() == b"the last copy"
 
 
+@pytest.mark.proof
 def test_a_copy_without_links_replaces_what_the_copy_with_links_began(machine: Machine, tmp_path: Path) -> None:
     back_up(machine)
     (tmp_path / "private/uponce-backup/before-upgrade/half").mkdir(parents=True)
@@ -141,6 +143,7 @@ def test_a_copy_without_links_replaces_what_the_copy_with_links_began(machine: M
     assert names == {path.name for path in (tmp_path / "private/uponce-backup/latest").iterdir()}
 
 
+@pytest.mark.proof
 def test_a_disk_that_is_not_mounted_gets_no_media(machine: Machine, box: Server) -> None:
     assert box.post(box.signed({"public_id": "small"}), b"in a pack").status == 200
     assert box.stop() == 0
@@ -180,6 +183,7 @@ def test_nginx_and_both_units_get_one_fixed_user(machine: Machine, tmp_path: Pat
         assert "\nUser=uponce\n" in lines
 
 
+@pytest.mark.proof
 def test_the_media_move_to_another_disk(machine: Machine, box: Server, tmp_path: Path) -> None:
     assert box.post(box.signed({"public_id": "small"}), b"in a pack").status == 200
     assert box.stop() == 0
