@@ -163,10 +163,7 @@ class PrometheusMetrics(Metrics):
         self._dead.set(waiting.dead)
 
     def text(self) -> bytes:
-        """Return all metrics, in Prometheus' text format 0.0.4.
-
-        Raise StorageUnavailable if the shared ones cannot be read.
-        """
+        """Return all metrics, in Prometheus' text format 0.0.4. Raise StorageUnavailable if they cannot be read."""
         if self._place is None:
             return generate_latest(self._registry)
         together = CollectorRegistry()

@@ -253,10 +253,7 @@ class _Comparison:
         return Finding(suspect.kind, str(asset.name), f"blob {key}: {suspect.detail}")
 
     async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
-        """Return the suspects in one place. `again` are the suspects of the first look, if this is the second look.
-
-        Only the first look counts in Examined.
-        """
+        """Return the suspects in one place. `again` are those of the first look; only that one counts in Examined."""
         if place == SPOOL:
             rows: Mapping[str, Digest] = {}
             blobs = await self._unfinished()

@@ -77,10 +77,7 @@ def check_policy(cloud: str, window: int) -> None:
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:
-    """Make two keys on a first start, and return them: one to sign for browsers, one for the SDK on a server.
-
-    Return no key on a later start.
-    """
+    """Make two keys on a first start: to sign for browsers, and for a server's SDK. Return none later."""
     if any(key.cloud != PLAYGROUND for key in await services.database.list_keys()):
         return ()
     browser = _new_key(services, cloud, "browser", KeyUses.ONCE, KeyScope.UPLOAD, window)
@@ -90,10 +87,7 @@ async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -
 
 
 async def playground_key(services: Services) -> ApiKey:
-    """Return the key that the playground signs with. The first call makes it.
-
-    The key has a cloud without other keys, so the playground never touches the media of the owner.
-    """
+    """Return the playground's key, which the first call makes. Its cloud has no other keys and no other media."""
     for key in await services.database.list_keys(PLAYGROUND):
         if key.name == PLAYGROUND and key.revoked_at is None:
             return key

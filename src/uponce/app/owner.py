@@ -101,10 +101,7 @@ async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool
 
 
 async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
-    """Return whether the storage has the owner of this database; False if it has no owner and may get it.
-
-    Write nothing. Raise SettingRefused as `claim_storage` does.
-    """
+    """Return whether the storage has this owner; False if it may get it. Write nothing. Raise as `claim_storage`."""
     owner = await blobs.owner()
     if owner is None:
         doubt = await _doubt(database, blobs, lacks_files)

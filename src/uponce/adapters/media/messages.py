@@ -33,10 +33,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The facts of a file, or an error's code, public message and private detail.
-
-    `seconds` is the CPU time of the job.
-    """
+    """The facts of a file, or an error's code, public message and private detail. `seconds` of CPU time."""
 
     facts: MediaFacts | None = None
     code: str | None = None

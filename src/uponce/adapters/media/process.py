@@ -47,10 +47,7 @@ class DecoderProcess:
 
     @classmethod
     async def start(cls, setup: Setup, seconds: float) -> "DecoderProcess":
-        """Return a decoder that is ready for its first job.
-
-        Raise DecoderLost if it is not ready after so many seconds.
-        """
+        """Return a decoder that is ready for its first job. Raise DecoderLost if it is not within `seconds`."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-m", _WORKER, msgspec.json.encode(setup).decode(), str(os.getpid())),
             stdin=asyncio.subprocess.PIPE,
@@ -87,10 +84,7 @@ class DecoderProcess:
         return self._process.returncode is None and not has_closed
 
     async def ask(self, job: Job) -> Answer:
-        """Return the answer to one job. Never ask two jobs at a time.
-
-        Raise DecoderTimeUsed, or DecoderKilled or another DecoderLost.
-        """
+        """Return the answer to one job, one at a time. Raise DecoderTimeUsed, DecoderKilled or DecoderLost."""
         self.jobs += 1
         stdin = self._process.stdin
         assert stdin is not None

@@ -108,10 +108,7 @@ def _basic(upstream: Upstream) -> dict[str, str]:
 
 
 def _url(upstream: Upstream, path: str, query: Query = ()) -> str:
-    """Return the whole address.
-
-    Raise InvalidParameter for a path that would leave the cloud, UpstreamUnavailable without a secret.
-    """
+    """Return the address. Raise InvalidParameter if it would leave the cloud, UpstreamUnavailable without a secret."""
     if not upstream.secret:
         raise UpstreamUnavailable(
             "This cloud passes uploads on, and its account is not set up. Send the request again later.",
