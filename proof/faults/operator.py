@@ -73,7 +73,8 @@ def hasten(where: Path | Place) -> int:
 def add_deleting_key(where: Path | Place, cloud: str) -> Key:
     """Return what `uponce keys create --scope all` makes: its signatures work once, for an upload or a deletion."""
     with _backend(place_of(where).parts[0]) as backend:
-        key = asyncio.run(manage_keys.create_key(backend.services, cloud, scope=KeyScope.ALL))
+        key = manage_keys.new_key(backend.services, cloud, scope=KeyScope.ALL)
+        asyncio.run(backend.services.database.add_key(key))
         return Key(key.api_key, key.secrets[0])
 
 

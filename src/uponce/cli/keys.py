@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from uponce.app.manage_keys import PLAYGROUND, Conflict, create_key, import_keys, renew_keys, revoke_key, rotate_key
+from uponce.app.manage_keys import PLAYGROUND, Conflict, import_keys, new_key, renew_keys, revoke_key, rotate_key
 from uponce.app.services import Services
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json, say, say_table, warn
@@ -59,7 +59,7 @@ def create(
         owner = await cloud_of(services, settings, cloud)
         if cloud is None:
             await _warn_of_new(services, owner)
-        return await create_key(
+        key = new_key(
             services,
             owner,
             name=name,
@@ -69,6 +69,8 @@ def create(
             allow_v1=allow_v1,
             algorithms=(Algorithm.SHA256,) if sha256_only else tuple(Algorithm),
         )
+        await services.database.add_key(key)
+        return key
 
     _print_new(settings, on_store(settings, work, create=True), as_json)
 
