@@ -112,8 +112,7 @@ class DecoderPool:
         format_ = admit(head[:HEAD_BYTES], requested)
         facts = scan(head, size, format_, self._setup.limits)
         if facts is not None:
-            judge_dimensions(facts, self._setup.limits)
-            return facts
+            return judge_dimensions(facts, self._setup.limits)
         assert format_ is not None
         self._refuse_used_up(payer, format_)
         answer = await self._decode(Job(path, format_.name), format_, payer)

@@ -4,16 +4,14 @@ import asyncio
 import os
 import signal
 import sys
-from typing import Any, TypeVar
 
 import msgspec
 
-from uponce.adapters.media.messages import Answer, Job, Ready, Setup
+from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.system import ChildHandle
 
 _WORKER = "uponce.adapters.media.worker"
-T = TypeVar("T", Ready, Answer)
-_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {type_: msgspec.json.Decoder(type_) for type_ in (Ready, Answer)}
+_ANSWERS = msgspec.json.Decoder(Answer)
 
 # One vips thread and one malloc arena: memory is limited, and headers need no more.
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "1"}
@@ -66,7 +64,7 @@ class DecoderProcess:
             raise
         try:
             async with asyncio.timeout(seconds):
-                decoder.sandboxed = (await decoder._read(Ready)).sandboxed
+                decoder.sandboxed = (await decoder._read()).sandboxed
         except TimeoutError:
             await decoder.close()
             raise DecoderLost(f"it was not ready after {seconds:g} seconds") from None
@@ -90,7 +88,7 @@ class DecoderProcess:
         assert stdin is not None
         stdin.write(msgspec.json.encode(job) + b"\n")
         try:
-            return await self._read(Answer)
+            return await self._read()
         except DecoderLost as lost:
             has_ended = not self.alive
             self.kill()
@@ -101,13 +99,11 @@ class DecoderProcess:
                 raise DecoderKilled(str(lost)) from lost
             raise
 
-    async def _read(self, type_: type[T]) -> T:
+    async def _read(self) -> Answer:
         stdout = self._process.stdout
         assert stdout is not None
         try:
-            line = await stdout.readuntil(b"\n")
-            message: T = _DECODERS[type_].decode(line)
-            return message
+            return _ANSWERS.decode(await stdout.readuntil(b"\n"))
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, msgspec.MsgspecError) as error:
             raise DecoderLost(str(error)) from error
 
