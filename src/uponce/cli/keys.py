@@ -162,10 +162,7 @@ def rotate(
     api_key: Known,
     data: Data = None,
     overlap: int | None = typer.Option(
-        None,
-        min=0,
-        max=_MOST_OVERLAP,
-        help="Seconds that the old secret stays valid. By default the key's window.",
+        None, min=0, max=_MOST_OVERLAP, help="Seconds that the old secret stays valid. By default the key's window."
     ),
     as_json: Json = False,
 ) -> None:

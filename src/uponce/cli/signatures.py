@@ -29,8 +29,7 @@ _CALLER = Caller(address="command line", request_id="")
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Which = typer.Argument(
-    metavar="SIGNATURE",
-    help="Its id, the URL of `uponce sign --as url`, or all signed fields as NAME=VALUE.",
+    metavar="SIGNATURE", help="Its id, the URL of `uponce sign --as url`, or all signed fields as NAME=VALUE."
 )
 
 

@@ -111,12 +111,7 @@ class _Form:
 
 
 def _upload(
-    credentials: Credentials,
-    path: Path,
-    signed: dict[str, str],
-    resource_type: str,
-    progress: Progress,
-    task: TaskID,
+    credentials: Credentials, path: Path, signed: dict[str, str], resource_type: str, progress: Progress, task: TaskID
 ) -> dict[str, Any]:
     """Return the server's answer, or an error of the same form."""
     fields = mint(credentials.key, signed, clock=SystemClock(), ids=RandomIds())
