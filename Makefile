@@ -7,6 +7,9 @@ SECONDS ?= 60
 BENCH = $(BIN)/python -m proof.bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(AGAINST),--against $(AGAINST)) \
   $(if $(RECORD),--record)
 
+# The tests start many hundred processes. Without bytecode each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-relay play test proof full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
 

@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 class Server:
     """Starts, dies and comes back on one data folder and one port, chosen if it is 0. Leaving the context kills its
-    process group.
+    process group. It has one decoder unless `env` says otherwise: each one takes time to start.
 
     `base`, `cloud`, `browser` (once, upload) and `server` (unlimited, all) are known after the first start,
     and so are the `urls` (CLOUDINARY_URL) that were printed for them, in that order. `env`
@@ -93,7 +93,7 @@ class Server:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *self._program, *options],
-                env=environment | {"PYTHONUNBUFFERED": "1"} | self._env,
+                env=environment | {"PYTHONUNBUFFERED": "1", "UPONCE_DECODERS": "1"} | self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """A whole server without its sockets: real database, real blob store, a clock that the test moves."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -191,7 +192,7 @@ class World:
 
     def traces(self) -> Traces:
         spooled, blobs = (
-            frozenset(path.name for path in folder.rglob("*") if path.is_file())
+            frozenset(name for _, _, names in os.walk(folder) for name in names)  # pathlib takes five times as long
             for folder in (self.media / "spool", self.media / "blobs")
         )
         if (self.media / "packs").is_dir():

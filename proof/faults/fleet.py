@@ -41,7 +41,7 @@ class Fleet:
 @contextmanager
 def on_sqlite(folder: Path, count: int, *, program: Sequence[str] = UPONCE, **settings: str) -> Iterator[Fleet]:
     """Yield one server with so many processes on SQLite."""
-    with Server(folder / "data", workers=count, env=settings, program=program) as server:
+    with Server(folder / "data", workers=count, env={"UPONCE_DECODERS": "2", **settings}, program=program) as server:
         yield Fleet([server], Place(server.data_dir))
 
 

@@ -27,6 +27,7 @@ ALLOWED_TO_A_BUCKET = 32 * MIB
 CHUNK = 20 * MIB
 
 STALLED = 2_000
+TWO_DECODERS = {"UPONCE_DECODERS": "2"}  # as a server has by default
 MANY_CONNECTIONS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * STALLED)}
 IDLE_SECONDS = 15
 SLOW, ALMOST, LARGE_ALMOST = 500, 900_000, 1_900_000
@@ -36,7 +37,8 @@ BLOCK = random.Random(1).randbytes(MIB)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path / "data", env={"UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)} | MANY_CONNECTIONS) as started:
+    settings = {"UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)} | MANY_CONNECTIONS | TWO_DECODERS
+    with Server(tmp_path / "data", env=settings) as started:
         yield started
 
 
@@ -104,7 +106,7 @@ def test_a_large_upload_is_never_in_memory(server: Server, kind: str, size: int)
 
 @pytest.fixture
 def on_bucket(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path / "data", env=fresh_bucket()) as started:
+    with Server(tmp_path / "data", env=fresh_bucket() | TWO_DECODERS) as started:
         yield started
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of packs."""
+"""Fixtures of the tests of adapters."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,12 @@ import pytest
 
 from tests.adapters.packing import opened
 from uponce.adapters.store.blobs import Blobs
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On the disk: an adapter asks its file system for what a file system in memory may lack."""
+    return tmp_path_factory.mktemp("adapter")
 
 
 @pytest.fixture

@@ -9,11 +9,6 @@ from tests.world import World
 
 
 @pytest.fixture
-def tmp_path(quick_path: Path) -> Path:
-    return quick_path
-
-
-@pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world

@@ -120,6 +120,7 @@ def test_one_fault_alone_is_found(world: World, kind: str) -> None:
     assert found == {kind: planted}
 
 
+@pytest.mark.usefixtures("few_places")
 def test_rows_that_an_index_lost_are_found_by_a_deep_check(world: World) -> None:
     plant_missing_index_entries(world, MANY)
     assert [f.detail for f in run(world).findings] == ["wrong # of entries in index audit_age"]
@@ -151,6 +152,7 @@ def test_a_database_that_cannot_be_read_raises(world: World) -> None:
         run(world)
 
 
+@pytest.mark.usefixtures("few_places")
 def test_unreadable_blobs_are_found_by_a_deep_check_and_do_not_end_it(world: World) -> None:
     bad = set(keys("bad", MANY))
     put_blobs(world, bad)
@@ -168,6 +170,7 @@ def test_unreadable_blobs_are_found_by_a_deep_check_and_do_not_end_it(world: Wor
     assert "Input/output error" in checked.findings[0].detail + checked.findings[-1].detail
 
 
+@pytest.mark.usefixtures("few_places")
 def test_both_digests_are_compared(world: World) -> None:
     """A row with the right SHA-256 and a wrong MD5 is damage too: delivery shows the MD5."""
     plant_healthy(world, 5)
@@ -215,6 +218,7 @@ def test_a_sweep_removes_all_that_is_removable(world: World) -> None:
     assert run(world).findings == []
 
 
+@pytest.mark.usefixtures("few_places")
 def test_missing_audit_rows_beyond_their_time_are_no_fault(world: World) -> None:
     """The audit of a key with a long window may be purged before its ledger rows."""
     assert attempt(world, world.sign()) == "ok"
@@ -224,6 +228,7 @@ def test_missing_audit_rows_beyond_their_time_are_no_fault(world: World) -> None
     assert run(world).found.get("unaudited") is None
 
 
+@pytest.mark.usefixtures("few_places")
 def test_files_that_are_not_ours_are_left_alone(world: World) -> None:
     for name in ("README", "a" * 31, "A" * 32):
         (world.media / "spool" / name).write_bytes(b"")
@@ -253,6 +258,7 @@ def test_blobs_in_packs_are_compared_like_files(world: World) -> None:
     assert deep.examined.places == len(PLACES)
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_header_that_the_disk_cannot_read_is_a_finding_and_ends_no_sweep(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +270,7 @@ def test_a_header_that_the_disk_cannot_read_is_a_finding_and_ends_no_sweep(
     assert (swept.blobs, asyncio.run(world.blobs.digest(keys[1])) is None) == (0, False)
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_pack_that_has_noted_another_sha256_than_the_row_shows_it_without_reading_the_bytes(world: World) -> None:
     (key,) = put_packed(world, b"whorl")
     subjects = put_assets(world, [key])
@@ -312,6 +319,7 @@ def test_what_happens_between_reading_rows_and_listing_blobs_is_no_finding(world
     assert checked.examined.assets >= 30
 
 
+@pytest.mark.usefixtures("few_places")
 def test_an_old_blob_that_is_being_deleted_is_no_orphan(world: World) -> None:
     """Between the commit that replaces an asset and the deletion of its old bytes."""
     old = put_blobs(world, keys("replaced", 10))
@@ -330,6 +338,7 @@ def test_an_old_blob_that_is_being_deleted_is_no_orphan(world: World) -> None:
     assert run(world).findings == []
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_row_whose_bytes_are_replaced_after_the_second_look_is_not_reported(world: World) -> None:
     plant = put_assets(world, keys("late", 1))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,18 +29,9 @@ STEPS = 60  # more than a chunk has
 pytestmark = pytest.mark.usefixtures("few_places")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    gc.collect()
-    gc.freeze()  # each crash collects: only its own objects, not those of the whole test run
-    yield tmp_path
-    gc.unfreeze()
-    gc.collect()
-
-
-def die(root: Path, life: Life, span: tuple[int, int], *before: tuple[int, int]) -> Client:
+def die(folder: Path, life: Life, span: tuple[int, int], *before: tuple[int, int]) -> Client:
     """A server takes the chunks `before`, and ends in the midst of `span`."""
-    world = World(root, limits=LIMITS)
+    world = World(folder, limits=LIMITS)
     try:
         client = Client(world, DATA)
 
@@ -60,11 +51,11 @@ def die(root: Path, life: Life, span: tuple[int, int], *before: tuple[int, int])
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("when", ["first", "last"])
-def test_a_crash_at_every_step(root: Path, when: str, after: bool) -> None:
+def test_a_crash_at_every_step(tmp_path: Path, when: str, after: bool) -> None:
     """Whatever it was, sending everything again gives one asset of the right bytes, or tells that there is one."""
     outcomes = []
     for number in range(1, STEPS):
-        folder, life = root / str(number), Life(number, after)
+        folder, life = tmp_path / str(number), Life(number, after)
         folder.mkdir()
         client = die(folder, life, *((FIRST,) if when == "first" else (LAST, FIRST, SECOND)))
         outcomes.append(resumed(folder, client))
@@ -102,9 +93,9 @@ class InspectsLate(Sniffer):
         raise ServerBusy("busy")
 
 
-def test_a_commit_that_becomes_visible_during_the_next_try_has_its_bytes(root: Path) -> None:
+def test_a_commit_that_becomes_visible_during_the_next_try_has_its_bytes(tmp_path: Path) -> None:
     """The next try has the file in the spool, fails, and the file is swept there: the asset has it too."""
-    world = World(root, limits=LIMITS)
+    world = World(tmp_path, limits=LIMITS)
     try:
         client, healthy, database = Client(world, DATA), world.services, LateCommit(world.database)
         world.swap(database=database)

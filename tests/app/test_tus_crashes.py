@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,20 +24,11 @@ REQUESTS = {"the creation": 0, "the first bytes": 1, "bytes between": 2, "the la
 pytestmark = pytest.mark.usefixtures("few_places")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    gc.collect()
-    gc.freeze()  # each crash collects: only its own objects, not those of the whole test run
-    yield tmp_path
-    gc.unfreeze()
-    gc.collect()
-
-
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("when", REQUESTS)
-def test_a_crash_at_every_step(root: Path, when: str, after: bool) -> None:
+def test_a_crash_at_every_step(tmp_path: Path, when: str, after: bool) -> None:
     for number in range(1, STEPS):
-        folder, life = root / str(number), Life(number, after)
+        folder, life = tmp_path / str(number), Life(number, after)
         folder.mkdir()
         resumed(folder, die(folder, life, REQUESTS[when]))
         if not life.dead:

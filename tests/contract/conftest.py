@@ -9,11 +9,6 @@ from tests.contract.databases import BACKENDS, KEY, Backend, run
 from uponce.app.ports import Database
 
 
-@pytest.fixture
-def tmp_path(quick_path: Path) -> Path:
-    return quick_path
-
-
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     backend = BACKENDS[request.param](tmp_path)

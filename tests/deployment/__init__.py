@@ -118,7 +118,6 @@ class Deployment:
             "UPONCE_DRAIN_SECONDS": str(DRAIN_SECONDS),
             "UPONCE_DATABASE_SECONDS": "2",
             "UPONCE_STORAGE_SECONDS": "4",
-            "UPONCE_DECODERS": "1",
             "UPONCE_LOG_LEVEL": "info",
             "UPONCE_METRICS_TOKEN": TOKEN,
             **self.store.environment,

@@ -20,9 +20,10 @@ def under(unit: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.proof
 def test_large_uploads_and_backups_work_under_the_filters_of_the_units(tmp_path: Path) -> None:
     program = ("-m", "tests.deployment.confined", "uponce.service")
-    with Server(tmp_path / "box", program=program, env={"UPONCE_DECODERS": "1"}) as server:
+    with Server(tmp_path / "box", program=program) as server:
         answer = server.post(server.signed({"public_id": "large"}), LARGE, resource_type="raw")
         assert answer.status == 200, answer.data
         data, copy = ("--data", server.data_dir), tmp_path / "copy"

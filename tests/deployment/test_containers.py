@@ -95,6 +95,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
             os.killpg(int(host.pid.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.proof
 def test_the_commands_of_the_guide(host: Host) -> None:
     """After the restore the assets of the backup are there, and a new key signs. The last database stays."""
     assert host.run(START).count("CLOUDINARY_URL=cloudinary://") == 2
@@ -119,6 +120,7 @@ def test_the_commands_of_the_guide(host: Host) -> None:
     assert host.get(path) == b"before"
 
 
+@pytest.mark.proof
 def test_a_refused_restore_starts_no_server(host: Host) -> None:
     """An empty server would accept spent signatures again. Then the lines from `uponce restore` on do all."""
     host.run(START)

@@ -17,7 +17,7 @@ DRAIN_SECONDS = 6
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_serves_for_a_moment_and_is_not_ready(tmp_path: Path, workers: int) -> None:
-    environment = {"UPONCE_DRAIN_SECONDS": str(DRAIN_SECONDS), "UPONCE_DECODERS": "1"}
+    environment = {"UPONCE_DRAIN_SECONDS": str(DRAIN_SECONDS)}
     with Server(tmp_path / "data", workers=workers, env=environment) as server:
         told = time.monotonic()
         os.kill(server.pid, signal.SIGTERM)

@@ -64,6 +64,7 @@ def back_up(machine: Machine) -> None:
     machine.run(command)
 
 
+@pytest.mark.proof
 def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) -> None:
     """Served, asked through Caddy, backed up, upgraded, and taken back after two nights."""
     caddy = Caddy()
@@ -113,6 +114,7 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
     ]
 
 
+@pytest.mark.proof
 def test_a_refused_restore_starts_no_server(machine: Machine, box: Server, tmp_path: Path) -> None:
     """An empty server would accept spent signatures again. Then the lines from `uponce restore` on do all."""
     back_up(machine)
@@ -124,6 +126,7 @@ def test_a_refused_restore_starts_no_server(machine: Machine, box: Server, tmp_p
     assert (tmp_path / "private/uponce/uponce.db").exists()
 
 
+@pytest.mark.proof
 def test_the_last_copy_stays_if_the_backup_before_an_upgrade_fails(machine: Machine, tmp_path: Path) -> None:
     back_up(machine)
     machine.run(KEEP)
@@ -134,6 +137,7 @@ def test_the_last_copy_stays_if_the_backup_before_an_upgrade_fails(machine: Mach
     assert kept.read_bytes() == b"the last copy"
 
 
+@pytest.mark.proof
 def test_a_copy_without_links_replaces_what_the_copy_with_links_began(machine: Machine, tmp_path: Path) -> None:
     back_up(machine)
     (tmp_path / "private/uponce-backup/before-upgrade/half").mkdir(parents=True)
@@ -142,6 +146,7 @@ def test_a_copy_without_links_replaces_what_the_copy_with_links_began(machine: M
     assert names == {path.name for path in (tmp_path / "private/uponce-backup/latest").iterdir()}
 
 
+@pytest.mark.proof
 def test_a_disk_that_is_not_mounted_gets_no_media(machine: Machine, box: Server) -> None:
     assert box.post(box.signed({"public_id": "small"}), b"in a pack").status == 200
     assert box.stop() == 0
@@ -181,6 +186,7 @@ def test_nginx_and_both_units_get_one_fixed_user(machine: Machine, tmp_path: Pat
         assert "\nUser=uponce\n" in lines
 
 
+@pytest.mark.proof
 def test_the_media_move_to_another_disk(machine: Machine, box: Server, tmp_path: Path) -> None:
     assert box.post(box.signed({"public_id": "small"}), b"in a pack").status == 200
     assert box.stop() == 0

@@ -9,7 +9,7 @@ import pytest
 from tests.deployment import NGINX, Caddy, Nginx
 from tests.server import Server
 
-pytestmark = pytest.mark.xdist_group("deployment")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("deployment")]
 
 INSTALLED = {"caddy": shutil.which("caddy"), "nginx": NGINX}
 # In memory, while it arrives, and in chunks of which the first one leaves while it arrives.

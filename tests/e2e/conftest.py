@@ -14,6 +14,7 @@ from tests import samples
 from tests.e2e.commands import printed, uponce
 from tests.e2e.lossy import LossyProxy
 from tests.server import Server
+from uponce.cli import upload
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -56,6 +57,12 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     printed(uponce("keys", "create", "--data", folder))
     return folder
+
+
+@pytest.fixture
+def tries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`uponce upload` waits no seconds before it asks a server again."""
+    monkeypatch.setattr(upload, "_RETRIES", upload._RETRIES.new(backoff_factor=0))
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,7 @@ def test_what_a_backup_has_lost_is_told_and_the_rest_is_restored(server: Server,
     assert "2 assets have lost their bytes" in done.stderr
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_storage_with_newer_files_is_reused_only_if_the_operator_says_so(server: Server, tmp_path: Path) -> None:
     as_json(server, "backup", tmp_path / "backup")
     put(server, "newer", b"newer")
@@ -145,6 +146,7 @@ def test_a_storage_with_newer_files_is_reused_only_if_the_operator_says_so(serve
     assert (found.status, found.data) == (200, b"newer")
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
     as_json(server, "backup", tmp_path / "backup")
     data = tmp_path / "restored"
@@ -163,6 +165,7 @@ def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
     assert not (data / "uponce.db").exists()
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_restore_replaces_the_empty_database_that_a_refused_start_leaves(server: Server, tmp_path: Path) -> None:
     """Not one with a key: that server may have taken uploads."""
     as_json(server, "backup", tmp_path / "backup")
@@ -193,6 +196,7 @@ def test_two_backups_into_one_folder_do_not_meet(server: Server, tmp_path: Path)
     as_json(server, "backup", tmp_path / "backup")
 
 
+@pytest.mark.usefixtures("few_places")
 def test_nobody_serves_on_a_backup(server: Server, tmp_path: Path) -> None:
     """It would accept what was used since."""
     as_json(server, "backup", tmp_path / "backup")

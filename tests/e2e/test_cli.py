@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -54,22 +55,25 @@ COMMANDS = {
 # --- help, version, usage
 
 
+@cache
+def help_of(command: str) -> str:
+    return printed(uponce(*command.split(), "--help"))
+
+
 def test_version() -> None:
     assert printed(in_a_process("--version")) == f"uponce {__version__}\n"
 
 
 @pytest.mark.parametrize(("command", "what"), COMMANDS.items())
 def test_help_says_what_a_command_does(command: str, what: str) -> None:
-    page = printed(uponce(*command.split(), "--help"))
-    assert what in page
-    assert printed(uponce(*command.split(), "-h")) == page
+    assert what in help_of(command)
+    assert printed(uponce(*command.split(), "-h")) == help_of(command)
 
 
 def test_help_names_every_command() -> None:
     groups = {"keys", "clouds", "outbox", "signatures"}
     for group in ("", *groups):
-        page = printed(uponce(*group.split(), "--help"))
-        names = re.findall(r"^│ (\w[\w-]*) +[A-Z]", page, re.MULTILINE)
+        names = re.findall(r"^│ (\w[\w-]*) +[A-Z]", help_of(group), re.MULTILINE)
         assert {f"{group} {name}".strip() for name in names} - groups == {
             command for command in COMMANDS if " ".join(command.split()[:-1]) == group
         }
@@ -77,15 +81,14 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.parametrize("command", ["", "keys", "signatures", *COMMANDS])
 def test_help_shows_no_value_for_a_switch_and_each_name_in_one_bracket(command: str) -> None:
-    page = printed(uponce(*command.split(), "--help"))
+    page = help_of(command)
     assert "<bool>" not in page
     assert not re.search(r"\.\.\.[]}]|\[\[", page), page.splitlines()[1]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_what_each_argument_is(command: str) -> None:
-    page = printed(uponce(*command.split(), "--help"))
-    arguments = re.findall(r"^│ +(?:\* +)?([A-Za-z=_]+) +<[\w\[\]]+> +(.*?)│$", page, re.MULTILINE)
+    arguments = re.findall(r"^│ +(?:\* +)?([A-Za-z=_]+) +<[\w\[\]]+> +(.*?)│$", help_of(command), re.MULTILINE)
     assert all(name.isupper() and re.match(r"[A-Z]\w* ", text) for name, text in arguments), arguments
 
 
@@ -133,7 +136,13 @@ def test_help_imports_no_more_than_it_prints() -> None:
     ],
 )
 def test_wrong_usage_exits_with_2(server: Server, words: list[str]) -> None:
-    done = in_a_process(*words, env=settings_of(server))
+    done = beside(server, *words)
+    assert (done.code, done.stdout) == (2, "")
+    assert "Usage: " in done.stderr
+
+
+def test_wrong_usage_ends_a_process_with_2(server: Server) -> None:
+    done = in_a_process("paint", env=settings_of(server))
     assert (done.code, done.stdout) == (2, "")
     assert "Usage: " in done.stderr
 
@@ -356,6 +365,7 @@ def test_settings_are_shown_without_secrets(server: Server) -> None:
     assert not any("abab" in line for line in lines)
 
 
+@pytest.mark.usefixtures("tries_at_once")
 def test_a_server_that_is_not_there(data: Path, media: Path) -> None:
     with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else can
         taken.bind(("127.0.0.1", 0))

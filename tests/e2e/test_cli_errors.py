@@ -122,7 +122,7 @@ def test_a_storage_that_is_no_url_is_refused(data: Path) -> None:
 def test_a_file_whose_name_is_not_utf_8_is_uploaded(tmp_path: Path) -> None:
     file = tmp_path / os.fsdecode(b"caf\xe9.txt")
     file.write_text("Once.\n")
-    with Server(tmp_path / "data", env={"UPONCE_DECODERS": "1"}) as server:
+    with Server(tmp_path / "data") as server:
         (answer,) = json.loads(printed(beside(server, "upload", "--type", "raw", "--json", file)))
         refused = beside(server, "upload", "--type", "video", file)
     assert answer["original_filename"] == "caf\ufffd"
@@ -136,7 +136,7 @@ def test_a_file_whose_name_is_not_utf_8_is_uploaded(tmp_path: Path) -> None:
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     """A data folder with a file."""
-    with Server(tmp_path / "data", env={"UPONCE_DECODERS": "1"}) as server:
+    with Server(tmp_path / "data") as server:
         assert code_of(server, server.signed()) == ""
         assert server.stop() == 0
     return server.data_dir

@@ -60,6 +60,7 @@ def test_every_line_is_as_promised_and_nothing_is_left(tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.proof
 def test_the_story_of_a_relay_is_as_promised_too(tmp_path: Path) -> None:
     with start_demo(tmp_path, "--relay") as demo:
         printed, _ = demo.communicate(timeout=90)

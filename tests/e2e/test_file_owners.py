@@ -18,7 +18,7 @@ def data(tmp_path: Path) -> Path:
     """The data folder of a service with a file in its storage, and no backup of it yet."""
     if os.geteuid() != 0:
         pytest.skip("NOT TESTED: only root may give files to another user")
-    with Server(tmp_path / "data", env={"UPONCE_DECODERS": "1", "UPONCE_PACK_BYTES": "0"}) as server:
+    with Server(tmp_path / "data", env={"UPONCE_PACK_BYTES": "0"}) as server:
         assert server.post(server.signed(), samples.png(1)).status == 200
         assert server.stop() == 0
     give(server.data_dir)

@@ -14,7 +14,7 @@ from tests.postgres import shared
 from tests.server import Key, Server
 from tests.upstreams import StubUpstream
 
-pytestmark = pytest.mark.xdist_group("operator")
+pytestmark = [pytest.mark.xdist_group("operator"), pytest.mark.usefixtures("few_places")]
 
 POSTGRES = "postgresql"
 

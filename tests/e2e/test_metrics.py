@@ -18,7 +18,7 @@ from tests.e2e.commands import code_of
 from tests.scrape import BEARER, TOKEN, Scraped
 from tests.server import Server
 
-SETTINGS = {"UPONCE_METRICS_TOKEN": TOKEN, "UPONCE_INSTANCE": "server-7", "UPONCE_DECODERS": "1"}
+SETTINGS = {"UPONCE_METRICS_TOKEN": TOKEN, "UPONCE_INSTANCE": "server-7"}
 AT_ONCE = 8
 NOWHERE = """
 from uponce.adapters import metrics as module

@@ -219,7 +219,7 @@ def test_a_relay_of_a_cloud_without_keys_does_not_start(tmp_path: Path) -> None:
 def test_each_start_names_the_accounts_of_the_database(tmp_path: Path) -> None:
     data = tmp_path / "data"
     printed(uponce("clouds", "create", "shop", "--relay", "-", "--data", data, stdin="cloudinary://k:s@c"))
-    with Server(data, env={"UPONCE_DECODERS": "1"}) as server:
+    with Server(data) as server:
         assert "uploads of cloud shop are passed on to cloudinary://k@c" in server.output
 
 
@@ -248,7 +248,7 @@ def test_commands_in_another_shell_use_the_cloud_of_the_server(
 ) -> None:
     """Files of another cloud would stay here and never reach the account."""
     data, brought = ("--data", tmp_path / "data"), Key("brought", "0123456789abcdefghijklmno")
-    with Server(tmp_path / "data", env={"UPONCE_RELAY": "cloudinary://k:s@acct", "UPONCE_DECODERS": "1"}) as server:
+    with Server(tmp_path / "data", env={"UPONCE_RELAY": "cloudinary://k:s@acct"}) as server:
         made = json.loads(printed(uponce("keys", "create", "--json", *words, *data, env=env)))
         assert made["cloud"] == cloud
         printed(uponce("keys", "import", brought.key, *words, *data, env=env, stdin=brought.secret))

@@ -24,8 +24,6 @@ from tests.server import Key, Server, accepts
 
 pytestmark = pytest.mark.xdist_group("serve")
 
-LIGHT = {"UPONCE_DECODERS": "1"}
-
 
 # --- memory
 
@@ -46,7 +44,7 @@ def heaps_beside_the_first(pid: int) -> int:
 
 def test_a_server_has_one_heap(tmp_path: Path) -> None:
     """Heaps of threads that have ended stay, each with what was once needed there."""
-    with Server(tmp_path / "data", env=LIGHT) as server:
+    with Server(tmp_path / "data") as server:
         assert heaps_beside_the_first(server.pid) == 0
 
 
@@ -65,7 +63,7 @@ def until(server: Server, line: str, times: int = 1) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_clean_shutdown_exits_with_0(tmp_path: Path, workers: int, number: signal.Signals) -> None:
-    with Server(tmp_path / "data", workers=workers, env=LIGHT) as server:
+    with Server(tmp_path / "data", workers=workers) as server:
         os.kill(server.pid, number)
         assert server.wait() == 0
 
@@ -88,7 +86,7 @@ def test_a_server_that_cannot_start_exits_with_1(tmp_path: Path, workers: str) -
 
 def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Path) -> None:
     """The secret key is away for a while. The server tries until the worker starts."""
-    with Server(tmp_path / "data", workers=2, env={**LIGHT, "UPONCE_LOG_LEVEL": "info"}) as server:
+    with Server(tmp_path / "data", workers=2, env={"UPONCE_LOG_LEVEL": "info"}) as server:
         until(server, "all 2 workers serve")
         children = psutil.Process(server.pid).children()
         lost, *healthy = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
@@ -120,7 +118,7 @@ def test_workers_that_start_again_spend_where_the_server_began(tmp_path: Path, m
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: Path, workers: int) -> None:
     """A balancer then connects elsewhere. A connection that nobody accepts would hang, and fail later."""
-    with Server(tmp_path / "data", workers=workers, env=LIGHT) as server:
+    with Server(tmp_path / "data", workers=workers) as server:
         body, kind = urllib3.encode_multipart_formdata(server.signed() | {"file": ("a.bin", b"bytes")})
         path = urlsplit(server.upload_url("raw")).path
         head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -140,7 +138,7 @@ def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_decoder_has_none_of_the_files_of_its_worker(tmp_path: Path) -> None:
     """Neither the listening socket nor the pipe whose messages the supervisor unpickles."""
-    with Server(tmp_path / "data", workers=2, env=LIGHT | {"UPONCE_LOG_LEVEL": "info"}) as server:
+    with Server(tmp_path / "data", workers=2, env={"UPONCE_LOG_LEVEL": "info"}) as server:
         until(server, "all 2 workers serve")
         family = psutil.Process(server.pid).children(recursive=True)
         decoders = [each for each in family if "uponce.adapters.media.worker" in each.cmdline()]
@@ -166,7 +164,7 @@ def test_a_wrong_host_is_named_and_not_the_port(tmp_path: Path, host: str, reaso
 
 
 def test_every_address_is_printed_for_this_machine_and_for_others(tmp_path: Path) -> None:
-    with Server(tmp_path / "data", env={**LIGHT, "UPONCE_HOST": "0.0.0.0"}) as server:
+    with Server(tmp_path / "data", env={"UPONCE_HOST": "0.0.0.0"}) as server:
         others = re.search(r"^every address .* use http://(\S+):(\d+)$", server.output, re.MULTILINE)
         assert others is not None
         assert others[1] not in ("0.0.0.0", "127.0.0.1")
@@ -175,7 +173,7 @@ def test_every_address_is_printed_for_this_machine_and_for_others(tmp_path: Path
 
 
 def test_the_public_url_is_for_clients_and_the_local_one_for_scripts(tmp_path: Path) -> None:
-    with Server(tmp_path / "data", env={**LIGHT, "UPONCE_PUBLIC_URL": "https://media.example/"}) as server:
+    with Server(tmp_path / "data", env={"UPONCE_PUBLIC_URL": "https://media.example/"}) as server:
         assert f"listening on http://127.0.0.1:{server.port}\n" in server.output
         assert server.urls[0].endswith("upload_prefix=https://media.example")
         signed = printed(uponce("sign", "--data", server.data_dir))
@@ -190,7 +188,7 @@ def test_commands_find_the_running_server(tmp_path: Path) -> None:
     picture = tmp_path / "dot.png"
     picture.write_bytes(samples.png(1))
     data = ("--data", tmp_path / "data")
-    with Server(tmp_path / "data", env=LIGHT) as server:
+    with Server(tmp_path / "data") as server:
         signed = uponce("sign", *data)
         assert (signed.stderr, signed.stdout.splitlines()[0]) == ("", server.upload_url())
         assert printed(uponce("upload", picture, *data)).startswith(server.base)
@@ -213,6 +211,7 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
     assert "--url media.example is not an address." in done.stderr
 
 
+@pytest.mark.usefixtures("tries_at_once")
 def test_an_upload_that_fails_prints_no_live_signature(tmp_path: Path) -> None:
     picture = tmp_path / "dot.png"
     picture.write_bytes(samples.png(1))
@@ -232,7 +231,7 @@ def test_an_upload_that_fails_prints_no_live_signature(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("format_", "workers"), [("text", 1), ("json", 2)])
 def test_every_line_of_the_log_has_one_format(tmp_path: Path, format_: str, workers: int) -> None:
     """Also uvicorn's lines, and those of the supervisor of workers. A request is one line."""
-    settings = {**LIGHT, "UPONCE_LOG_LEVEL": "info", "UPONCE_LOG_FORMAT": format_, "UPONCE_INSTANCE": "box"}
+    settings = {"UPONCE_LOG_LEVEL": "info", "UPONCE_LOG_FORMAT": format_, "UPONCE_INSTANCE": "box"}
     with Server(tmp_path / "data", workers=workers, env=settings) as server:
         begun = len(server.output)
         fields = server.signed({"public_id": "tom"})
@@ -271,7 +270,7 @@ def preset(key: Key, options: str = "", cloud: str = "cats") -> str:
 
 def test_keys_of_the_settings_work_and_are_printed_nowhere(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(preset(OTHER, "?uses=unlimited&scope=all") + "\n")
-    environment = {**LIGHT, "UPONCE_KEYS": preset(PAIR), "UPONCE_KEYS_FILE": str(tmp_path / "keys")}
+    environment = {"UPONCE_KEYS": preset(PAIR), "UPONCE_KEYS_FILE": str(tmp_path / "keys")}
     with Server(tmp_path / "data", env={**environment, "UPONCE_LOG_LEVEL": "debug"}) as server:
         server.cloud, server.browser = "cats", PAIR
         once = server.signed()
@@ -291,7 +290,7 @@ def test_a_key_that_exists_is_never_changed_by_the_settings(tmp_path: Path) -> N
     data = tmp_path / "data"
     printed(uponce("keys", "import", "--data", data, stdin=preset(PAIR) + "\n"))
     changed = Key(PAIR.key, "another-secret-of-the-same-key")
-    with Server(data, env={**LIGHT, "UPONCE_KEYS": preset(changed)}) as server:
+    with Server(data, env={"UPONCE_KEYS": preset(changed)}) as server:
         server.cloud = "cats"
         assert f"API key {PAIR.key} differs between settings and database: secret." in server.output
         assert code_of(server, server.signed(key=PAIR)) == ""
@@ -338,7 +337,7 @@ class Other:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_limits_of_a_head_are_settings_and_the_refusals_name_their_values(tmp_path: Path, workers: int) -> None:
     """Worker processes too must have them."""
-    settings = {**LIGHT, "UPONCE_MAX_HEAD_BYTES": "5000", "UPONCE_HEAD_SECONDS": "1"}
+    settings = {"UPONCE_MAX_HEAD_BYTES": "5000", "UPONCE_HEAD_SECONDS": "1"}
     with Server(tmp_path / "data", workers=workers, env=settings) as server:
         assert b" 431 " in (large := _said(server.port, b"GET / HTTP/1.1\r\nX: " + b"a" * 6000))
         assert b"larger than 5000 bytes" in large
@@ -357,14 +356,14 @@ def _said(port: int, request: bytes) -> bytes:
 
 
 def test_the_playground_is_off_by_default(tmp_path: Path) -> None:
-    with Server(tmp_path / "data", env=LIGHT) as server:
+    with Server(tmp_path / "data") as server:
         answer = server.get("/playground")
         assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
         assert "playground" not in server.output
 
 
 def test_the_playground_warns_and_says_where_it_is(tmp_path: Path) -> None:
-    with Server(tmp_path / "data", env=LIGHT | {"UPONCE_PLAYGROUND": "local"}) as server:
+    with Server(tmp_path / "data", env={"UPONCE_PLAYGROUND": "local"}) as server:
         assert "uponce: The playground is on: everyone on this machine can upload" in server.output
         assert f"\nplayground at {server.base}/playground\n" in server.output
         page = server.get("/playground")

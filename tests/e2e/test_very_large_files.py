@@ -54,6 +54,12 @@ def md5(folder: Path) -> str:
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On the disk: these files may be larger than the memory."""
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """Its media are gone afterwards: pytest keeps the folders of its last runs."""
     with Server(tmp_path / "data") as server:

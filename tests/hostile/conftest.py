@@ -20,8 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With the module's SETTINGS, where it has some."""
-    settings = {"UPONCE_LOG_LEVEL": "info", **getattr(request.module, "SETTINGS", {})}
+    """With the module's SETTINGS, where it has some. It has two decoders as by default: an attack may hold one."""
+    settings = {"UPONCE_LOG_LEVEL": "info", "UPONCE_DECODERS": "2", **getattr(request.module, "SETTINGS", {})}
     with Server(tmp_path_factory.mktemp("hostile") / "data", env=settings) as server:
         yield server
 
