@@ -105,7 +105,7 @@ def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Pa
 def test_workers_that_start_again_spend_where_the_server_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting in `.env` for the next start of the server must not count for some of its workers."""
     monkeypatch.chdir(tmp_path)
-    with Server(tmp_path / "data", workers=2, env={**LIGHT, "UPONCE_LOG_LEVEL": "info"}) as server:
+    with Server(tmp_path / "data", workers=2, env={"UPONCE_LOG_LEVEL": "info"}) as server:
         until(server, "all 2 workers serve")
         spent = server.signed({"nonce": "once"})
         assert code_of(server, spent) == ""
