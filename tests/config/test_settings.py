@@ -120,6 +120,7 @@ def test_the_variables_of_a_service_of_kubernetes_are_no_settings() -> None:
             load(links | {name: value})
 
 
+ROOT = Path(__file__).parents[2]
 NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10.0.0.0/8 and not 10.0.0.5/8"
 
 
@@ -175,6 +176,12 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: st
 )
 def test_urls_that_are_made_outside_of_a_request_can_be_called(environ: dict[str, str], base: str) -> None:
     assert load(environ).base_url == base
+
+
+def test_settings_are_shown_in_the_order_of_the_reference() -> None:
+    reference = (ROOT / "docs/reference/settings.md").read_text()
+    shown = [row["name"] for row in effective({})]
+    assert shown == sorted(shown, key=lambda name: reference.index(f"| `{name}` |"))
 
 
 NUMBERS = [row["name"] for row in effective({}) if isinstance(row["value"], int)]

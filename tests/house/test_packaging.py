@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 
+import uponce
 from uponce import __version__
 from uponce.config import load
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", " ")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_tests_run_this_source() -> None:
+    """And no copy of it that `pip install .` made: edits would have no effect."""
+    assert Path(uponce.__file__) == ROOT / "src/uponce/__init__.py"
 
 
 def pins(lock: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ __all__ = [
     "with_noted",
 ]
 
-_LIMITS = frozenset(Limits.__dataclass_fields__)
+_LIMITS = tuple(Limits.__dataclass_fields__)
 _TYPES: dict[str, Any] = {**get_type_hints(Settings), **dict.fromkeys(_LIMITS, int)}
 del _TYPES["limits"]
 # The notes in the rows of Settings, besides the type: meaning, rule, SECRET, NOTED.
@@ -158,8 +158,8 @@ def _flat(settings: Settings) -> dict[str, Any]:
 
 def _of_flat(values: Mapping[str, Any]) -> Settings:
     """Return the settings of which `_flat` returns these values. Others have their defaults."""
-    limits = {name: values[name] for name in values.keys() & _LIMITS}
-    own = {name: values[name] for name in values.keys() - _LIMITS}
+    limits = {name: value for name, value in values.items() if name in _LIMITS}
+    own = {name: value for name, value in values.items() if name not in _LIMITS}
     return Settings(**own, limits=Limits(**limits))
 
 

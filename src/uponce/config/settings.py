@@ -145,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "The largest blob, in bytes, that goes into a pack: a file of many blobs in the folder `packs` of the storage, "
         "which stores a group of uploads with one fsync. Each larger blob is a file. With 0, every blob is a file. "
         "Buckets have no packs.",
-        between(0, MOST_BYTES),
+        between(0, 1024 * 1024),  # a pack has room for 4 GiB, and a group 256 uploads
     ] = 256 * 1024
     storage_seconds: Annotated[
         int, "Seconds that one request to the bucket may take, retries included.", OF_A_SERVICE

@@ -100,6 +100,20 @@ def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> N
     end_when_moved(path, checkpointer, writer)
 
 
+def test_it_begins_later_where_no_thread_could_start(
+    path: Path, checkpointer: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is done, so its caller must not learn of a failure."""
+
+    def no_thread() -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointer._thread, "start", no_thread)
+        committed(path, checkpointer, COMMITS_PER_CHECKPOINT).close()
+    end_when_moved(path, checkpointer, committed(path, checkpointer, COMMITS_PER_CHECKPOINT))
+
+
 def test_the_log_of_another_file_is_not_moved_into_the_old_one(path: Path, checkpointer: Checkpointer) -> None:
     """An operator put a copy in the place of the file, and left the log where it is."""
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)

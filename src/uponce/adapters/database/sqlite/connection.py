@@ -8,6 +8,7 @@ Only this module reads SQLite's exceptions. It turns them into errors of core/er
 import sqlite3
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -278,10 +279,12 @@ class Checkpointer:
     def note_commit(self) -> None:
         """Count a commit. Call it after each commit of this process, in the thread that commits."""
         self._commits += 1
-        if self._commits == COMMITS_PER_CHECKPOINT:  # a command, or an idle server, needs no thread for it
-            self._thread.start()
-        if self._commits % COMMITS_PER_CHECKPOINT == 0:
-            self._due.set()
+        if self._commits % COMMITS_PER_CHECKPOINT:
+            return
+        self._due.set()
+        if not self._thread.ident:  # before, a command or an idle server needs no thread for it
+            with suppress(RuntimeError):  # the system allows no more threads: commits move the pages themselves
+                self._thread.start()
 
     def close(self) -> None:
         self._closed = True
