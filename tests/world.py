@@ -21,7 +21,7 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import RandomIds
-from uponce.app.manage_keys import create_key, set_up
+from uponce.app.manage_keys import new_key, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
 from uponce.app.unbroken import finish_unbroken
@@ -214,6 +214,12 @@ class World:
         before = self.traces()
         yield
         assert self.traces() == before
+
+
+async def create_key(services: Services, cloud: str, **policy: Any) -> ApiKey:
+    key = new_key(services, cloud, **policy)
+    await services.database.add_key(key)
+    return key
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

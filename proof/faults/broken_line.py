@@ -20,11 +20,10 @@ from proof.faults.wire import Cut, Side, Wire
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.chunks import CHUNK, Client, noise
 from tests.postgres import Postgres
-from tests.world import World
+from tests.world import World, create_key
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.blobs import Blobs
-from uponce.app.manage_keys import create_key
 from uponce.app.sweep import sweep
 from uponce.config.settings import DAY
 from uponce.core.errors import UponceError

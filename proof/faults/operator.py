@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from unittest.mock import patch
 
@@ -47,10 +48,10 @@ def check(where: Path | Place) -> list[str]:
     """Return what `uponce fsck --deep --grace 0` finds, without warnings: these are normal where clocks are stepped."""
 
     async def examine() -> list[str]:
-        findings = fsck(backend.services, grace_seconds=0, audit_seconds=DAY, deep=True, progress=lambda _: None)
+        report = await fsck(backend.services, grace_seconds=0, audit_seconds=DAY, deep=True)
         return [
             f"{finding.kind.name} {finding.subject} {finding.detail}"
-            async for finding in findings
+            for finding in chain.from_iterable(report.findings.values())
             if finding.kind.severity is not Severity.WARNING
         ]
 
@@ -72,7 +73,8 @@ def hasten(where: Path | Place) -> int:
 def add_deleting_key(where: Path | Place, cloud: str) -> Key:
     """Return what `uponce keys create --scope all` makes: its signatures work once, for an upload or a deletion."""
     with _backend(place_of(where).parts[0]) as backend:
-        key = asyncio.run(manage_keys.create_key(backend.services, cloud, scope=KeyScope.ALL))
+        key = manage_keys.new_key(backend.services, cloud, scope=KeyScope.ALL)
+        asyncio.run(backend.services.database.add_key(key))
         return Key(key.api_key, key.secrets[0])
 
 

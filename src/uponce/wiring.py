@@ -293,10 +293,7 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
 
 @contextmanager
 def opened_target(settings: Settings, database: str, storage: str | None) -> Iterator[Backend]:
-    """Open another store, into which the present one moves. Make it if needed; it uses the same secret key.
-
-    Its spool is separate from that of servers that run here.
-    """
+    """Open another store, to move into. Make it if needed, with this secret key and a separate spool."""
     target = replace(
         settings,
         data=str(settings.data_dir / "moving"),

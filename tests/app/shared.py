@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tests.contract.stores import opened_objects
@@ -74,8 +75,8 @@ class Pair:
 
     def findings(self, grace: float = 0) -> list[Finding]:
         async def collect() -> list[Finding]:
-            found = fsck(self.one.services, grace_seconds=grace, audit_seconds=10**6, settle_seconds=0)
-            return [finding async for finding in found]
+            report = await fsck(self.one.services, grace_seconds=grace, audit_seconds=10**6, settle_seconds=0)
+            return list(chain.from_iterable(report.findings.values()))
 
         return asyncio.run(collect())
 

@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -62,14 +63,15 @@ async def check(
     def note(examined: Examined) -> None:
         checked.examined = examined
 
-    async for finding in fsck(
+    report = await fsck(
         services or world.services,
         grace_seconds=grace,
         audit_seconds=DAY,
         deep=deep,
         settle_seconds=settle,
         progress=note,
-    ):
+    )
+    for finding in chain.from_iterable(report.findings.values()):
         checked.findings.append(finding)
         checked.found[finding.kind.name].add(finding.subject)
     return checked

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.world import World
+from tests.world import World, create_key
 from uponce.app.manage_clouds import create_cloud
-from uponce.app.manage_keys import Conflict, create_key, import_keys, revoke_key, rotate_key, set_up
+from uponce.app.manage_keys import Conflict, import_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,8 @@ def spooled(world: World) -> list[Path]:
 
 def findings(world: World) -> list[Finding]:
     async def collect() -> list[Finding]:
-        found = fsck(world.services, grace_seconds=0, audit_seconds=10**6, settle_seconds=0)
-        return [finding async for finding in found]
+        report = await fsck(world.services, grace_seconds=0, audit_seconds=10**6, settle_seconds=0)
+        return list(chain.from_iterable(report.findings.values()))
 
     return asyncio.run(collect())
 

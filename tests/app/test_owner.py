@@ -22,7 +22,7 @@ from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
-from uponce.app.fsck import OWNER, Finding, fsck
+from uponce.app.fsck import OWNER, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
 from uponce.app.owner import check_owner, claim_storage, take_storage
 from uponce.core.errors import SettingRefused
@@ -360,9 +360,6 @@ def test_a_move_that_an_earlier_release_began_goes_on(world: World, other: Sqlit
 
 def test_fsck_names_the_wrong_database(world: World) -> None:
     asyncio.run(world.blobs.set_owner(OTHER, replace=True))
-
-    async def find() -> list[Finding]:
-        return [each async for each in fsck(world.services, grace_seconds=0, audit_seconds=10**9, settle_seconds=0)]
-
-    (finding,) = asyncio.run(find())
+    report = asyncio.run(fsck(world.services, grace_seconds=0, audit_seconds=10**9, settle_seconds=0))
+    ((finding,),) = report.findings.values()
     assert (finding.kind, OTHER in finding.detail) == (OWNER, True)

@@ -8,9 +8,8 @@ import pytest
 from proof.faults.bytes_first import bytes_first
 from tests.app.failing import Failing, Tripwire
 from tests.app.uploads import CALLER, attempt
-from tests.world import OTHER_PNG, World
+from tests.world import OTHER_PNG, World, create_key
 from uponce.app import signed_calls as module
-from uponce.app.manage_keys import create_key
 from uponce.app.manage_signatures import show_signed
 from uponce.app.signed_calls import SignedCall, destroy
 from uponce.app.sweep import sweep

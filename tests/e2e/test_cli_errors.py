@@ -76,7 +76,8 @@ def test_doctor_keeps_its_findings_when_a_check_fails(tmp_path: Path, monkeypatc
     done = uponce("doctor", "--json", "--data", tmp_path / "new")
     assert done.code == 1
     findings = json.loads(done.stdout)
-    assert [finding["name"] for finding in findings] == ["settings", "system", "versions", "data", "disk", "start"]
+    names = [finding["name"] for finding in findings if finding["name"] != "volume"]  # the folder may be in memory
+    assert names == ["settings", "system", "versions", "data", "disk", "start"]
     assert findings[-1]["detail"] == "/tmp/spare: No space left on device. Make room on its disk."
 
 

@@ -16,9 +16,8 @@ from cloudinary.utils import verify_api_response_signature
 from tests import samples
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.web.test_bodies import basic
-from tests.world import START, World, assert_accepted
+from tests.world import START, World, assert_accepted, create_key
 from uponce.adapters.media.pool import DecoderPool
-from uponce.app.manage_keys import create_key
 from uponce.core.policy import Limits
 from uponce.core.values import Algorithm
 from uponce.web.routes import create_app

@@ -9,8 +9,7 @@ import pytest
 
 from tests.asgi import Answer
 from tests.web.test_signatures import basic
-from tests.world import PNG, START, World, assert_accepted, assert_refused
-from uponce.app.manage_keys import create_key
+from tests.world import PNG, START, World, assert_accepted, assert_refused, create_key
 from uponce.app.ports import CONTEXT_WINDOW
 from uponce.core.policy import Limits
 from uponce.core.signature import sign_delivery

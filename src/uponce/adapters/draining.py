@@ -9,10 +9,7 @@ from types import FrameType
 
 @contextmanager
 def draining(seconds: float) -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGTERM has come. Its old handler runs `seconds` later.
-
-    A second SIGTERM is not delayed.
-    """
+    """Yield a test whether SIGTERM came. Its old handler runs `seconds` later; a second SIGTERM is not delayed."""
     loop, ending = asyncio.get_running_loop(), False
     end = signal.getsignal(signal.SIGTERM)
 

@@ -109,9 +109,6 @@ def _value(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return the text on one line.
-
-    Characters that are not printable are escaped, also those that reverse the direction.
-    """
+    """Return the text on one line, with characters escaped that are not printable or reverse the direction."""
     cut = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)

@@ -63,17 +63,13 @@ class PrometheusMetrics(Metrics):
         self._place = place
         self._registry = registry = CollectorRegistry()
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
-        histogram = partial(Histogram, registry=registry)
+        histogram, shown = partial(Histogram, registry=registry), partial(gauge, multiprocess_mode="mostrecent")
         # Not `instance`: Prometheus itself sets that label, to the address from which it reads.
         build = gauge("uponce_build_info", "The server.", ("version", "server"), multiprocess_mode="max")
         build.labels(version, server).set(1)
         requests = counter("uponce_http_requests", "Requests that are over.", ("route", "method", "status"))
-        seconds = histogram(
-            "uponce_http_request_duration_seconds",
-            "Until a request was over.",
-            ("route", "method"),
-            buckets=_REQUEST_SECONDS,
-        )
+        name = "uponce_http_request_duration_seconds"
+        seconds = histogram(name, "Until a request was over.", ("route", "method"), buckets=_REQUEST_SECONDS)
 
         @cache
         def of_request(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
@@ -84,18 +80,11 @@ class PrometheusMetrics(Metrics):
         for outcome in _FROM_ZERO:
             self._uploads.labels(outcome)
         self._stored = self._uploads.labels(OK)
-        in_progress = gauge(
-            "uponce_uploads_in_progress",
-            "Requests that send an upload now.",
-            multiprocess_mode="livesum",
-        )
-        self._sending = in_progress.track_inprogress()
+        sending = gauge("uponce_uploads_in_progress", "Requests that send an upload now.", multiprocess_mode="livesum")
+        self._sending = sending.track_inprogress()
         self._received = counter("uponce_upload_received_bytes", "Bodies of requests that send uploads.")
-        self._commits = histogram(
-            "uponce_upload_commit_duration_seconds",
-            "From asking the database until it was durable.",
-            buckets=_COMMIT_SECONDS,
-        )
+        name, text = "uponce_upload_commit_duration_seconds", "From asking the database until it was durable."
+        self._commits = histogram(name, text, buckets=_COMMIT_SECONDS)
         self._swept_blobs = counter("uponce_swept_blobs", "Orphans deleted.")
         self._swept_bytes = counter("uponce_swept_bytes", "Bytes of these.")
         self._swept_grants = counter("uponce_swept_grants", "Ledger rows forgotten.")
@@ -111,16 +100,8 @@ class PrometheusMetrics(Metrics):
             for name in ("purge", "sweep")
         )
 
-        self._pending = gauge(
-            "uponce_pending_uploads",
-            "Uploads whose outcome in the upstream is not known.",
-            multiprocess_mode="mostrecent",
-        )
-        self._dead = gauge(
-            "uponce_dead_effects",
-            "Effects of the outbox that wait for an operator.",
-            multiprocess_mode="mostrecent",
-        )
+        self._pending = shown("uponce_pending_uploads", "Uploads whose outcome in the upstream is not known.")
+        self._dead = shown("uponce_dead_effects", "Effects of the outbox that wait for an operator.")
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         number, length = self._of_request(route, method, status)
@@ -163,10 +144,7 @@ class PrometheusMetrics(Metrics):
         self._dead.set(waiting.dead)
 
     def text(self) -> bytes:
-        """Return all metrics, in Prometheus' text format 0.0.4.
-
-        Raise StorageUnavailable if the shared ones cannot be read.
-        """
+        """Return all metrics, in Prometheus' text format 0.0.4. Raise StorageUnavailable if they cannot be read."""
         if self._place is None:
             return generate_latest(self._registry)
         together = CollectorRegistry()

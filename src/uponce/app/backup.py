@@ -31,10 +31,7 @@ class Snapshot(Catalog, Protocol):
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
 
     async def renew(self, blob_key: str) -> Asset | None:
-        """Replace the row of the asset that names this blob with its live row.
-
-        Return the row, or None if the asset is gone.
-        """
+        """Replace the row that names this blob with its live row. Return it, or None if the asset is gone."""
 
     def close(self) -> None: ...
 
@@ -58,16 +55,10 @@ class Archive(Protocol):
         """Copy the database of the server as a draft, and open the draft."""
 
     def continues(self) -> bool:
-        """Return whether the draft is a later state of the last copy: both have one owner, or an asset in common.
-
-        Return True if the last copy has no asset.
-        """
+        """Return whether the draft continues the last copy: one owner, a common asset, or no asset in the last copy."""
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
-        """Replace the last copy of the database with the draft. Return the new path of the last copy.
-
-        Call it when all media are in the folder.
-        """
+        """Replace the last copy with the draft, once all media are there. Return the replaced copy's new path."""
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the folder has another secret key."""
@@ -172,10 +163,7 @@ async def fence(services: Services) -> int:
 
 
 async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
-    """Return the secret key, or None without API keys.
-
-    Raise SettingRefused if the key cannot decrypt all their secrets: such a backup could not be restored.
-    """
+    """Return the secret key, or None without API keys. Raise SettingRefused if it cannot decrypt all secrets."""
     unreadable = await services.database.unreadable_keys()
     if unreadable:
         names, reason = ", ".join(unreadable), next(iter(unreadable.values()))

@@ -46,11 +46,10 @@ async def check_storage(
 ) -> str | None:
     """Write, read and delete a few bytes. Return a warning for a full storage.
 
-    Raise SettingRefused for every other fault.
-
-    `own` comes first: it raises if the storage belongs to another database, and `claim_storage` also takes it. A server
-    that starts beside this one may find these bytes: their key says that they are no file of a database. A server with
-    a full storage still delivers files. A storage that is not `on_disk` names its own cure.
+    Raise SettingRefused for every other fault. `own` comes first: it raises if the storage belongs to another database,
+    and `claim_storage` also takes it. A server that starts beside this one may find these bytes: their key says that
+    they are no file of a database. A server with a full storage still delivers files. A storage that is not `on_disk`
+    names its own cure.
     """
     with _for_operator(on_disk):
         await own(services.database, services.blobs)

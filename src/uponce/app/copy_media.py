@@ -75,10 +75,7 @@ async def copy_media(
 
 
 async def forget_unnamed(store: BlobStore, *catalogs: Catalog) -> int:
-    """Delete the blobs that none of the catalogs names. Return their number.
-
-    No other process may write to the store.
-    """
+    """Delete the blobs that no catalog names, and return their number. No other process may write to the store."""
     dropped = 0
     async for key in unnamed(store, *catalogs):
         await store.delete(key)

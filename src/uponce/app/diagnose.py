@@ -40,10 +40,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """A known defect. Releases of `project` from `since` until `fixed` have it.
-
-    A new release of `package` brings the fix.
-    """
+    """A defect in releases of `project` from `since` until `fixed`. A new release of `package` has the fix."""
 
     project: str
     since: str
@@ -129,10 +126,7 @@ async def of_secrets(services: Services, key_shown: str) -> Finding:
 
 
 async def of_upstreams(services: Services) -> Sequence[Finding]:
-    """Return whether the account of each relay accepts its key, and whether its clock is right.
-
-    The calls change nothing.
-    """
+    """Return whether each relay's account accepts its key and has the right time. The calls change nothing."""
     client = services.upstream
     assert client is not None
     findings = []
@@ -156,10 +150,7 @@ async def of_upstreams(services: Services) -> Sequence[Finding]:
 
 
 async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> Sequence[Finding]:
-    """Return the faults that a server on this store would find. Start the decoders and end them.
-
-    Raise SettingRefused if the server would not start.
-    """
+    """Start and end decoders. Return the faults a server here finds. Raise SettingRefused if it would not start."""
     await check_frozen(services)
     full = await check_storage(services, on_disk=on_disk)
     await decoders.start()

@@ -8,7 +8,7 @@ blobs, its blob must be in that listing.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -132,35 +132,7 @@ class Report:
         return sum(count for kind, count in self.counts.items() if kind.severity is severity)
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    kind: Kind
-    detail: str
-
-
-Suspects = Mapping[str, Suspect]
-
-
-async def gather(
-    services: Services,
-    *,
-    grace_seconds: float,
-    audit_seconds: int,
-    deep: bool,
-    progress: Callable[[Examined], None],
-) -> Report:
-    """Return a report of everything that `fsck` finds."""
-    report = Report()
-
-    def examined(so_far: Examined) -> None:
-        report.examined = so_far
-        progress(so_far)
-
-    async for finding in fsck(
-        services, grace_seconds=grace_seconds, audit_seconds=audit_seconds, deep=deep, progress=examined
-    ):
-        report.add(finding)
-    return report
+Suspects = Mapping[str, Finding]  # by blob key, which is the subject
 
 
 async def fsck(
@@ -171,36 +143,35 @@ async def fsck(
     deep: bool = False,
     settle_seconds: float = 1.0,
     progress: Callable[[Examined], None] = lambda examined: None,
-) -> AsyncIterator[Finding]:
-    """Yield each fault when it is found. Only one shard and its suspects are in memory at a time.
+) -> Report:
+    """Return a report of every fault. Only one shard and its suspects are in memory at a time.
 
     `deep` reads and hashes every blob. `settle_seconds` pass before the second look at the suspects. Audit rows may be
     gone after `audit_seconds`.
     """
+    report = Report()
     broken = await services.database.integrity(deep=deep)
     for sentence in broken:
-        yield Finding(DATABASE, "database", sentence)
+        report.add(Finding(DATABASE, "database", sentence))
     try:
-        async for finding in _of_rows(services, audit_seconds):
-            yield finding
-        comparison = _Comparison(services, grace_seconds, deep, settle_seconds, progress)
-        async for finding in comparison.findings():
-            yield finding
+        await _check_rows(services, audit_seconds, report)
+        await _Comparison(services, grace_seconds, deep, settle_seconds, progress, report).run()
     except DatabaseUnavailable:
         if not broken:  # otherwise a finding already has the reason
             raise
+    return report
 
 
-async def _of_rows(services: Services, audit_seconds: int) -> AsyncIterator[Finding]:
+async def _check_rows(services: Services, audit_seconds: int, report: Report) -> None:
     try:
         await check_owner(services.database, services.blobs)
     except SettingRefused as error:
-        yield Finding(OWNER, "UPONCE_STORAGE", error.message)
+        report.add(Finding(OWNER, "UPONCE_STORAGE", error.message))
     for api_key, reason in (await services.database.unreadable_keys()).items():
-        yield Finding(SECRET, api_key, reason)
+        report.add(Finding(SECRET, api_key, reason))
     for rule, kind in RULES.items():
         for subject in await services.database.violations(rule, audit_seconds):
-            yield Finding(kind, subject)
+            report.add(Finding(kind, subject))
 
 
 class _Comparison:
@@ -213,16 +184,17 @@ class _Comparison:
         deep: bool,
         settle_seconds: float,
         progress: Callable[[Examined], None],
+        report: Report,
     ) -> None:
         self._database = services.database
         self._blobs = services.blobs
         self._grace = grace_seconds
         self._deep = deep
-        self._settle = settle_seconds
+        self._pause = settle_seconds
         self._progress = progress
-        self._examined = Examined()
+        self._report, self._examined = report, report.examined
 
-    async def findings(self) -> AsyncIterator[Finding]:
+    async def run(self) -> None:
         suspects: dict[str, Suspects] = {}
         for place in PLACES:
             if found := await self._look(place):
@@ -230,33 +202,23 @@ class _Comparison:
             self._examined.places += 1
             self._progress(self._examined)
             if sum(map(len, suspects.values())) > _MOST_SUSPECTS or (suspects and place == PLACES[-1]):
-                await asyncio.sleep(self._settle)
-                async for finding in self._confirmed(suspects):
-                    yield finding
+                await asyncio.sleep(self._pause)
+                await self._confirm(suspects)
                 suspects = {}
 
-    async def _confirmed(self, suspects: Mapping[str, Suspects]) -> AsyncIterator[Finding]:
+    async def _confirm(self, suspects: Mapping[str, Suspects]) -> None:
+        """Report what is still wrong. An asset that has other bytes by now is right."""
         for place, before in suspects.items():
             now = await self._look(place, before)
             for key in before.keys() & now.keys():
-                finding = await self._finding(key, now[key])
-                if finding is not None:
-                    yield finding
-
-    async def _finding(self, key: str, suspect: Suspect) -> Finding | None:
-        """Return the finding, or None if the asset has other bytes by now."""
-        if suspect.kind.severity is Severity.REMOVABLE:
-            return Finding(suspect.kind, key, suspect.detail)
-        asset = await self._database.find_commit(key)
-        if asset is None:
-            return None
-        return Finding(suspect.kind, str(asset.name), f"blob {key}: {suspect.detail}")
+                found = now[key]
+                if found.kind.severity is Severity.REMOVABLE:
+                    self._report.add(found)
+                elif asset := await self._database.find_commit(key):
+                    self._report.add(Finding(found.kind, str(asset.name), f"blob {key}: {found.detail}"))
 
     async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
-        """Return the suspects in one place. `again` are the suspects of the first look, if this is the second look.
-
-        Only the first look counts in Examined.
-        """
+        """Return the suspects in one place. `again` are those of the first look; only that one counts in Examined."""
         if place == SPOOL:
             rows: Mapping[str, Digest] = {}
             blobs = await self._unfinished()
@@ -282,7 +244,7 @@ class _Comparison:
             blobs[part.key] = StoredBlob(part.key, size, min(part.age, known.age))
         return blobs
 
-    async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
+    async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Finding]:
         """Return the blobs without a row, except young ones: an upload may be about to commit them."""
         without_row = blobs.keys() - rows.keys()
         if not without_row:  # as in nearly every place: this saves a query
@@ -295,9 +257,9 @@ class _Comparison:
             if key in condemned or blob.age >= self._grace
         }
 
-    async def _rotten(self, rows: Mapping[str, Digest]) -> dict[str, Suspect]:
+    async def _rotten(self, rows: Mapping[str, Digest]) -> dict[str, Finding]:
         """Return the blobs that have the right size but other bytes, or that cannot be read."""
-        suspects: dict[str, Suspect] = {}
+        suspects: dict[str, Finding] = {}
         left = iter(rows.items())
         while batch := dict(islice(left, _READ_AT_ONCE)):
             verdicts = await asyncio.gather(*(self._verdict(key, digest) for key, digest in batch.items()))
@@ -306,20 +268,18 @@ class _Comparison:
             self._progress(self._examined)
         return suspects
 
-    async def _verdict(self, key: str, expected: Digest) -> Suspect | None:
+    async def _verdict(self, key: str, expected: Digest) -> Finding | None:
         try:
             found = await self._blobs.digest(key)
         except StorageUnavailable as error:
-            return Suspect(UNREADABLE, error.detail)
+            return Finding(UNREADABLE, key, error.detail)
         if found is None:
-            return Suspect(HOLLOW, _ABSENT)
+            return Finding(HOLLOW, key, _ABSENT)
         if found != expected:
-            return Suspect(HASH, f"its SHA-256 is {found.sha256} instead of {expected.sha256}")
+            return Finding(HASH, key, f"its SHA-256 is {found.sha256} instead of {expected.sha256}")
         return None
 
-    def _count(
-        self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob], suspects: Mapping[str, Suspect]
-    ) -> None:
+    def _count(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob], suspects: Suspects) -> None:
         examined = self._examined
         examined.assets += len(rows)
         examined.blobs += len(blobs)
@@ -327,18 +287,18 @@ class _Comparison:
         examined.in_flight += len(blobs.keys() - rows.keys() - suspects.keys())
 
 
-def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
+def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Finding]:
     """Return the rows whose blob is missing or has another size or SHA-256."""
-    suspects = {key: Suspect(HOLLOW, _ABSENT) for key in rows.keys() - blobs.keys()}
+    suspects = {key: Finding(HOLLOW, key, _ABSENT) for key in rows.keys() - blobs.keys()}
     for key in rows.keys() & blobs.keys():
         expected, found = rows[key].size, blobs[key].size
         if found != expected:
-            suspects[key] = Suspect(SIZE, f"it has {found} bytes instead of {expected}")
+            suspects[key] = Finding(SIZE, key, f"it has {found} bytes instead of {expected}")
         elif blobs[key].sha256 not in (None, rows[key].sha256):
             detail = f"the store has noted the SHA-256 {blobs[key].sha256} instead of {rows[key].sha256}"
-            suspects[key] = Suspect(HASH, detail)
+            suspects[key] = Finding(HASH, key, detail)
     return suspects
 
 
-def _left(kind: Kind, blob: StoredBlob) -> Suspect:
-    return Suspect(kind, f"{blob.size} bytes, {int(blob.age)} seconds old")
+def _left(kind: Kind, blob: StoredBlob) -> Finding:
+    return Finding(kind, blob.key, f"{blob.size} bytes, {int(blob.age)} seconds old")

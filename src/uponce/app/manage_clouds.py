@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from uponce.app.manage_keys import DEFAULT_WINDOW, PLAYGROUND, check_policy, create_key, import_keys
+from uponce.app.manage_keys import DEFAULT_WINDOW, PLAYGROUND, import_keys, two_keys
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
@@ -28,18 +28,16 @@ async def create_cloud(
     """
     if await services.database.has_cloud(name):
         raise InvalidParameter(f"Cloud {name} exists already. `uponce clouds relay {name} URL` changes its upstream.")
-    check_policy(name, window)
-    browser = None
+    browser, server = two_keys(services, name, window)
     if same_keys:
         browser = await _same_key(services, name, upstream, window)
-    keys = [
-        browser or await create_key(services, name, name="browser", window=window),
-        await create_key(services, name, name="server", uses=KeyUses.UNLIMITED, scope=KeyScope.ALL, window=window),
-    ]
+        await services.database.add_key(server)
+    else:
+        await services.database.add_key(browser, server)
     # Last: a cloud whose upstream is not set stores uploads here, never in a place that the operator did not name.
     if upstream is not None:
         await services.database.set_upstream(name, upstream)
-    return keys
+    return browser, server
 
 
 async def _same_key(services: Services, cloud: str, upstream: Upstream | None, window: int) -> ApiKey:

@@ -21,7 +21,7 @@ _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _NO_CLOUDS = ("v1_1", "tus")  # the routes of uploads begin with these, so the cloud's files would have no addresses
 
 
-async def create_key(
+def new_key(
     services: Services,
     cloud: str,
     *,
@@ -32,22 +32,7 @@ async def create_key(
     allow_v1: bool = False,
     algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
 ) -> ApiKey:
-    """Make a key and return it. The first key of a cloud makes the cloud."""
-    key = _new_key(services, cloud, name, uses, scope, window, allow_v1, algorithms)
-    await services.database.add_key(key)
-    return key
-
-
-def _new_key(
-    services: Services,
-    cloud: str,
-    name: str,
-    uses: KeyUses,
-    scope: KeyScope,
-    window: int,
-    allow_v1: bool = False,
-    algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
-) -> ApiKey:
+    """Return a key to add. The first key of a cloud makes the cloud. Raise InvalidParameter as `check_policy` does."""
     check_policy(cloud, window)
     return ApiKey(
         api_key=str(10**14 + int(services.ids.hex(16), 16) % (9 * 10**14)),  # 15 digits, as Cloudinary's
@@ -61,6 +46,12 @@ def _new_key(
         algorithms=algorithms,
         created_at=int(services.clock.now()),
     )
+
+
+def two_keys(services: Services, cloud: str, window: int) -> tuple[ApiKey, ApiKey]:
+    """Return two keys to add: one to sign for browsers, one for the SDK on a server."""
+    browser = new_key(services, cloud, name="browser", window=window)
+    return browser, new_key(services, cloud, name="server", uses=KeyUses.UNLIMITED, scope=KeyScope.ALL, window=window)
 
 
 def check_policy(cloud: str, window: int) -> None:
@@ -77,27 +68,22 @@ def check_policy(cloud: str, window: int) -> None:
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:
-    """Make two keys on a first start, and return them: one to sign for browsers, one for the SDK on a server.
-
-    Return no key on a later start.
-    """
+    """Make two keys on a first start: to sign for browsers, and for a server's SDK. Return none later."""
     if any(key.cloud != PLAYGROUND for key in await services.database.list_keys()):
         return ()
-    browser = _new_key(services, cloud, "browser", KeyUses.ONCE, KeyScope.UPLOAD, window)
-    server = _new_key(services, cloud, "server", KeyUses.UNLIMITED, KeyScope.ALL, window)
-    await services.database.add_key(browser, server)  # at once: after a crash in between, the second would never come
-    return browser, server
+    keys = two_keys(services, cloud, window)
+    await services.database.add_key(*keys)  # at once: after a crash in between, the second would never come
+    return keys
 
 
 async def playground_key(services: Services) -> ApiKey:
-    """Return the key that the playground signs with. The first call makes it.
-
-    The key has a cloud without other keys, so the playground never touches the media of the owner.
-    """
+    """Return the playground's key, which the first call makes. Its cloud has no other keys and no other media."""
     for key in await services.database.list_keys(PLAYGROUND):
         if key.name == PLAYGROUND and key.revoked_at is None:
             return key
-    return await create_key(services, PLAYGROUND, name=PLAYGROUND, window=_PLAYGROUND_WINDOW)
+    key = new_key(services, PLAYGROUND, name=PLAYGROUND, window=_PLAYGROUND_WINDOW)
+    await services.database.add_key(key)
+    return key
 
 
 async def revoke_key(services: Services, api_key: str) -> ApiKey:

@@ -52,10 +52,7 @@ async def find_known(services: Services, caller: ApiKey, grant_id: str) -> Grant
 async def list_signatures(
     services: Services, caller: ApiKey, *, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Page[GrantRecord]:
-    """Return a page of grants, newest first.
-
-    A key of upload scope sees its own grants; scope all sees those of the cloud.
-    """
+    """Return a page of grants, newest first: those of the caller's key, or with scope all those of its cloud."""
     own = None if caller.scope is KeyScope.ALL else caller.api_key
     return await services.database.list_grants(caller.cloud, api_key=own, status=status, limit=limit, cursor=cursor)
 

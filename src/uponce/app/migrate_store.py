@@ -82,10 +82,7 @@ async def _freeze(source: Store, target: Store, moved: Moved, media: bool, progr
 
 
 async def _move_again(source: Store, target: Store, media: bool, progress: Progress) -> Moved:
-    """Finish a move whose rows an earlier run has moved. Servers of the target may have added rows since.
-
-    The earlier run may have left the media where they were.
-    """
+    """Finish a move whose rows have moved. Servers of the target may have added rows, and media may have stayed."""
     if not media:
         await _hand_over(source, target.database)
         return Moved(complete=True, earlier=True)
@@ -150,10 +147,7 @@ async def _copy_media(source: Store, target: Store, progress: Progress) -> Copyi
 
 
 async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Table, progress: Progress) -> None:
-    """Copy the rows that the target lacks.
-
-    Rows are added in the order of their keys, so the copied rows are the first ones.
-    """
+    """Copy the rows that the target lacks: the copied ones come first, since rows go in the order of their keys."""
     total, done = await source.count_rows(table), await target.count_rows(table)
     after = await target.last_row(table)
     while rows := await source.rows(table, after, _BATCH):

@@ -6,14 +6,12 @@ the first database that claims it, if it has files of this database, or no files
 A PostgreSQL that took over gets a new owner that follows the old one, see core/lineage.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
-from uponce.app.ports import PLACES, BlobStore
+from uponce.app.ports import PLACES, BlobStore, Database
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.lineage import follows
-from uponce.core.values import Digest
 
 PROBE = "c4ec" * 4  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
@@ -26,22 +24,6 @@ _TAKE = (
     "If the database names these files, and other tools restored it, stop all servers and run `uponce fence`. Sweeps "
     "then delete the files that it does not name."
 )
-
-
-class Owning(Protocol):
-    """The methods of a database that ownership needs. They are described at the Database port."""
-
-    async def owner(self) -> str | None: ...
-
-    async def make_owner(self) -> str: ...
-
-    async def follow_owner(self, owner: str) -> str: ...
-
-    async def frozen(self) -> bool: ...
-
-    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
-
-    async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
 
 
 class Ownership:
@@ -69,7 +51,7 @@ class Ownership:
             raise
         self._refusal = None
 
-    async def look(self, database: Owning, blobs: BlobStore) -> None:
+    async def look(self, database: Database, blobs: BlobStore) -> None:
         """Ask again, with two short reads, and `check`. Without an owner the answer is that of the last sweep."""
         owner = await blobs.owner()
         if owner is not None:
@@ -78,7 +60,7 @@ class Ownership:
         self.check()
 
 
-async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> None:
+async def claim_storage(database: Database, blobs: BlobStore, *, lacks_files: bool = False) -> None:
     """Make the storage that of this database.
 
     Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
@@ -100,11 +82,8 @@ async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool
     return None
 
 
-async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
-    """Return whether the storage has the owner of this database; False if it has no owner and may get it.
-
-    Write nothing. Raise SettingRefused as `claim_storage` does.
-    """
+async def check_owner(database: Database, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
+    """Return whether the storage has this owner; False if it may get it. Write nothing. Raise as `claim_storage`."""
     owner = await blobs.owner()
     if owner is None:
         doubt = await _doubt(database, blobs, lacks_files)
@@ -117,7 +96,7 @@ async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool =
     return True
 
 
-async def _renew(database: Owning, blobs: BlobStore, owner: str | None) -> None:
+async def _renew(database: Database, blobs: BlobStore, owner: str | None) -> None:
     """Note the owner of the database in its storage, if that owner follows the noted one."""
     own = await database.owner()
     if owner is not None:
@@ -132,7 +111,7 @@ def _refuse_other(owner: str, own: str | None) -> None:
         raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
 
 
-async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
+async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = False) -> bool:
     """Take the storage from another database, or an empty one that has no owner. Return whether it was taken.
 
     Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Sweeps
@@ -152,7 +131,7 @@ async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = Fal
     return True
 
 
-async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> None:
+async def _refuse_few_named(database: Database, blobs: BlobStore, found: str) -> None:
     sample = await _sample(blobs)
     named = len(sample) - len(await database.unnamed(sample))
     if not named or named < _MOST * len(sample):
@@ -164,7 +143,7 @@ async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> N
         )
 
 
-async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str | None:
+async def _doubt(database: Database, blobs: BlobStore, lacks_files: bool) -> str | None:
     """Return why a storage without an owner may not be that of this database, else None."""
     sample = await _sample(blobs)
     if not sample:
@@ -182,7 +161,7 @@ async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str |
     )
 
 
-async def _named_file(database: Owning) -> str | None:
+async def _named_file(database: Database) -> str | None:
     """Return the key of a blob that the database names. None if it names none, or has had no storage yet."""
     if await database.owner() is None:
         return None

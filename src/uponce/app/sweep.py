@@ -44,13 +44,11 @@ async def purge(
 ) -> Swept:
     """Purge the ledger, the audit and dead notifications. End old series, and delete old spooled files and parts.
 
-    Return what was removed.
-
-    Spooled files and parts count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead
-    notifications if `dead_seconds` is None. A purge is safe beside running servers. Raise SettingRefused, and delete no
-    file, if the storage belongs to another database. The ledger comes first, and needs no storage. Each step runs, also
-    after another step has failed: on a full disk, the deletion of old spooled files makes room for the next purge.
-    Raise the first failure at the end.
+    Return what was removed. Spooled files and parts count as old after `grace_seconds`. The audit stays if
+    `audit_seconds` is None, dead notifications if `dead_seconds` is None. A purge is safe beside running servers. Raise
+    SettingRefused, and delete no file, if the storage belongs to another database. The ledger comes first, and needs no
+    storage. Each step runs, also after another step has failed: on a full disk, the deletion of old spooled files makes
+    room for the next purge. Raise the first failure at the end.
     """
     failure = FirstFailure()
     grants = series = unfinished = 0

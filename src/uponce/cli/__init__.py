@@ -113,10 +113,7 @@ def _root(
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 refused or failed, 2 usage.
-
-    A command that a signal interrupts has failed.
-    """
+    """Run a command. Exit codes: 0 done, 1 refused, failed or interrupted by a signal, 2 usage."""
     try:
         app()
     except (UponceError, OSError) as error:

@@ -1,12 +1,13 @@
 """`uponce clouds`: create and list clouds, and set what their uploads are passed on to."""
 
 import sys
+from typing import Any
 
 import typer
 
 from uponce.app.manage_clouds import Cloud, create_cloud, list_clouds, set_upstream
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import STDIN, Data, Json, print_json, print_table, warn_of_secret
+from uponce.cli.options import STDIN, Data, Json, print_json, say_table, warn_of_secret
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.upstream import parse_upstream, url_of
@@ -57,24 +58,17 @@ def create(
 def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all clouds with their keys and upstreams, without secrets."""
     clouds = on_store(load(data=data), list_clouds)
-    if as_json:
-        print_json(
-            [
-                {
-                    "cloud": cloud.name,
-                    "api_keys": [key.api_key for key in cloud.keys],
-                    "upstream": cloud.upstream and url_of(cloud.upstream),
-                }
-                for cloud in clouds
-            ]
-        )
-        return
-    print_table(("cloud", "API keys", "upstream"), map(_row, clouds))
+    value = list(map(_as_data, clouds))
+    rows = ((cloud["cloud"], " ".join(cloud["api_keys"]), cloud["upstream"] or "-") for cloud in value)
+    say_table(("cloud", "API keys", "upstream"), rows, value, as_json)
 
 
-def _row(cloud: Cloud) -> tuple[str, ...]:
-    upstream = "-" if cloud.upstream is None else url_of(cloud.upstream)
-    return cloud.name, " ".join(key.api_key for key in cloud.keys), upstream
+def _as_data(cloud: Cloud) -> dict[str, Any]:
+    return {
+        "cloud": cloud.name,
+        "api_keys": [key.api_key for key in cloud.keys],
+        "upstream": cloud.upstream and url_of(cloud.upstream),
+    }
 
 
 @app.command()

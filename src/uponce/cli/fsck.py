@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from uponce.app.fsck import PLACES, Examined, Report, Severity, gather
+from uponce.app.fsck import PLACES, Examined, Report, Severity, fsck
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, print_json, shown
 from uponce.cli.store import of_server, on_store
@@ -49,7 +49,7 @@ async def examine(services: Services, settings: Settings, grace_seconds: int, de
             read = f", {examined.hashed:,} read" if deep else ""
             show("comparing", examined.places, len(PLACES), done + read)
 
-        return await gather(
+        return await fsck(
             services, grace_seconds=grace_seconds, audit_seconds=audit_seconds, deep=deep, progress=compared
         )
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from uponce.app.manage_keys import PLAYGROUND, Conflict, create_key, import_keys, renew_keys, revoke_key, rotate_key
+from uponce.app.manage_keys import PLAYGROUND, Conflict, import_keys, new_key, renew_keys, revoke_key, rotate_key
 from uponce.app.services import Services
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import Data, Json, print_json, print_table, say, warn
+from uponce.cli.options import Data, Json, print_json, say, say_table, warn
 from uponce.cli.store import cloud_of, on_store
 from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
@@ -19,9 +19,19 @@ from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, GivenKey, KeyScope, KeyUses
 from uponce.wiring import opened
 
+_PUBLIC = ("api_key", "cloud", "name", "uses", "scope", "window", "allow_v1", "algorithms", "created_at", "revoked_at")
 _MOST_OVERLAP = 100 * 365 * 86400  # databases can store the end of this time
 
 Known = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, as `uponce keys list` shows it.")]
+Name = Annotated[str, typer.Option(help="What the key is for, in your words.")]
+Uses = Annotated[Literal["once", "unlimited"], typer.Option(help="How often one signature works.")]
+Scope = Annotated[
+    Literal["upload", "all"],
+    typer.Option(help="What its signatures allow: uploads only, or everything the API offers."),
+]
+Window = Annotated[
+    int | None, typer.Option(help="Seconds that a signature lives. [UPONCE_WINDOW, 3600]", show_default=False)
+]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -34,14 +44,10 @@ def create(
         help="Cloud (tenant) of the key; a new name makes a new cloud. [UPONCE_CLOUD, the server's cloud, media]",
         show_default=False,
     ),
-    name: str = typer.Option("", help="What the key is for, in your words."),
-    uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
-    scope: Literal["upload", "all"] = typer.Option(
-        "upload", help="What its signatures allow: uploads only, or everything the API offers."
-    ),
-    window: int | None = typer.Option(
-        None, help="Seconds that a signature lives. [UPONCE_WINDOW, 3600]", show_default=False
-    ),
+    name: Name = "",
+    uses: Uses = "once",
+    scope: Scope = "upload",
+    window: Window = None,
     allow_v1: bool = typer.Option(False, help="Accept signatures of old SDKs whose values contain '&' (unsafe)."),
     sha256_only: bool = typer.Option(False, help="Refuse SHA-1 signatures."),
     as_json: Json = False,
@@ -53,7 +59,7 @@ def create(
         owner = await cloud_of(services, settings, cloud)
         if cloud is None:
             await _warn_of_new(services, owner)
-        return await create_key(
+        key = new_key(
             services,
             owner,
             name=name,
@@ -63,6 +69,8 @@ def create(
             allow_v1=allow_v1,
             algorithms=(Algorithm.SHA256,) if sha256_only else tuple(Algorithm),
         )
+        await services.database.add_key(key)
+        return key
 
     _print_new(settings, on_store(settings, work, create=True), as_json)
 
@@ -87,14 +95,10 @@ def import_(
     cloud: str | None = typer.Option(
         None, help="Cloud of the key. [UPONCE_CLOUD, the server's cloud, media]", show_default=False
     ),
-    name: str = typer.Option("", help="What the key is for, in your words."),
-    uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
-    scope: Literal["upload", "all"] = typer.Option(
-        "upload", help="What its signatures allow: uploads only, or everything the API offers."
-    ),
-    window: int | None = typer.Option(
-        None, help="Seconds that a signature lives. [UPONCE_WINDOW, 3600]", show_default=False
-    ),
+    name: Name = "",
+    uses: Uses = "once",
+    scope: Scope = "upload",
+    window: Window = None,
     as_json: Json = False,
 ) -> None:
     """Bring a key with its secret: a backend that signs with a pair already keeps it.
@@ -133,10 +137,8 @@ def import_(
 def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all keys, without their secrets."""
     found = on_store(load(data=data), lambda services: services.database.list_keys())
-    if as_json:
-        print_json([_public(key) for key in found])
-        return
-    print_table(("API key", "cloud", "name", "uses", "scope", "window", "state"), map(_row, found))
+    columns = ("API key", "cloud", "name", "uses", "scope", "window", "state")
+    say_table(columns, map(_row, found), list(map(_public, found)), as_json)
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:
@@ -160,10 +162,7 @@ def rotate(
     api_key: Known,
     data: Data = None,
     overlap: int | None = typer.Option(
-        None,
-        min=0,
-        max=_MOST_OVERLAP,
-        help="Seconds that the old secret stays valid. By default the key's window.",
+        None, min=0, max=_MOST_OVERLAP, help="Seconds that the old secret stays valid. By default the key's window."
     ),
     as_json: Json = False,
 ) -> None:
@@ -226,15 +225,4 @@ def _difference(conflict: Conflict) -> dict[str, str]:
 
 
 def _public(key: ApiKey) -> dict[str, Any]:
-    return {
-        "api_key": key.api_key,
-        "cloud": key.cloud,
-        "name": key.name,
-        "uses": key.uses,
-        "scope": key.scope,
-        "window": key.window,
-        "allow_v1": key.allow_v1,
-        "algorithms": key.algorithms,
-        "created_at": key.created_at,
-        "revoked_at": key.revoked_at,
-    }
+    return {name: getattr(key, name) for name in _PUBLIC}

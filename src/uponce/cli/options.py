@@ -37,6 +37,13 @@ Kind = Annotated[
     Literal["image", "video", "raw", "auto"],
     typer.Option("--type", help="Resource type: image, video, raw, or auto for what the bytes are."),
 ]
+SigningKey = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        help="API key to sign with. By default the first key with uses=once of UPONCE_CLOUD, or of the server's cloud.",
+    ),
+]
 
 
 def warn(message: str) -> None:
@@ -55,12 +62,17 @@ def say(text: str, value: Any, as_json: bool) -> None:
         typer.echo(text)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
-    """Print the rows below the names of their columns. Nothing is cut.
+def say_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], value: Any, as_json: bool, *, whole: bool = False
+) -> None:
+    """Print the rows below the names of their columns, or with --json the value. Nothing is cut.
 
     A terminal breaks long cells, except in the first column. A pipe gets a line for each row. With `whole`, a terminal
     gets what a pipe gets.
     """
+    if as_json:
+        print_json(value)
+        return
     table = Table(box=None)
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")

@@ -8,7 +8,7 @@ import typer
 
 from uponce.app.ports import Effect
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, print_json, print_table
+from uponce.cli.options import Data, Json, say_table
 from uponce.cli.store import of_server, on_store
 from uponce.config import Settings, load
 from uponce.core.errors import NotFound
@@ -32,10 +32,9 @@ def list_(
     """
     settings = load(data=data)
     effects, seconds = on_store(settings, partial(_listed, settings=settings, limit=limit))
-    if as_json:
-        print_json([asdict(effect) | {"kept_until": _kept_until(effect, seconds)} for effect in effects])
-        return
-    print_table(("id", "effect", "subject", "state", "tries", "error"), (_row(effect, seconds) for effect in effects))
+    rows = (_row(effect, seconds) for effect in effects)
+    value = [asdict(effect) | {"kept_until": _kept_until(effect, seconds)} for effect in effects]
+    say_table(("id", "effect", "subject", "state", "tries", "error"), rows, value, as_json)
 
 
 async def _listed(services: Services, settings: Settings, limit: int) -> tuple[Sequence[Effect], int]:

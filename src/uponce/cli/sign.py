@@ -10,7 +10,7 @@ import typer
 from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import find_credentials
-from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, say
+from uponce.cli.options import Data, Json, Kind, SigningKey, Url, parse_pairs, say
 
 
 def run(
@@ -19,10 +19,7 @@ def run(
     ),
     data: Data = None,
     url: Url = None,
-    key: str | None = typer.Option(
-        None,
-        help="API key to sign with. By default the first key with uses=once of UPONCE_CLOUD, or of the server's cloud.",
-    ),
+    key: SigningKey = None,
     resource_type: Kind = "auto",
     form: Literal["fields", "curl", "url"] = typer.Option(
         "fields", "--as", help="fields (one a line), curl (a command), or url (everything in one URL)."

@@ -16,7 +16,7 @@ from uponce.app.manage_signatures import (
 )
 from uponce.app.ports import Page
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, parse_pairs, print_json, print_table, say
+from uponce.cli.options import Data, Json, parse_pairs, print_json, say, say_table
 from uponce.cli.store import cloud_of, on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
@@ -29,8 +29,7 @@ _CALLER = Caller(address="command line", request_id="")
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Which = typer.Argument(
-    metavar="SIGNATURE",
-    help="Its id, the URL of `uponce sign --as url`, or all signed fields as NAME=VALUE.",
+    metavar="SIGNATURE", help="Its id, the URL of `uponce sign --as url`, or all signed fields as NAME=VALUE."
 )
 
 
@@ -78,10 +77,8 @@ def list_(
         return await list_signatures(services, owner, status=wanted, limit=limit, cursor=None)
 
     page = on_store(settings, look)
-    if as_json:
-        print_json([describe_record(record) for record in page.items])
-        return
-    print_table(("id", "status", "signed at", "used at", "uses"), map(_row, page.items), whole=True)
+    columns, value = ("id", "status", "signed at", "used at", "uses"), list(map(describe_record, page.items))
+    say_table(columns, map(_row, page.items), value, as_json, whole=True)
 
 
 def _row(record: GrantRecord) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
-from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json, readable, without_signature
+from uponce.cli.options import Data, Json, Kind, SigningKey, Url, parse_pairs, print_json, readable, without_signature
 from uponce.cli.sign import upload_url
 from uponce.core.errors import NotFound
 
@@ -43,10 +43,7 @@ def run(
     ),
     data: Data = None,
     url: Url = None,
-    key: str | None = typer.Option(
-        None,
-        help="API key to sign with. By default the first key with uses=once of UPONCE_CLOUD, or of the server's cloud.",
-    ),
+    key: SigningKey = None,
     resource_type: Kind = "auto",
     as_json: Json = False,
 ) -> None:
@@ -114,12 +111,7 @@ class _Form:
 
 
 def _upload(
-    credentials: Credentials,
-    path: Path,
-    signed: dict[str, str],
-    resource_type: str,
-    progress: Progress,
-    task: TaskID,
+    credentials: Credentials, path: Path, signed: dict[str, str], resource_type: str, progress: Progress, task: TaskID
 ) -> dict[str, Any]:
     """Return the server's answer, or an error of the same form."""
     fields = mint(credentials.key, signed, clock=SystemClock(), ids=RandomIds())

@@ -109,10 +109,7 @@ STORAGE = Rule(
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of an operator, with their defaults. Sizes in bytes, times in seconds.
-
-    The reference of settings prints the texts.
-    """
+    """The settings of an operator, with defaults. Sizes in bytes, times in seconds. The reference prints the texts."""
 
     data: Annotated[
         str, "Folder of the database, the media and the secret key.", Rule("a folder, such as ./uponce-data", bool)

@@ -206,19 +206,18 @@ def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: U
         )
 
 
-def judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
-    """Raise MediaTooLarge if the header promises more pixels or frames than the limits allow to decode."""
+def judge_dimensions(facts: MediaFacts, limits: Limits) -> MediaFacts:
+    """Return the facts. Raise MediaTooLarge if they promise more pixels or frames than the limits allow to decode."""
     pixels = (facts.width or 0) * (facts.height or 0)
     if facts.kind is ResourceType.VIDEO:
         _refuse("video frame size", pixels, limits.max_video_pixels, "pixels")
-        return
-    if facts.format in _DOCUMENTS:
-        return
-    frames = facts.pages or 1
-    _refuse("image size", pixels, limits.max_image_pixels, "pixels")
-    _refuse("number of frames", frames, limits.max_frames, "frames")
-    if frames > 1:
-        _refuse("area of all frames together", pixels * frames, limits.max_total_pixels, "pixels")
+    elif facts.format not in _DOCUMENTS:
+        frames = facts.pages or 1
+        _refuse("image size", pixels, limits.max_image_pixels, "pixels")
+        _refuse("number of frames", frames, limits.max_frames, "frames")
+        if frames > 1:
+            _refuse("area of all frames together", pixels * frames, limits.max_total_pixels, "pixels")
+    return facts
 
 
 def _refuse(what: str, value: int, limit: int, unit: str) -> None:

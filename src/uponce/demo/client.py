@@ -58,10 +58,7 @@ class Client:
         self._pool.clear()
 
     def sign(self, public_id: str, timestamp: int | None = None) -> Fields:
-        """Return the form fields of one upload, signed offline with the SDK, as a backend does.
-
-        `timestamp` defaults to now.
-        """
+        """Return the form fields of one upload, signed offline with the SDK at `timestamp`, by default now."""
         signed = {"public_id": public_id, "timestamp": str(int(time.time()) if timestamp is None else timestamp)}
         return signed | {"api_key": self._key.api_key, "signature": sdk.sign(signed, self._key.secret)}
 

@@ -57,10 +57,7 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Return when the server listens. Later starts use the port of the first.
-
-        Raise ServerFailed after 30 seconds.
-        """
+        """Return when the server listens, later on its first port. Raise ServerFailed after 30 seconds."""
         command = [sys.executable, "-m", "uponce", "serve", "--data", str(self._data), "--port", str(self._port)]
         # The user's own settings must not reach the demo, neither from the environment nor from a .env file.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}

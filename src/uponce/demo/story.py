@@ -157,10 +157,7 @@ def upload_twice(world: World) -> Outcome:
 
 
 def _accepted(world: World, answer: Answer, media: Media) -> Outcome:
-    """Return the outcome of an upload.
-
-    It is stored if the answer is 200 and its URL serves the bytes that were sent.
-    """
+    """Return the outcome of an upload: stored if the answer is 200 and its URL serves the bytes that were sent."""
     if answer.status != 200:
         return Outcome(False, f"{answer.status} {answer.code}", answer.message)
     url = str(answer.body["secure_url"])

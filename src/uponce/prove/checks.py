@@ -130,10 +130,7 @@ def lost(*, reset: bool = False, at_once: bool = False) -> Callable[[Site], Awai
 
 
 def race(plan: Plan) -> Callable[[Site], Awaitable[Outcome]]:
-    """Return a check that uses each signature in many uploads.
-
-    They complete at the same moment, each with another file.
-    """
+    """Return a check that uses each signature in many uploads of other files, which complete at one moment."""
 
     async def act(site: Site) -> Outcome:
         replies: list[list[Reply]] = []

@@ -112,10 +112,7 @@ class Site:
         return [self._noted("image", reply) for reply in replies]
 
     async def tear(self, request: bytes, length: int, *, reset: bool, at_once: bool = False) -> None:
-        """Send so many bytes of a request, then hang up.
-
-        It waits a moment before, so that a RST does not overtake the bytes.
-        """
+        """Send so many bytes of a request, wait a moment so that no RST overtakes them, then hang up."""
         with suppress(OSError):
             (exchange,) = await self._open(1)
             exchange.send(request[:length])
@@ -187,10 +184,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True, slots=True)
 class CleanUp:
-    """`left` are public_ids that may still exist.
-
-    `why` is the server's reason to refuse the removal of the first of them.
-    """
+    """`left` are public_ids that may still exist. `why` is the server's reason to keep the first of them."""
 
     removed: int
     left: tuple[str, ...] = ()

@@ -34,9 +34,10 @@ def inspect_image(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
     An animation's size is the size of its canvas. Raise InvalidMedia or MediaTooLarge.
     """
     if format_.decoder == HEADER:
-        return _judged(read_header(file, format_), limits)
+        return judge_dimensions(read_header(file, format_), limits)
     try:
-        image = _open(file, format_.decoder)
+        source = pyvips.Source.new_from_descriptor(file.fileno())
+        image = pyvips.Operation.call(format_.decoder, source, access="sequential")
         pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     except pyvips.Error as error:
         raise InvalidMedia(
@@ -45,19 +46,9 @@ def inspect_image(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
         ) from error
     if format_.name == "avif" and image.get("heif-compression") != "av1":
         raise InvalidMedia("Invalid image file. It is marked as AVIF, but its codec is not AV1.")
-    facts = _judged(MediaFacts(ResourceType.IMAGE, format_.name, image.width, image.height, pages), limits)
+    facts = judge_dimensions(MediaFacts(ResourceType.IMAGE, format_.name, image.width, image.height, pages), limits)
     canvas = gif_canvas(file) if format_.name == "gif" else (0, 0)
     if 0 in canvas:
         return facts
     # Browsers allocate a GIF's whole canvas, whatever the size of its frames.
-    return _judged(replace(facts, width=canvas[0], height=canvas[1]), limits)
-
-
-def _judged(facts: MediaFacts, limits: Limits) -> MediaFacts:
-    judge_dimensions(facts, limits)
-    return facts
-
-
-def _open(file: BinaryIO, loader: str) -> pyvips.Image:
-    source = pyvips.Source.new_from_descriptor(file.fileno())
-    return pyvips.Operation.call(loader, source, access="sequential")
+    return judge_dimensions(replace(facts, width=canvas[0], height=canvas[1]), limits)

@@ -17,13 +17,6 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A decoder's first line. `sandboxed` is False if the kernel has no Landlock."""
-
-    sandboxed: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """A file to inspect, and its format. A job without a format only asks for an answer."""
 
@@ -33,9 +26,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The facts of a file, or an error's code, public message and private detail.
+    """The facts of a file, or an error's code, public message and private detail. `seconds` of CPU time.
 
-    `seconds` is the CPU time of the job.
+    A decoder's first answer has no job: `sandboxed` is False in it if the kernel has no Landlock.
     """
 
     facts: MediaFacts | None = None
@@ -43,3 +36,4 @@ class Answer:
     message: str = ""
     detail: str = ""
     seconds: float = 0.0
+    sandboxed: bool = False

@@ -112,8 +112,7 @@ class DecoderPool:
         format_ = admit(head[:HEAD_BYTES], requested)
         facts = scan(head, size, format_, self._setup.limits)
         if facts is not None:
-            judge_dimensions(facts, self._setup.limits)
-            return facts
+            return judge_dimensions(facts, self._setup.limits)
         assert format_ is not None
         self._refuse_used_up(payer, format_)
         answer = await self._decode(Job(path, format_.name), format_, payer)
@@ -185,10 +184,7 @@ class DecoderPool:
             ) from error
 
     async def _run_again(self, job: Job, payer: Payer) -> Answer:
-        """Run a job, and run it again if its decoder ends.
-
-        The first may have ended for another reason than the file.
-        """
+        """Run a job, and again if its decoder ends: the first may have ended for another reason than the file."""
         with contextlib.suppress(DecoderLost):
             return await self._run(job, payer)
         return await self._run(job, payer)
@@ -319,10 +315,7 @@ async def _logged(work: Coroutine[None, None, None]) -> None:
 
 
 def _head(path: str) -> tuple[bytes, int]:
-    """Return a file's first bytes, and its size.
-
-    The file was just written, so it is in memory, and no thread is needed.
-    """
+    """Return a file's first bytes, and its size. The file is in memory, since it was just written: no thread."""
     try:
         with Path(path).open("rb") as file:
             return file.read(SCAN_BYTES), os.fstat(file.fileno()).st_size

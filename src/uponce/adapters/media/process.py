@@ -4,16 +4,14 @@ import asyncio
 import os
 import signal
 import sys
-from typing import Any, TypeVar
 
 import msgspec
 
-from uponce.adapters.media.messages import Answer, Job, Ready, Setup
+from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.system import ChildHandle
 
 _WORKER = "uponce.adapters.media.worker"
-T = TypeVar("T", Ready, Answer)
-_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {type_: msgspec.json.Decoder(type_) for type_ in (Ready, Answer)}
+_ANSWERS = msgspec.json.Decoder(Answer)
 
 # One vips thread and one malloc arena: memory is limited, and headers need no more.
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "1"}
@@ -47,10 +45,7 @@ class DecoderProcess:
 
     @classmethod
     async def start(cls, setup: Setup, seconds: float) -> "DecoderProcess":
-        """Return a decoder that is ready for its first job.
-
-        Raise DecoderLost if it is not ready after so many seconds.
-        """
+        """Return a decoder that is ready for its first job. Raise DecoderLost if it is not within `seconds`."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-m", _WORKER, msgspec.json.encode(setup).decode(), str(os.getpid())),
             stdin=asyncio.subprocess.PIPE,
@@ -69,7 +64,7 @@ class DecoderProcess:
             raise
         try:
             async with asyncio.timeout(seconds):
-                decoder.sandboxed = (await decoder._read(Ready)).sandboxed
+                decoder.sandboxed = (await decoder._read()).sandboxed
         except TimeoutError:
             await decoder.close()
             raise DecoderLost(f"it was not ready after {seconds:g} seconds") from None
@@ -87,16 +82,13 @@ class DecoderProcess:
         return self._process.returncode is None and not has_closed
 
     async def ask(self, job: Job) -> Answer:
-        """Return the answer to one job. Never ask two jobs at a time.
-
-        Raise DecoderTimeUsed, or DecoderKilled or another DecoderLost.
-        """
+        """Return the answer to one job, one at a time. Raise DecoderTimeUsed, DecoderKilled or DecoderLost."""
         self.jobs += 1
         stdin = self._process.stdin
         assert stdin is not None
         stdin.write(msgspec.json.encode(job) + b"\n")
         try:
-            return await self._read(Answer)
+            return await self._read()
         except DecoderLost as lost:
             has_ended = not self.alive
             self.kill()
@@ -107,13 +99,11 @@ class DecoderProcess:
                 raise DecoderKilled(str(lost)) from lost
             raise
 
-    async def _read(self, type_: type[T]) -> T:
+    async def _read(self) -> Answer:
         stdout = self._process.stdout
         assert stdout is not None
         try:
-            line = await stdout.readuntil(b"\n")
-            message: T = _DECODERS[type_].decode(line)
-            return message
+            return _ANSWERS.decode(await stdout.readuntil(b"\n"))
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, msgspec.MsgspecError) as error:
             raise DecoderLost(str(error)) from error
 

@@ -110,10 +110,7 @@ def _matroska(head: bytes) -> str | None:
 
 
 def _transport_stream(head: bytes) -> str | None:
-    """Return `ts` for packets of 188 bytes, or of 192 with a time in front.
-
-    Each begins with the same byte, a `G` in texts.
-    """
+    """Return `ts` for packets of 188 bytes, or of 192 with a time in front: each begins with the same byte, a `G`."""
     for at, packet in ((0, 188), (4, 192)):
         firsts = head[at::packet]
         if len(firsts) >= 3 and firsts == b"\x47" * len(firsts):

@@ -52,8 +52,7 @@ def inspect_video(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
             f"Invalid video file. It begins like {format_.name.upper()}, but its header cannot be read.",
             detail=str(error)[:500],
         ) from error
-    judge_dimensions(facts, limits)
-    return facts
+    return judge_dimensions(facts, limits)
 
 
 def _open(file: BinaryIO, format_: Format, limits: Limits, claims: Claims) -> Any:

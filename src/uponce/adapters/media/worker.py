@@ -17,7 +17,7 @@ from typing import IO, BinaryIO
 import msgspec
 
 from uponce.adapters.media.images import block_other_loaders, inspect_image
-from uponce.adapters.media.messages import Answer, Job, Ready, Setup
+from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.sandbox import confine, die_first, limit_resources
 from uponce.adapters.media.screens import screen
 from uponce.adapters.media.videos import inspect_video
@@ -38,7 +38,7 @@ def main() -> None:
     jobs, answers = _take_pipes()
     die_first()
     limit_resources(setup.memory_bytes)
-    _say(answers, Ready(sandboxed=confine(setup.roots)))
+    _say(answers, Answer(sandboxed=confine(setup.roots)))
     for line in jobs:
         _say(answers, _timed(msgspec.json.decode(line, type=Job), setup))
 
@@ -68,8 +68,8 @@ def _take_pipes() -> tuple[BinaryIO, IO[bytes]]:
     return jobs, answers
 
 
-def _say(answers: IO[bytes], message: Ready | Answer) -> None:
-    answers.write(msgspec.json.encode(message) + b"\n")
+def _say(answers: IO[bytes], answer: Answer) -> None:
+    answers.write(msgspec.json.encode(answer) + b"\n")
     answers.flush()
 
 

@@ -69,9 +69,8 @@ class HttpUpstream:
         headers = _AGENT | {name: value for name, value in chunk.items() if value is not None}
         example = {} if sign is None else signed(upstream, call.fields, _ANY_TIME)
         body = multipart(call, file, sign, secrets.token_hex(16), example)
-        goes_on = call.span is not None and not call.span.startswith(
-            "bytes 0-"
-        )  # no other upload takes a later chunk's place
+        # No other upload takes a later chunk's place.
+        goes_on = call.span is not None and not call.span.startswith("bytes 0-")
         with self._place("uploads", goes_on=goes_on) as exchanges:
             return await exchanges.send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
@@ -108,10 +107,7 @@ def _basic(upstream: Upstream) -> dict[str, str]:
 
 
 def _url(upstream: Upstream, path: str, query: Query = ()) -> str:
-    """Return the whole address.
-
-    Raise InvalidParameter for a path that would leave the cloud, UpstreamUnavailable without a secret.
-    """
+    """Return the address. Raise InvalidParameter if it would leave the cloud, UpstreamUnavailable without a secret."""
     if not upstream.secret:
         raise UpstreamUnavailable(
             "This cloud passes uploads on, and its account is not set up. Send the request again later.",

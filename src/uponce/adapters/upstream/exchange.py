@@ -61,10 +61,7 @@ class Sending(Payload):
         raise TypeError("a body is sent once, piece by piece")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the whole body.
-
-        End the connection at once if that fails: then the upstream never gets the end of the body.
-        """
+        """Write the whole body. If that fails, end the connection at once: the upstream never gets the end."""
         assert isinstance(writer, StreamWriter)
         # Consumed: aiohttp repeats a DELETE or PUT on its own when a kept connection breaks, but no consumed body.
         self._begun = self._consumed = True

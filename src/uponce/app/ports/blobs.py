@@ -64,16 +64,10 @@ class HeldPart(Protocol):
         """Return how many bytes were accepted so far."""
 
     def expect(self, present: Sequence[Span]) -> None:
-        """Name the bytes that the blob already has. `write` compares them instead of writing them again.
-
-        Call it before `write`.
-        """
+        """Name the bytes that the blob has, before any `write`. It compares them instead of writing them again."""
 
     async def write(self, data: bytes | bytearray) -> None:
-        """Write the next bytes of the span. Raise ChunkConflict if the blob has other bytes there.
-
-        After any error the caller must `release`.
-        """
+        """Write the next bytes. Raise ChunkConflict for other bytes there. After any error, `release` the span."""
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         """Make all bytes accepted so far durable. For a shared blob, return their parts.
@@ -184,11 +178,9 @@ class Parts(Protocol):
         """Hold all of an unfinished blob. Raise ChunkInProgress if another request holds it, or a part of it."""
 
     def asking(self, key: str, span: Span | None) -> AbstractAsyncContextManager[None]:
-        """Ask for the span, or for the whole blob.
+        """Ask for the span, or for the whole blob. Inside, its held parts are `wanted`.
 
-        Inside, its held parts are `wanted`, in all processes of this server.
-
-        The parts of a shared blob are `wanted` only in this process.
+        They are so in all processes of this server, those of a shared blob only in this process.
         """
 
     async def drop(self, key: str) -> None:
@@ -232,10 +224,7 @@ class BlobStore(Spool, Protocol):
         """Delete the blob, published or spooled. Does nothing if it does not exist."""
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        """Yield every published blob whose key begins with `prefix`, in no order.
-
-        Blobs that the disk cannot read may be missing.
-        """
+        """Yield the published blobs whose key begins with `prefix`, in no order, except what the disk cannot read."""
 
     def listings(self, first: str) -> Iterable[AsyncIterator[StoredBlob]]:
         """Yield listings that together yield every published blob, beginning at the place `first`, one of PLACES.
@@ -274,10 +263,7 @@ class FrontServer(Protocol):
     """A web server in front of this one that reads published blobs itself."""
 
     def location_of(self, key: str) -> str | None:
-        """Return the web server's name for a blob, also for one that does not exist.
-
-        Return None if it cannot read the blob.
-        """
+        """Return the web server's name for a blob, even a missing one, or None if it cannot read the blob."""
 
 
 class Presigner(Protocol):

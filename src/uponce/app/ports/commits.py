@@ -61,10 +61,7 @@ class AfterCommit:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to an upload with an Idempotency-Key, and the SHA-256 of its bytes.
-
-    It is a record of the past: the asset may have been overwritten or deleted since.
-    """
+    """The answer to an upload with an Idempotency-Key, and the SHA-256 of its bytes. Its asset may be gone by now."""
 
     answer: Committed | Forwarded
     sha256: str
@@ -156,7 +153,5 @@ class Outbox(Protocol):
     async def drop_dead_effects(self, name: str, effect_id: int | None = None) -> int:
         """Delete the dead effects of this name, or one of them. Return their number.
 
-        Transactions as for `retry_effects`.
-
-        Never drop look-ups of a relay: each holds a pending signature.
+        Transactions as for `retry_effects`. Never drop look-ups of a relay: each holds a pending signature.
         """

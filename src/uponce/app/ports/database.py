@@ -160,19 +160,13 @@ class Catalog(Protocol):
         """
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
-        """Return, by blob key, the digest of every blob in the catalog whose key begins with `prefix`, at one moment.
-
-        Assets that break Rule.ADDRESSABLE are omitted.
-        """
+        """Return, by blob key with this prefix, the digest of each Rule.ADDRESSABLE asset's blob, at one moment."""
 
     async def series_blobs(self) -> frozenset[str]:
         """Return the blob keys of all series."""
 
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Return the blobs that no asset and no series names at this moment. It takes no lock.
-
-        A later commit may still name such a blob. Only `condemn` prevents that.
-        """
+        """Return the blobs that no asset or series names now. It takes no lock: only `condemn` stops a later commit."""
 
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Condemn the blobs that no asset and no series names. Return them: no commit can name them from now on."""

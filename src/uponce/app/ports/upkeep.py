@@ -6,10 +6,7 @@ from typing import Protocol
 
 
 class Rule(StrEnum):
-    """What must hold inside the database.
-
-    The statements `broken_…` in adapters/database/sql find the rows that break it.
-    """
+    """What must hold inside the database. The SQL statements `broken_…` find the rows that break a rule."""
 
     ADDRESSABLE = "addressable"  # an asset's blob key is 32 lower-case hex digits
     NOT_CONDEMNED = "not_condemned"  # no asset names a condemned blob
@@ -49,10 +46,7 @@ class Upkeep(Protocol):
     async def frozen(self) -> bool: ...
 
     async def thaw(self, skew: int) -> int:
-        """Accept writes again, and `fence`, in one transaction: another copy may have used signatures since.
-
-        Return as `fence`.
-        """
+        """Accept writes, and `fence`, in one transaction. Return as `fence`. Another copy may have used signatures."""
 
     async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
         """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
@@ -70,16 +64,10 @@ class Upkeep(Protocol):
         """
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """Return the faults that the engine finds in its own files, in its words.
-
-        `deep` also compares indexes with rows.
-        """
+        """Return the faults in the engine's files, in its words. `deep` also compares indexes with rows."""
 
     async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
-        """Return the rows that break a rule at one moment: the grant's key in hex, or the asset's name.
-
-        Audit rows count as kept for `audit_seconds`.
-        """
+        """Return the grants (hex) or assets that break a rule now. Audit rows count as kept for `audit_seconds`."""
 
     async def owner(self) -> str | None:
         """Return the random name that the storage of this database has too. Return None before `make_owner`."""
