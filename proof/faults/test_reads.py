@@ -1,8 +1,10 @@
 """Readers over HTTP, while what they read is overwritten and deleted, or while their store dies."""
 
 import asyncio
+import itertools
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -96,10 +98,16 @@ def test_a_store_that_dies_within_deliveries_leaves_nothing_open(tmp_path: Path)
 
             assert asyncio.run(read(1))[0].data == data
             before = open_files(server.pid)
-            proxy.rule = lambda method, path: Illness.CUT if method == "GET" else Illness.NONE
-            torn = {reply.status for reply in asyncio.run(read(TORN_READS))}
+            for healthy_reads, told in ((0, {503}), (TORN_READS, {LOST, 503})):  # as many as first blocks
+                reads = itertools.count()
+
+                def cut(method: str, path: str, left: int = healthy_reads, reads: Iterator[int] = reads) -> Illness:
+                    return Illness.CUT if method == "GET" and next(reads) >= left else Illness.NONE
+
+                proxy.rule = cut
+                torn = {reply.status for reply in asyncio.run(read(TORN_READS))}
+                assert min(told) in torn <= told
             proxy.rule = healthy
-            assert LOST in torn <= {LOST, 503}
             settled = time.monotonic() + SETTLE_SECONDS
             while open_files(server.pid) > before and time.monotonic() < settled:
                 time.sleep(0.05)
