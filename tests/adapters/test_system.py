@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from uponce.adapters import system
 from uponce.adapters.spool.locks import KernelLocks, ProcessLocks, SpanLocks
-from uponce.adapters.system import ChildHandle
+from uponce.adapters.system import ChildHandle, RandomIds
 from uponce.config import Settings
 from uponce.core.errors import SettingRefused
 from uponce.core.spans import Span
@@ -137,3 +138,25 @@ def test_more_files_may_be_open_than_the_system_allows_at_first() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "200\n"
+
+
+def test_no_id_comes_twice() -> None:
+    """Threads share what was drawn, and a process that was forked draws anew."""
+    ids = RandomIds()
+
+    def made(_: int) -> list[str]:
+        return [ids.hex(32) for _ in range(2000)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [each for some in pool.map(made, range(8)) for each in some]
+    assert len({*found}) == len(found)
+    assert {len(ids.hex(7)), len(ids.base36(26)), len(ids.dated_hex())} == {7, 26, 32}
+
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, ids.hex(32).encode())
+        os._exit(0)
+    assert os.read(reading, 32).decode() != ids.hex(32)
+    os.wait()
+    os.close(reading)
+    os.close(writing)

@@ -10,13 +10,13 @@ import fcntl
 import os
 import re
 import resource
-import secrets
 import signal
 import string
 import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +40,7 @@ _HOW = struct.Struct("QQQ")  # flags, mode, resolve
 _RESOLVE_CACHED = 0x20
 _SYSCALL = ctypes.PyDLL(None).syscall if LINUX else None
 _MODEST = 10  # nice(2)
+_DRAWN_BYTES = 4096
 _BASE36 = string.digits + string.ascii_lowercase
 
 
@@ -238,12 +239,20 @@ class SystemClock:
 
 
 class RandomIds:
+    """Makes ids of random bytes that it draws for a hundred ids at once.
+
+    Each system call lets other threads in, which costs more than the ids of an upload.
+    """
+
+    def __init__(self) -> None:
+        self._drawn: deque[bytes] = deque()  # threads share it: taking one and adding many are atomic
+        os.register_at_fork(after_in_child=self._drawn.clear)
+
     def hex(self, length: int) -> str:
-        return secrets.token_hex((length + 1) // 2)[:length]
+        return self._bytes().hex()[:length]
 
     def base36(self, length: int) -> str:
-        # One number takes one system call. A choice for each letter takes fifty, and each call lets other threads in.
-        number, letters = secrets.randbelow(36**length), []
+        number, letters = int.from_bytes(self._bytes(), "big"), []  # 256 bits: 26 letters have 134
         for _ in range(length):
             number, digit = divmod(number, 36)
             letters.append(_BASE36[digit])
@@ -251,6 +260,15 @@ class RandomIds:
 
     def dated_hex(self) -> str:
         """Return a UUID of version 7 without its hyphens (RFC 9562, 5.7)."""
-        milliseconds, chance = time.time_ns() // 1_000_000, secrets.randbits(74)
+        milliseconds, chance = time.time_ns() // 1_000_000, int.from_bytes(self._bytes(), "big") >> (256 - 74)
         high, low = divmod(chance, 1 << 62)
         return f"{milliseconds << 80 | 7 << 76 | high << 64 | 2 << 62 | low:032x}"
+
+    def _bytes(self) -> bytes:
+        """Return 32 bytes that were never returned before."""
+        try:
+            return self._drawn.popleft()
+        except IndexError:
+            drawn = os.urandom(_DRAWN_BYTES)
+            self._drawn.extend([drawn[at : at + 32] for at in range(32, _DRAWN_BYTES, 32)])
+            return drawn[:32]
