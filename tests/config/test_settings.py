@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from uponce.app.manage_keys import MAX_WINDOW
+from uponce.cli.address import unreachable
 from uponce.config import MASK, Settings, as_environment, effective, load, noted, with_noted
 from uponce.config.settings import DATABASE, STORAGE, Rule
 from uponce.core.errors import SettingRefused
@@ -176,6 +177,28 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: st
 )
 def test_urls_that_are_made_outside_of_a_request_can_be_called(environ: dict[str, str], base: str) -> None:
     assert load(environ).base_url == base
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MAX_IMAGE_PIXELS", "4000000000"), ("MAX_TOTAL_PIXELS", "5000000000"), ("STORAGE", "file:/srv//disk:1/media")],
+)
+def test_a_value_that_only_looks_wrong_is_accepted(name: str, value: str) -> None:
+    load({f"UPONCE_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("environ", "warns"),
+    [
+        ({"UPONCE_HOST": "0.0.0.0"}, True),
+        ({"UPONCE_TRUSTED_PROXIES": "127.0.0.1"}, True),  # behind a front server, whose address is not known here
+        ({"UPONCE_TRUSTED_PROXIES": "127.0.0.1", "UPONCE_PUBLIC_URL": "https://media.example"}, False),
+        ({}, False),
+    ],
+)
+def test_urls_of_notifications_that_lead_nowhere_are_warned_of(environ: dict[str, str], warns: bool) -> None:
+    settings = load({"UPONCE_NOTIFICATION_URL": "https://app.example/uploaded"} | environ)
+    assert (unreachable(settings) is not None) == warns
 
 
 def test_settings_are_shown_in_the_order_of_the_reference() -> None:

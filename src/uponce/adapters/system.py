@@ -89,7 +89,7 @@ def sync_folder(folder: Path) -> None:
 def file_system_of(folder: Path, mountinfo: Path = MOUNTINFO) -> str:
     """Return the file system type of a folder, or "" without /proc."""
     try:
-        mounts = mountinfo.read_text(errors="surrogateescape")
+        mounts = os.fsdecode(mountinfo.read_bytes())
     except OSError:
         return ""
     return file_system(folder.resolve(), mounts)
@@ -98,7 +98,7 @@ def file_system_of(folder: Path, mountinfo: Path = MOUNTINFO) -> str:
 def file_system(path: Path, mounts: str) -> str:
     """Return the file system type of an absolute path, by the text of /proc/self/mountinfo (see proc(5))."""
     found, kind = -1, ""
-    for line in mounts.splitlines():
+    for line in filter(None, mounts.split("\n")):  # names may have the other characters that end lines
         left, _, right = line.partition(" - ")
         point = Path(_unescaped(left.split(" ")[4]))
         # A later mount on the same point covers the earlier one.

@@ -21,6 +21,7 @@ from uponce.core.values import ApiKey
 _FILE = "running.json"
 _PROBE_SECONDS = 2
 _BACKLOG = 2048
+_LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def local_url(settings: Settings, port: int) -> str:
@@ -44,8 +45,14 @@ def base_url(settings: Settings, port: int) -> str:
 
 
 def unreachable(settings: Settings) -> str | None:
-    """Return a warning if the server posts notifications whose URLs other machines cannot call, else None."""
-    if not settings.notification_url or settings.public_url is not None or settings.host not in EVERY_ADDRESS:
+    """Return a warning if the server posts notifications whose URLs other machines cannot call, else None.
+
+    On a machine of a developer the receiver is often local too, and no front server stands before uponce.
+    """
+    if not settings.notification_url or settings.public_url is not None:
+        return None
+    is_behind = settings.trusted_proxies != "" and settings.host in _LOCAL
+    if settings.host not in EVERY_ADDRESS and not is_behind:
         return None
     return (
         f"UPONCE_HOST is {settings.host}, so URLs in notifications lead to this machine only. Set UPONCE_PUBLIC_URL to "

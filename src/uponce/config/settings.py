@@ -97,8 +97,8 @@ DATABASE = Rule(
 
 def _is_storage(url: str | None) -> bool:
     """Return False for an empty URL, and for one with credentials: no bucket has : or @ in its name."""
-    place = (url or "").partition("//")[2].partition("/")[0]
-    return url != "" and not {":", "@"} & {*place}
+    place = re.match(r"[\w+.-]+://([^/]*)", url or "")
+    return url != "" and not (place and {":", "@"} & {*place[1]})
 
 
 STORAGE = Rule(

@@ -32,6 +32,7 @@ def _limit(default: int, meaning: str, *, most: int, least: int = 1, noted: bool
 _seconds = partial(_limit, most=MOST_SECONDS)
 _bytes = partial(_limit, most=MOST_BYTES)
 _number = partial(_limit, most=MOST_NUMBER)
+_pixels = partial(_limit, most=MOST_BYTES)  # of films, FFmpeg reads a number of C
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,11 @@ class Limits:
         "upload in several requests makes room for a new one.",
     )
     rate_seconds: int = _seconds(10, "Seconds from the start of an upload before its rate counts.")
-    max_image_pixels: int = _number(100_000_000, "Maximum number of pixels (width × height) of an image.")
+    max_image_pixels: int = _pixels(100_000_000, "Maximum number of pixels (width × height) of an image.")
     max_video_pixels: int = _number(40_000_000, "Maximum number of pixels (width × height) of a video.")
     max_frames: int = _number(2_000, "Maximum number of frames of an animation, or of pages of a TIFF.")
     max_samples: int = _number(5_000_000, "Maximum number of frames and sound samples in the index of an MP4 or MOV.")
-    max_total_pixels: int = _number(500_000_000, "Maximum number of pixels (width × height × frames) of an animation.")
+    max_total_pixels: int = _pixels(500_000_000, "Maximum number of pixels (width × height × frames) of an animation.")
     max_upload_seconds: int = _seconds(3600, "Maximum time of an upload, in seconds.")
     idle_seconds: int = _seconds(30, "Seconds without a byte after which uponce ends an upload.")
     attempts_per_grant: int = _number(

@@ -222,7 +222,8 @@ def test_an_sqlite_without_strict_tables_is_refused(monkeypatch: pytest.MonkeyPa
         check_durable(connection)
 
 
-MOUNTS = r"""
+MOUNTS = (
+    r"""
 22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 30 22 0:30 / /srv rw shared:5 master:2 - nfs4 server:/export rw,vers=4.2
 31 22 0:31 / /srv/local rw - xfs /dev/vdb rw
@@ -231,6 +232,8 @@ MOUNTS = r"""
 34 33 0:34 / /covered rw - cifs //server/share rw
 35 22 0:35 / /merged rw - fuse.fuse-overlayfs fuse-overlayfs rw
 """.lstrip()
+    + "".join(f"36 22 0:36 / /odd{end}name rw - fuse odd rw\n" for end in "\r\f\v\x1c\x85\u2028")
+)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +248,7 @@ MOUNTS = r"""
         ("/home/me/with space/x", "fuse.sshfs"),
         ("/covered/x", "cifs"),
         ("/merged", "fuse.fuse-overlayfs"),
+        ("/odd\fname", "fuse"),
     ],
 )
 def test_the_file_system_of_a_path_is_that_of_its_innermost_mount(path: str, kind: str) -> None:
