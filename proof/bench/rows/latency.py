@@ -1,6 +1,7 @@
 """Latency at half of P1's rate, while signatures run out and the sweeper looks at every file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from proof.bench.database import add_expiring
 from proof.bench.measure import Sample, latencies, send
@@ -32,8 +33,9 @@ def measure(server: Server, setup: Setup) -> Sample:
 
 def _own(setup: Setup, version: Version) -> Sequence[Case]:
     sweep = max(1, int(setup.latency_seconds / _SWEEPS))
-    program = uponce(version.python, sweep_seconds=sweep, grace_seconds=sweep)
-    return [Case(version.named("latency"), program, measure)]
+    program = uponce(version.python, sweep_seconds=sweep)
+    command = ["proof.bench.eager" if word == "uponce" else word for word in program.command]
+    return [Case(version.named("latency"), replace(program, command=command), measure)]
 
 
 _CASE = ("uponce, latency",)
