@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.playground import ON, SAMPLES, Watched, press, until, upload
 from tests.server import Server
@@ -256,10 +256,13 @@ def test_the_code_beside_it_runs(page: Page, curl: str, node: str, tmp_path: Pat
     """As copied, in a folder with the file. Each one stores with a signature that no other has used."""
     (tmp_path / "dusk.jpg").write_bytes((SAMPLES / "dusk.jpg").read_bytes())
     program = tmp_path / "upload"
+    signed = page.locator("#fields dt", has_text="signature").locator("+ dd code")
     for tab, words in (("curl", ["bash"]), ("Node", [node, "--input-type=module", "-"]), ("Python", [sys.executable])):
+        before = signed.inner_text()
         page.click("#sign")
+        expect(signed).not_to_have_text(before)  # the server makes the next one
+        signature = signed.inner_text()
         page.get_by_role("tab", name=tab, exact=True).click()
-        signature = page.locator("#fields dt", has_text="signature").locator("+ dd code").inner_text()
         code = page.inner_text("#code")
         assert signature in code
         if tab == "Python":  # without the package requests
