@@ -157,6 +157,16 @@ def test_no_cloud_can_have_the_name_of_the_files() -> None:
         check_policy(location, 3600)
 
 
+def test_the_guide_names_every_location_that_an_own_site_file_needs() -> None:
+    """`nginx -t` does not look for the locations of `error_page`, and nginx answers 500 without them."""
+    location = (DEPLOY / "nginx.conf").read_text().partition("location /_blobs/ {")[2].partition("\t}")[0]
+    needed = {"/_blobs/", *re.findall(r"error_page .* (@\w+);", location)}
+    assert len(needed) == 3
+    guide = (DEPLOY.parent / "docs/guide/one-box.md").read_text()
+    section = guide.partition("## Let nginx send large media")[2].partition("\n## ")[0]
+    assert {name for name in needed if f"`{name}`" not in section} == set()
+
+
 def test_what_is_no_medium_is_a_download(site: Site) -> None:
     answer = site.get(site.stored(b"<script>alert(1)</script>", "raw"))
     assert answer.headers["content-type"] == "application/octet-stream"
