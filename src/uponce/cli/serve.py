@@ -39,6 +39,8 @@ _GRACEFUL_SECONDS = 30
 _OPEN_FILES = 65_536  # each connection is a file; many systems allow 1,024 until a program asks for more
 _KEEP_ALIVE_SECONDS = 30
 _NEXT_START_SECONDS = 2
+_START_SECONDS = 60  # uvicorn's 5 are too short on a busy machine: SIGHUP then changes nothing
+_PONG_SECONDS = 20  # a worker that does not answer so long hangs. It is killed, and its uploads fail
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -94,6 +96,7 @@ def run(
         proxy_headers=False,  # UPONCE_TRUSTED_PROXIES decides, not uvicorn
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        timeout_worker_healthcheck=_START_SECONDS,
     )
     with announced(settings, bound), metrics_of_workers(settings):
         served = _serve_by_workers(config, listener) if settings.workers > 1 else _serve(config, listener)
@@ -155,17 +158,16 @@ class _Workers(Multiprocess):
             listener.close()
 
     def keep_subprocess_alive(self) -> None:
-        seconds = self.config.timeout_worker_healthcheck
         if not self.served:
             super().keep_subprocess_alive()
-            self.served = all(worker.process.is_alive() and worker.is_ready(seconds) for worker in self.processes)
+            self.served = all(worker.process.is_alive() and worker.is_ready(_PONG_SECONDS) for worker in self.processes)
             if self.served:
                 log.info("all %d workers serve", len(self.processes))
             return
         if self.should_exit.is_set() or monotonic() < self._next_start:
             return
         for index, worker in enumerate(self.processes):
-            if worker.is_alive(seconds):
+            if worker.is_alive(_PONG_SECONDS):
                 continue
             worker.kill()  # if it hangs
             worker.join()
