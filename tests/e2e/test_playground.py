@@ -302,6 +302,22 @@ def test_the_widget_uploads_and_the_time_line_shows_it(page: Page) -> None:
     assert newest(page) == ["Stored by the widget", "used"]
 
 
+def test_two_files_of_one_name_have_a_signature_each(page: Page) -> None:
+    page.get_by_role("tab", name="Widget").click()
+    until(page, "!!customElements.get('uponce-upload')")
+    page.evaluate(
+        """async () => {
+          const load = async (name) => (await fetch(`/playground/samples/${name}`)).blob();
+          const blobs = [await load("morning.jpg"), await load("moon.gif")];
+          document.querySelector("uponce-upload").add(blobs.map((blob) => new File([blob], "image.jpg")));
+        }"""
+    )
+    until(page, "document.querySelectorAll('#log .attempts > li').length === 2")
+    signatures = page.locator("#log > li")
+    told = [signatures.nth(index).locator(".attempts strong").all_inner_texts() for index in range(2)]
+    assert told == [["Stored by the widget"], ["Stored by the widget"]]
+
+
 def test_by_keyboard_alone(page: Page) -> None:
     """From the top: choose the next sample by an arrow key, upload, and try each way to break it."""
     for _ in range(40):

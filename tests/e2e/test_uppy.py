@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from proof.faults.proxy import Fault, FaultProxy, Kind
 from tests.e2e.conftest import NODE
@@ -187,6 +187,36 @@ def test_three_files_at_once_without_tus(server: Server, visits: Callable[[Serve
     assert done["failed"] == []
     stored = sorted(server.get(urlsplit(body["secure_url"]).path).data for body in done["stored"])
     assert stored == [name.encode() for name in names]
+
+
+def test_a_retry_after_lost_replies_gets_the_stored_answer(
+    server: Server, visits: Callable[[Server], Visit], bundle: str
+) -> None:
+    """The user presses Retry. A second signature would make a second asset."""
+    page = visits(server).page
+    page.add_script_tag(content=bundle)
+
+    def lose(route: Route) -> None:
+        assert route.fetch().status == 200
+        route.abort()
+
+    page.route("**/v1_1/**", lose)
+    assert page.evaluate(
+        """async (url) => {
+          window.signed = 0;
+          window.uppy = makeXhrUppy(url, async () => {
+            signed += 1;
+            return (await sign("folder=uppy&nonce=" + crypto.randomUUID())).fields;
+          });
+          uppy.addFile({ name: "lost.txt", type: "text/plain", data: new Blob(["lost"]) });
+          return (await uppy.upload()).failed.length;
+        }""",
+        server.upload_url(),
+    )
+    page.unroute_all()
+    stored = page.evaluate("uppy.retryAll().then(({ successful }) => successful.map((file) => file.response.body))")
+    assert [server.get(urlsplit(body["secure_url"]).path).data for body in stored] == [b"lost"]
+    assert page.evaluate("signed") == 1
 
 
 def test_a_final_refusal_is_not_repeated(server: Server, visits: Callable[[Server], Visit], bundle: str) -> None:

@@ -567,14 +567,14 @@ async function showWidget() {
   const widget = make("uponce-upload", {});
   widget.setAttribute("cloud", "playground");
   widget.setAttribute("multiple", "");
-  const signed = new Map();
-  widget.signer = async ({ nonce }, { name }) => {
+  const signed = new WeakMap(); // by file: two files may have the same name
+  widget.signer = async ({ nonce }, file) => {
     const which = await sign({ nonce });
-    signed.set(name, which);
+    signed.set(file, which);
     return { url: which.url, fields: which.fields };
   };
   const note = (mood, title, text) => (event) => {
-    const which = signed.get(event.detail.name);
+    const which = signed.get(event.detail.file);
     if (!which) return;
     if (mood === "good") setState(which, "used");
     logLine(which, { mood, title, text: text(event.detail) });
@@ -597,8 +597,9 @@ function start() {
     chooseOwn(target.files);
     target.value = ""; // so that the same file can be chosen again
   });
-  document.addEventListener("paste", (event) => {
-    if (!event.defaultPrevented) chooseOwn(event.clipboardData?.files ?? []); // else a widget has taken it
+  addEventListener("paste", (event) => {
+    // The listener of a widget is on the document, so it comes first.
+    if (!event.defaultPrevented) chooseOwn(event.clipboardData?.files ?? []);
   });
   for (const type of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(type, (event) => {

@@ -50,18 +50,25 @@ xhr.send(form);
 import XHRUpload from "@uppy/xhr-upload";
 
 const uppy = new Uppy();
+const mayRetry = (xhr) => xhr.status === 0 || xhr.status >= 500 || xhr.getResponseHeader("Retry-After") !== null;
+const asking = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ params: {} }) };
 uppy.use(XHRUpload, {
   endpoint: ${json(url)},
-  shouldRetry: (xhr) => xhr.status === 0 || xhr.status >= 500 || xhr.getResponseHeader("Retry-After") !== null,
+  shouldRetry: mayRetry,
   headers: (file) => ({ "Idempotency-Key": file.meta.nonce }),
 });
 uppy.addPreProcessor(async (ids) => {
   for (const id of ids) {
-    const { fields } = await (await fetch("/sign", { method: "POST" })).json();
+    if (uppy.getFile(id).meta.nonce) continue; // after a lost reply, with the same signature
+    const { fields, error } = await (await fetch("/sign", asking)).json();
+    if (error) throw new Error(error.message);
     // ${Object.keys(fields).join(", ")}
     uppy.setFileMeta(id, fields);
     uppy.setFileState(id, { xhrUpload: { allowedMetaFields: Object.keys(fields) } });
   }
+});
+uppy.on("upload-error", (file, error, xhr) => {
+  if (xhr && !mayRetry(xhr)) uppy.setFileMeta(file.id, { nonce: undefined }); // the next try is signed anew
 });
 `,
   },
