@@ -51,14 +51,20 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
         return None
     if judgement.misses != relay.misses:
         await services.database.note_misses(relay.id, judgement.misses)
-    return Later(wait or _pause(relay, effect, services), "" if found is Missing.NOTHING else "the look-up failed")
+    pause = _pause(relay, effect, services, found)
+    return Later(wait or pause, "" if found is Missing.NOTHING else "the look-up failed")
 
 
-def _pause(relay: Relay, effect: Effect, services: Services) -> int:
-    """Return the seconds until the next look-up: more each time, and just after the bound, which can decide."""
-    seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
+def _pause(relay: Relay, effect: Effect, services: Services, found: Found | Missing) -> int:
+    """Return the seconds until the next look-up: more each time, but few if that one can decide.
+
+    A look-up just after the bound can decide, and so can the one after a look-up that found nothing then.
+    """
+    seconds: int = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
     left = relay.pending_at + bound(services.limits) - effect.now
-    return max(1, min(seconds, left + 1)) if left > 0 else _FIRST_SECONDS
+    if left > 0:
+        return max(1, min(seconds, left + 1))
+    return _FIRST_SECONDS if found is Missing.NOTHING else seconds
 
 
 @dataclass(frozen=True, slots=True)
