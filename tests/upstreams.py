@@ -34,6 +34,7 @@ class Trouble(Enum):
     RESET = "resets the connection in the middle of the body"
     HANG_UP = "closes the connection in the middle of the body"
     EARLY_413 = "answers 413 in the middle of the body, a byte at a time, and drops the rest"
+    EARLY_200 = "answers 200 with an empty JSON object in the middle of the body, and drops the rest"
     AT_BOUNDARY = "stores at the closing boundary, whatever the lengths say, and hangs up"
     LIMITED = "answers 420 with the headers of a rate limit, stores nothing"
     REFUSED = "answers 400, stores nothing"
@@ -63,6 +64,7 @@ LIMIT = {"X-FeatureRateLimit-Limit": "500", "X-FeatureRateLimit-Remaining": "0",
 HTML = b"<html>Something went wrong</html>"
 ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.EARLY_413: (413, HTML, {"Connection": "close"}),
+    Trouble.EARLY_200: (200, b"{}", {}),
     Trouble.LIMITED: (420, b'{"error":{"message":"Rate Limit Exceeded"}}', LIMIT),
     Trouble.REFUSED: (400, b'{"error":{"message":"Invalid image file"}}', {"X-Cld-Error": "Invalid image file"}),
     Trouble.FAILED: (500, b'{"error":{"message":"General Error"}}', {}),
@@ -237,8 +239,8 @@ class StubUpstream:
             await self.reading.wait()
             if trouble in (Trouble.RESET, Trouble.HANG_UP) and len(request.body) > 1000:
                 return _hang_up(writer, reset=trouble is Trouble.RESET)
-            if trouble is Trouble.EARLY_413 and not request.complete and len(request.body) > 1000:
-                await _send(writer, *ANSWERS[trouble], slowly=True)
+            if trouble in (Trouble.EARLY_413, Trouble.EARLY_200) and len(request.body) > 1000:
+                await _send(writer, *ANSWERS[trouble], slowly=trouble is Trouble.EARLY_413)
                 return await _drop_rest(reader)
             if trouble is Trouble.AT_BOUNDARY and request.closed:
                 self._answer(request, None)
