@@ -19,8 +19,8 @@ from uponce.core.values import Upstream
 
 log = logging.getLogger("uponce")
 
-_FIRST_SECONDS = 10
-_MOST_SECONDS = 300
+_FIRST_SECONDS, _GROWTH = 10, 6
+_MOST_SECONDS = 300  # after a look-up that the account did not answer
 _QUOTA_SECONDS = 3600
 # If the answer of the upload is on its way, the upload is not pending any more after this time.
 _NOTIFIED_SECONDS = 5
@@ -58,9 +58,12 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
 def _pause(relay: Relay, effect: Effect, services: Services, found: Found | Missing) -> int:
     """Return the seconds until the next look-up: more each time, but few if that one can decide.
 
-    A look-up just after the bound can decide, and so can the one after a look-up that found nothing then.
+    A look-up that finds nothing decides only after the bound, and the account counts it: so few come before the bound.
+    The second one after the bound comes soon.
     """
-    seconds: int = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
+    seconds: int = _FIRST_SECONDS * _GROWTH ** min(effect.tries - 1, 4)
+    if found is Missing.UNREADABLE:
+        seconds = min(seconds, _MOST_SECONDS)
     left = relay.pending_at + bound(services.limits) - effect.now
     if left > 0:
         return max(1, min(seconds, left + 1))
