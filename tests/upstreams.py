@@ -44,6 +44,7 @@ class Trouble(Enum):
     FORGETS = "hangs up after the whole request, stores nothing"
     FAILED_LATE = "stores, answers 500"
     TIMED_OUT = "stores, answers 408 with JSON, as a server in between"
+    NO_ROUTE = "stores, answers 404 with JSON, as a server in between"
     PORTAL = "answers 200 with an empty JSON object, as a server in between, stores nothing"
     HTML = "stores, answers 200 with HTML"
     TORN_JSON = "stores, answers 200 with half of the JSON"
@@ -72,6 +73,7 @@ ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.TIMED_OUT: (408, b'{"message":"request timed out"}', {}),
     Trouble.MOVED: (302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}),
     Trouble.ACCEPTED: (200, b'{"status":"pending","batch_id":"b1"}', {}),
+    Trouble.NO_ROUTE: (404, b'{"message":"no Route matched with those values"}', {}),
     Trouble.PORTAL: (200, b"{}", {}),
     Trouble.HTML: (200, HTML, {"Content-Type": "text/html"}),
     Trouble.HUGE: (200, b'{"public_id":"' + b"x" * 17 * 1024 * 1024 + b'"}', {}),

@@ -227,7 +227,7 @@ def test_look_ups_that_the_upstream_does_not_answer_release_nothing(relay: World
 
 
 @pytest.mark.parametrize("marked", [False, True])
-@pytest.mark.parametrize("trouble", [Trouble.HTML, Trouble.MOVED, Trouble.FAILED, Trouble.TORN_JSON])
+@pytest.mark.parametrize("trouble", [Trouble.HTML, Trouble.MOVED, Trouble.FAILED, Trouble.TORN_JSON, Trouble.NO_ROUTE])
 def test_only_the_upstreams_own_word_counts_as_nothing(
     relay: World, stub: StubUpstream, trouble: Trouble, marked: bool
 ) -> None:

@@ -12,7 +12,7 @@ from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
-from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, is_of, judge_look_up
+from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, error_message, is_of, judge_look_up
 from uponce.core.signature import verify_notification
 from uponce.core.upstream import MARKER
 from uponce.core.values import Upstream
@@ -160,7 +160,7 @@ def _says_nothing(reply: UpstreamReply, relay: Relay) -> bool:
     if reply.document is None:
         return False
     if relay.target.marker is None:
-        return reply.status == 404
+        return reply.status == 404 and error_message(reply.document) is not None
     return reply.status == 200 and isinstance(reply.document.get("resources"), list)
 
 
