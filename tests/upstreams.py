@@ -34,6 +34,7 @@ class Trouble(Enum):
     RESET = "resets the connection in the middle of the body"
     HANG_UP = "closes the connection in the middle of the body"
     EARLY_413 = "answers 413 in the middle of the body, a byte at a time, and drops the rest"
+    EARLY_200 = "answers 200 with an empty JSON object in the middle of the body, and drops the rest"
     AT_BOUNDARY = "stores at the closing boundary, whatever the lengths say, and hangs up"
     LIMITED = "answers 420 with the headers of a rate limit, stores nothing"
     REFUSED = "answers 400, stores nothing"
@@ -43,6 +44,7 @@ class Trouble(Enum):
     FORGETS = "hangs up after the whole request, stores nothing"
     FAILED_LATE = "stores, answers 500"
     TIMED_OUT = "stores, answers 408 with JSON, as a server in between"
+    NO_ROUTE = "stores, answers 404 with JSON, as a server in between"
     PORTAL = "answers 200 with an empty JSON object, as a server in between, stores nothing"
     HTML = "stores, answers 200 with HTML"
     TORN_JSON = "stores, answers 200 with half of the JSON"
@@ -63,6 +65,7 @@ LIMIT = {"X-FeatureRateLimit-Limit": "500", "X-FeatureRateLimit-Remaining": "0",
 HTML = b"<html>Something went wrong</html>"
 ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.EARLY_413: (413, HTML, {"Connection": "close"}),
+    Trouble.EARLY_200: (200, b"{}", {}),
     Trouble.LIMITED: (420, b'{"error":{"message":"Rate Limit Exceeded"}}', LIMIT),
     Trouble.REFUSED: (400, b'{"error":{"message":"Invalid image file"}}', {"X-Cld-Error": "Invalid image file"}),
     Trouble.FAILED: (500, b'{"error":{"message":"General Error"}}', {}),
@@ -70,6 +73,7 @@ ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.TIMED_OUT: (408, b'{"message":"request timed out"}', {}),
     Trouble.MOVED: (302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}),
     Trouble.ACCEPTED: (200, b'{"status":"pending","batch_id":"b1"}', {}),
+    Trouble.NO_ROUTE: (404, b'{"message":"no Route matched with those values"}', {}),
     Trouble.PORTAL: (200, b"{}", {}),
     Trouble.HTML: (200, HTML, {"Content-Type": "text/html"}),
     Trouble.HUGE: (200, b'{"public_id":"' + b"x" * 17 * 1024 * 1024 + b'"}', {}),
@@ -237,8 +241,8 @@ class StubUpstream:
             await self.reading.wait()
             if trouble in (Trouble.RESET, Trouble.HANG_UP) and len(request.body) > 1000:
                 return _hang_up(writer, reset=trouble is Trouble.RESET)
-            if trouble is Trouble.EARLY_413 and not request.complete and len(request.body) > 1000:
-                await _send(writer, *ANSWERS[trouble], slowly=True)
+            if trouble in (Trouble.EARLY_413, Trouble.EARLY_200) and len(request.body) > 1000:
+                await _send(writer, *ANSWERS[trouble], slowly=trouble is Trouble.EARLY_413)
                 return await _drop_rest(reader)
             if trouble is Trouble.AT_BOUNDARY and request.closed:
                 self._answer(request, None)

@@ -24,6 +24,7 @@ class Due:
         self._claims = iter(claims)
         self.asked: list[int] = []
         self.finished: list[int] = []
+        self.died: list[bool] = []
 
     async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
         self.asked.append(most)
@@ -34,6 +35,9 @@ class Due:
 
     async def finish_effect(self, effect_id: int) -> None:
         self.finished.append(effect_id)
+
+    async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
+        self.died.append(dead)
 
 
 def with_due(world: World, due: Due) -> Services:
@@ -78,3 +82,16 @@ def test_a_database_that_fails_leaves_nothing_running(world: World) -> None:
 
     asyncio.run(play())
     assert (ended, due.finished) == ([True], [])
+
+
+def test_only_an_effect_that_goes_on_raising_dies_of_its_tries(world: World) -> None:
+    """What returns Later says itself when it gives up."""
+    due = Due([replace(SLOW, tries=999)], [replace(SLOW, tries=1000)], [replace(QUICK, tries=1000)])
+
+    async def work(_: Services, effect: Effect) -> Later | None:
+        if effect.id == SLOW.id:
+            raise ValueError
+        return Later(1)
+
+    assert asyncio.run(run_due(with_due(world, due), "work", Work(work))) == 3
+    assert due.died == [False, True, False]

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import repeat
 
 import pytest
 
@@ -91,3 +92,18 @@ def test_a_slow_account_makes_no_asset_look_older_than_its_upload(
     (asset,) = stub.store.values()
     asset.etag = "of the bytes that a preset made"
     assert until_it_ends(relay, fields) is GrantStatus.USED
+
+
+def test_an_account_in_trouble_is_asked_less_often_and_never_given_up(relay: World, stub: StubUpstream) -> None:
+    fields, begun = pending(relay, stub, {}), relay.clock.time
+    stub.reads = repeat(Trouble.FAILED)
+    for _ in range(60):
+        (effect,) = asyncio.run(relay.database.list_effects(10))
+        relay.clock.time = max(relay.clock.time, effect.due_at)
+        reconcile(relay)
+    assert relay.clock.time > begun + 4 * 3600
+    relay.sql("UPDATE outbox SET tries = 1000000")
+    reconcile(relay, after=300)
+    stub.reads = iter(())
+    assert reconcile(relay, after=300) == 1
+    assert status_of(relay, fields) is GrantStatus.USED

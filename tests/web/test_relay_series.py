@@ -1,12 +1,13 @@
-"""Files that a client sends in chunks or by tus to a cloud with an upstream that does not take them at once."""
+"""Files in chunks, of a client or of the relay, and files of tus, to an upstream that does not take them at once."""
 
 import base64
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.asgi import Answer
+from tests.asgi import END, Answer, part, parts_of
 from tests.upstreams import ANSWERS, StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
@@ -157,3 +158,17 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
     between("find_grant")
     between("find_reply")
     assert relay.request("HEAD", place, headers={"tus-resumable": "1.0.0"}).status == 200
+
+
+def test_an_answer_in_the_middle_of_a_chunk_that_says_yes_ends_the_upload(relay: World, stub: StubUpstream) -> None:
+    """The rest of the chunk was not sent, so the next one would carry the bytes of another place."""
+    relay.swap(limits=Limits(max_failed_credentials=10**6, relay_whole_bytes=2**20, relay_chunk_bytes=8 * 2**20))
+    fields, file = relay.sign(), random.Random(1).randbytes(20 * 2**20)
+    body = b"".join([parts_of(fields), part("file", file, "a.bin"), END])
+    stub.uploads = iter([Trouble.EARLY_200])
+    answer = relay.post(*(body[start : start + 2**18] for start in range(0, len(body), 2**18)), kind="raw")
+    assert_refused(answer, 503, "upstream_unavailable")
+    assert [request.headers["content-range"] for request in stub.requests] == [f"bytes 0-{8 * 2**20 - 1}/-1"]
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+    assert not relay.traces().spooled
+    assert_accepted(relay.upload(fields, kind="raw"))

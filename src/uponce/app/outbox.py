@@ -14,7 +14,7 @@ log = logging.getLogger("uponce")
 _LEASE_SECONDS = 120
 _AT_ONCE = 16  # of one kind
 _LOOK_SECONDS = 1  # between looks for further due effects, while some run
-_MOST_TRIES = 1000
+_MOST_TRIES = 1000  # of an effect that raises; one that returns Later decides itself when it is dead
 _MOST_WAIT = 300
 
 
@@ -73,11 +73,10 @@ async def _run(services: Services, effect: Effect, work: Work) -> None:
     except Exception as error:
         log.exception("effect %d, %s of %s, failed", effect.id, effect.name, effect.subject)
         detail = error.for_operator if isinstance(error, UponceError) else repr(error)
-        later = Later(min(_MOST_WAIT, 2 ** min(effect.tries, 10)), detail)
+        later = Later(min(_MOST_WAIT, 2 ** min(effect.tries, 10)), detail, dead=effect.tries >= _MOST_TRIES)
     if later is None:
         await database.finish_effect(effect.id)
     else:
-        dead = later.dead or effect.tries >= _MOST_TRIES
-        if dead:
+        if later.dead:
             log.error("effect %d, %s of %s, is dead: %s", effect.id, effect.name, effect.subject, later.error)
-        await database.postpone_effect(effect.id, later.seconds, later.error, dead=dead)
+        await database.postpone_effect(effect.id, later.seconds, later.error, dead=later.dead)

@@ -206,8 +206,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "off"
     relay_connections: Annotated[
         int,
-        "Maximum number of uploads that one server process passes on to the upstreams of its clouds at a time. It "
-        "makes as many other calls there.",
+        "Maximum number of uploads that one server process passes on to one upstream account at a time. It makes as "
+        "many other calls there.",
         AT_LEAST_1,
     ] = 1000
     host: Annotated[

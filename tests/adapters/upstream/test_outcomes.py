@@ -304,51 +304,6 @@ def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file()
     run(play, Times(stall=0.5))
 
 
-def test_uploads_are_bounded_and_the_next_one_is_refused_at_once_with_the_setting() -> None:
-    async def play(stub: StubUpstream, _: HttpUpstream) -> None:
-        client = HttpUpstream(connections=2)
-        signer = Signer(stub.upstream)
-        signer.go.clear()
-        running = [asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer)) for _ in range(2)]
-        while signer.calls < 2:
-            await asyncio.sleep(0)
-        async with asyncio.timeout(1):
-            with pytest.raises(UpstreamUnavailable, match=r"2 uploads .* UPONCE_RELAY_CONNECTIONS allows 2 "):
-                await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)
-        assert (await client.get(stub.upstream, "ping")).status == 200  # slow uploads hold up no other call
-        later = replace(complete(stub.upstream), span="bytes 4096-8191/8192", upload_id="one")
-        assert (await client.upload(stub.upstream, later, pieces(), None)).status == 200
-        signer.go.set()
-        assert {(await each).status for each in running} == {200}
-        assert (await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)).status == 200
-        await client.close()
-
-    run(play)
-
-
-def test_other_calls_are_bounded_too() -> None:
-    async def play(stub: StubUpstream, _: HttpUpstream) -> None:
-        client = HttpUpstream(connections=1)
-        stub.reads = iter([Trouble.HANGS])
-        first = asyncio.create_task(client.get(stub.upstream, "ping"))
-        while not stub.requests:
-            await asyncio.sleep(0.001)
-        asked = AdminCall("DELETE", (), "", b"")
-        for attempt in (
-            client.get(stub.upstream, "ping"),
-            client.call(stub.upstream, "resources/image/upload", asked),
-            client.post(stub.upstream, "image/destroy", {"public_id": "a"}),
-        ):
-            with pytest.raises(UpstreamUnavailable, match="UPONCE_RELAY_CONNECTIONS"):
-                await attempt
-        assert (await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)).status == 200
-        first.cancel()
-        await asyncio.wait([first])
-        await client.close()
-
-    run(play)
-
-
 def test_the_answer_has_a_largest_size() -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
         stub.uploads = repeat(Trouble.HUGE)

@@ -279,6 +279,17 @@ def test_an_answer_before_the_end_of_the_body_comes_back_and_nothing_is_signed(
     run(play)
 
 
+@pytest.mark.parametrize("file", [endless, ends_during_the_answer])
+def test_an_answer_to_a_chunk_before_its_end_is_early(file: Callable[[], AsyncIterator[bytes]]) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        chunk = replace(complete(stub.upstream), span="bytes 0-4095/8192", upload_id="one")
+        stub.uploads = iter([Trouble.EARLY_200])
+        for blocks, is_early in ((file(), True), (pieces(), False)):
+            assert (await client.upload(stub.upstream, chunk, blocks, None)).is_early is is_early
+
+    run(play)
+
+
 def test_an_answer_while_it_is_signed_comes_back_after_sign_has_ended_and_no_signature_leaves() -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
         stub.uploads = repeat(Trouble.EARLY_413)

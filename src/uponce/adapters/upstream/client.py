@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HttpUpstream:
-    """An UpstreamClient. `connections` is how many uploads it sends at once, to all upstreams together.
+    """An UpstreamClient. `connections` is how many uploads it sends at once to each account.
 
     It makes as many other calls at once, so slow uploads delay no look-up.
     """
@@ -29,7 +29,7 @@ class HttpUpstream:
     def __init__(self, times: Times | None = None, connections: int = 1000) -> None:
         self._times = times or Times()
         self._connections = connections
-        self._running = Counter[str]()
+        self._running = Counter[tuple[str, str]]()  # by kind and account
         self._opened: Exchanges | None = None
 
     async def close(self) -> None:
@@ -47,19 +47,19 @@ class HttpUpstream:
         return self._opened
 
     @contextmanager
-    def _place(self, kind: str, *, goes_on: bool = False) -> Iterator["Exchanges"]:
+    def _place(self, upstream: Upstream, kind: str, *, goes_on: bool = False) -> Iterator["Exchanges"]:
         """Count a request. Raise UpstreamUnavailable at once if no more are allowed now, unless it `goes_on`."""
-        most = self._connections
-        if self._running[kind] >= most and not goes_on:
+        most, place = self._connections, (kind, upstream.account)
+        if self._running[place] >= most and not goes_on:
             raise UpstreamUnavailable(
-                f"{most} {kind} are being passed on, and UPONCE_RELAY_CONNECTIONS allows {most} at a time. Nothing was "
-                "done. Send the request again in 5 seconds."
+                f"{most} {kind} are being passed on to this account, and UPONCE_RELAY_CONNECTIONS allows {most} at a "
+                "time. Nothing was done. Send the request again in 5 seconds."
             )
-        self._running[kind] += 1
+        self._running[place] += 1
         try:
             yield self._exchanges()
         finally:
-            self._running[kind] -= 1
+            self._running[place] -= 1
 
     async def upload(
         self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
@@ -71,18 +71,18 @@ class HttpUpstream:
         body = multipart(call, file, sign, secrets.token_hex(16), example)
         # No other upload takes a later chunk's place.
         goes_on = call.span is not None and not call.span.startswith("bytes 0-")
-        with self._place("uploads", goes_on=goes_on) as exchanges:
+        with self._place(upstream, "uploads", goes_on=goes_on) as exchanges:
             return await exchanges.send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
     async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         """Return the answer to a GET with HTTP Basic; see the port."""
-        with self._place(_CALLS) as exchanges:
+        with self._place(upstream, _CALLS) as exchanges:
             return await exchanges.get(_url(upstream, path, query), _AGENT | _basic(upstream), self._times.look)
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
         """Return the answer to a call with HTTP Basic; see the port."""
         url, headers = _url(upstream, path, asked.query), _AGENT | _basic(upstream)
-        with self._place(_CALLS) as exchanges:
+        with self._place(upstream, _CALLS) as exchanges:
             if asked.method == "GET":
                 typed = {"Content-Type": asked.content_type} if asked.body else {}
                 seconds = self._times.connect + self._times.reply
@@ -92,7 +92,7 @@ class HttpUpstream:
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Return the answer to a signed form; see the port."""
-        with self._place(_CALLS) as exchanges:
+        with self._place(upstream, _CALLS) as exchanges:
             return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form(fields))
 
 

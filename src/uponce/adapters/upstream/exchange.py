@@ -38,8 +38,9 @@ _PIECE_BYTES = 256 * 1024  # a transport copies bytes that it cannot send at onc
 class Sending(Payload):
     """The body of a request, in the form that aiohttp writes.
 
-    `committed`: the upstream may be able to complete the request. `error` is what `file` or `tail` raised: aiohttp
-    itself hides it in an error of its connection. `limit` is the deadline of the answer.
+    `committed`: the upstream may be able to complete the request. `whole`: the tail was passed on too. `error` is what
+    `file` or `tail` raised: aiohttp itself hides it in an error of its connection. `limit` is the deadline of the
+    answer.
     """
 
     _autoclose = True
@@ -53,7 +54,7 @@ class Sending(Payload):
         self._tail: asyncio.Future[bytes] | None = None
         self._begun = self._stopped = False
         self._ended = asyncio.Event()
-        self.committed = False
+        self.committed = self.whole = False
         self.error: BaseException | None = None
         self.limit: asyncio.Timeout | None = None
 
@@ -98,6 +99,7 @@ class Sending(Payload):
         for start in range(0, len(data), _PIECE_BYTES):
             # It raises before it passes any byte on, or passes all bytes on.
             await writer.write(memoryview(data)[start : start + _PIECE_BYTES], drain=False)
+            self.whole = last
             self.committed = self.committed or last
             async with asyncio.timeout(self._times.stall):
                 await writer.drain()
@@ -177,7 +179,7 @@ class Exchanges:
             raise sending.error
         if lost is not None:
             raise _unknown(url, lost) if sending.committed else _unavailable(url, lost)
-        return replace(reply, is_early=not sending.committed)
+        return replace(reply, is_early=body.tail is not None and not sending.whole)
 
     async def _send(self, method: str, url: str, headers: Mapping[str, str], sending: Sending) -> UpstreamReply:
         address = URL(url, encoded=True)

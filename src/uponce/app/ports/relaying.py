@@ -63,7 +63,8 @@ class UpstreamReply:
     """The upstream's answer. `document` is its JSON object, None if the body is no JSON object. `body` is its text.
 
     `headers` are those that clients may see. `date` is the upstream's clock in Unix seconds, if the answer has it.
-    `is_early` says that the answer came before the signature was sent, so the upstream completed nothing.
+    `is_early` says that the answer came before the end of the upload or chunk was sent, so the upstream completed
+    nothing.
     """
 
     status: int

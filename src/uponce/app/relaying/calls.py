@@ -14,7 +14,7 @@ from uponce.app.authorise import (
 from uponce.app.ports import AdminCall, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
-from uponce.core.errors import InvalidSignature, ScopeDenied, UpstreamUnavailable
+from uponce.core.errors import InvalidSignature, OutcomeUnknown, ScopeDenied, UpstreamUnavailable
 from uponce.core.parameters import unknown
 from uponce.core.relaying import Forwarded
 from uponce.core.signature import bare_name, collect
@@ -34,7 +34,7 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
     The call goes on unchanged, with the upstream's credentials. OutcomeUnknown: the upstream may have done it.
     """
     assert services.upstream is not None
-    return _answer(await services.upstream.call(upstream, path, asked))
+    return _answer(await services.upstream.call(upstream, path, asked), changes=asked.method != "GET")
 
 
 async def act_signed(
@@ -66,7 +66,7 @@ async def act_signed(
     proof = signed(upstream, fields, int(services.clock.now()))
     kept = fields.keys() - proof.keys()
     form = [(name, value) for name, value in sent if bare_name(name) in kept]
-    return _answer(await services.upstream.post(upstream, path, [*form, *proof.items()]))
+    return _answer(await services.upstream.post(upstream, path, [*form, *proof.items()]), changes=True)
 
 
 async def _verify(services: Services, cloud: str, path: str, params: Mapping[str, str]) -> Verified:
@@ -83,10 +83,16 @@ async def _verify(services: Services, cloud: str, path: str, params: Mapping[str
     return await verify_signed(services, cloud, bare, None)
 
 
-def _answer(reply: UpstreamReply) -> Forwarded:
-    if reply.document is None:
-        raise UpstreamUnavailable(
-            "The upstream did not answer as expected. Send the request again.",
-            detail=f"the upstream answered {reply.status}: {reply.body[:200]!r}",
+def _answer(reply: UpstreamReply, *, changes: bool) -> Forwarded:
+    """Return the answer. One without JSON is of a server in between: what `changes` something may have been done."""
+    if reply.document is not None:
+        return forwarded(reply, 0)
+    detail = f"the upstream answered {reply.status}: {reply.body[:200]!r}"
+    if changes:
+        raise OutcomeUnknown(
+            "The upstream did not answer as expected. It may have carried the request out. Look there before you send "
+            "the request again.",
+            detail=detail,
+            retry_after=10,
         )
-    return forwarded(reply, 0)
+    raise UpstreamUnavailable("The upstream did not answer as expected. Send the request again.", detail=detail)

@@ -12,15 +12,15 @@ from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
-from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, is_of, judge_look_up
+from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, error_message, is_of, judge_look_up
 from uponce.core.signature import verify_notification
 from uponce.core.upstream import MARKER
 from uponce.core.values import Upstream
 
 log = logging.getLogger("uponce")
 
-_FIRST_SECONDS = 10
-_MOST_SECONDS = 300
+_FIRST_SECONDS, _GROWTH = 10, 6
+_MOST_SECONDS = 300  # after a look-up that the account did not answer
 _QUOTA_SECONDS = 3600
 # If the answer of the upload is on its way, the upload is not pending any more after this time.
 _NOTIFIED_SECONDS = 5
@@ -51,14 +51,23 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
         return None
     if judgement.misses != relay.misses:
         await services.database.note_misses(relay.id, judgement.misses)
-    return Later(wait or _pause(relay, effect, services), "" if found is Missing.NOTHING else "the look-up failed")
+    pause = _pause(relay, effect, services, found)
+    return Later(wait or pause, "" if found is Missing.NOTHING else "the look-up failed")
 
 
-def _pause(relay: Relay, effect: Effect, services: Services) -> int:
-    """Return the seconds until the next look-up: more each time, and just after the bound, which can decide."""
-    seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
+def _pause(relay: Relay, effect: Effect, services: Services, found: Found | Missing) -> int:
+    """Return the seconds until the next look-up: more each time, but few if that one can decide.
+
+    A look-up that finds nothing decides only after the bound, and the account counts it: so few come before the bound.
+    The second one after the bound comes soon.
+    """
+    seconds: int = _FIRST_SECONDS * _GROWTH ** min(effect.tries - 1, 4)
+    if found is Missing.UNREADABLE:
+        seconds = min(seconds, _MOST_SECONDS)
     left = relay.pending_at + bound(services.limits) - effect.now
-    return max(1, min(seconds, left + 1)) if left > 0 else _FIRST_SECONDS
+    if left > 0:
+        return max(1, min(seconds, left + 1))
+    return _FIRST_SECONDS if found is Missing.NOTHING else seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +160,7 @@ def _says_nothing(reply: UpstreamReply, relay: Relay) -> bool:
     if reply.document is None:
         return False
     if relay.target.marker is None:
-        return reply.status == 404
+        return reply.status == 404 and error_message(reply.document) is not None
     return reply.status == 200 and isinstance(reply.document.get("resources"), list)
 
 

@@ -132,7 +132,7 @@ class Relaying:
                 if chunk.is_last:
                     return await self._upload(call, chunk.blocks, self._sign)
                 reply = await self._send_early(call, chunk.blocks)
-                if not _is_success(reply):
+                if reply.is_early or not _is_success(reply):
                     return reply
         raise AssertionError("chunks have a last one")
 
