@@ -222,6 +222,10 @@ class Engine:
         self._session: Session | None = None
         self._stuck: dict[int, float] = {}  # the locks that were waited for in vain, until when they count as stuck
 
+    @property
+    def seconds(self) -> float:
+        return self._pool.seconds
+
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
         early = [wave < _MAX_WAVES for wave in waves(operations)]
         return [each and count <= self.most for each, count in zip(early, accumulate(early), strict=True)]

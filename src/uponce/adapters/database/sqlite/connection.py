@@ -163,6 +163,7 @@ class Engine:
     """Owns the connection that `held` opens, in the thread that commits."""
 
     most = MAX_GROUP
+    seconds = BUSY_SECONDS
 
     def __init__(
         self, held: Held, clock: Clock, records: Records, committed: Callable[[], None] = lambda: None
