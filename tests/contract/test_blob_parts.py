@@ -15,6 +15,7 @@ from tests.chunks import noise
 from tests.contract.databases import run
 from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
+from uponce.adapters.files import blocks_of
 from uponce.adapters.spool import parts
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
@@ -366,9 +367,8 @@ def test_only_what_did_not_come_in_order_is_read_again(
     def counted(descriptor: int, start: int, end: int) -> object:
         nonlocal seen
         seen += end - start
-        return real(descriptor, start, end)
+        return blocks_of(descriptor, start, end)
 
-    real = parts.blocks_of
     monkeypatch.setattr(parts, "blocks_of", counted)
     stores = [LocalBlobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
     for each in stores:
