@@ -1,4 +1,4 @@
-"""What large files ask of the threads leaves room for other files."""
+"""What large files ask of the threads leaves room for other files, and goes on after its caller."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,11 @@ def store(tmp_path: Path) -> Iterator[Blobs]:
     store = opened(tmp_path)
     yield store
     store.close()
+
+
+async def nothing() -> AsyncIterator[StoredPart]:
+    for part in list[StoredPart]():
+        yield part
 
 
 def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +94,6 @@ def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monke
 
     monkeypatch.setattr(parts, "blocks_of", slowly)
 
-    async def nothing() -> AsyncIterator[StoredPart]:
-        for part in list[StoredPart]():
-            yield part
-
     async def play() -> None:
         size = pieces * parts._HASHED_AT_ONCE
         keys = [await store.parts.begin() for _ in range(2)]
@@ -108,3 +110,36 @@ def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monke
             await each.release()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("step", ["cut", "hash", "publish"])
+def test_a_file_stays_open_for_a_step_whose_caller_was_cancelled(
+    store: Blobs, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Its number could belong to another file by now."""
+    begun, go, seen = threading.Event(), threading.Event(), list[int]()
+
+    def slow(*args: Any) -> None:
+        begun.set()
+        go.wait(SECONDS)
+        seen.append(os.fstat(args[2 if step == "publish" else 0]).st_size)
+
+    async def play() -> None:
+        whole: Any = await store.parts.assembly(await store.parts.begin())
+        if step == "hash":
+            monkeypatch.setattr(whole, "_hash", lambda *_: store.disk.in_thread(lambda: whole._hash_step(None, 0, 1)))
+            monkeypatch.setattr(os, "dup", slow)
+        elif step == "cut":
+            monkeypatch.setattr(os, "ftruncate", slow)
+        else:
+            monkeypatch.setattr(whole._store, "put", slow)
+        doing = asyncio.ensure_future(whole.publish() if step == "publish" else whole.seal(0, nothing()))
+        await asyncio.to_thread(begun.wait, SECONDS)
+        doing.cancel()
+        releasing = asyncio.ensure_future(whole.release())
+        await asyncio.sleep(0.1)
+        go.set()
+        await asyncio.gather(doing, releasing, return_exceptions=True)
+
+    asyncio.run(play())
+    assert seen and set(seen) == {0}

@@ -24,8 +24,8 @@ from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.fsck import OWNER, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
-from uponce.app.owner import check_owner, claim_storage, take_storage
-from uponce.core.errors import SettingRefused
+from uponce.app.owner import Ownership, check_owner, claim_storage, take_storage
+from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.lineage import heir
 from uponce.core.policy import Limits
 
@@ -363,3 +363,11 @@ def test_fsck_names_the_wrong_database(world: World) -> None:
     report = asyncio.run(fsck(world.services, grace_seconds=0, audit_seconds=10**9, settle_seconds=0))
     ((finding,),) = report.findings.values()
     assert (finding.kind, OTHER in finding.detail) == (OWNER, True)
+
+
+def test_a_refusal_that_ends_while_an_upload_reads_it_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that commits reads it, and the event loop notes the next answer at any moment."""
+    found = iter([SettingRefused("another database has the storage"), None])
+    monkeypatch.setattr(Ownership, "_refusal", property(lambda _: next(found), lambda *_: None), raising=False)
+    with pytest.raises(StorageUnavailable):
+        Ownership().check()

@@ -13,6 +13,8 @@ from tests.app.test_pipeline import CASES, seen, upload
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import PNG, World
 from uponce.adapters.database import committer
+from uponce.adapters.database.failures import no_answer
+from uponce.adapters.database.sqlite.connection import Engine
 from uponce.app.authorise import Admitted
 from uponce.app.uploading import pipeline
 from uponce.app.uploading.pipeline import Pipeline
@@ -128,3 +130,24 @@ def test_a_database_that_fails_ends_the_group(world: World, monkeypatch: pytest.
     answer = upload()(world)
     assert (answer.code, [each.code for each in beside.answers]) == ("database_unavailable", ["database_unavailable"])
     assert (beside.groups, len(looked)) == ([2], 1)
+
+
+def test_an_upload_that_its_group_left_behind_leaves_no_bytes_if_the_database_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes were stored with those of the others, for a later transaction. It waited too long for that one."""
+    begun: list[int] = []
+
+    def failing(operations: Sequence[Any], more: Any) -> Sequence[Any]:
+        begun.append(len(operations))
+        raise no_answer("silent")
+
+    engine: Any = world.database._committer._engine
+    monkeypatch.setattr(engine, "choose", lambda operations: [number == 0 for number in range(len(operations))])
+    monkeypatch.setattr(engine, "transact", failing)
+    monkeypatch.setattr(Engine, "seconds", 0)
+    beside = Beside(world, monkeypatch)
+    with world.untouched():
+        answer = upload()(world)
+    assert (answer.code, [each.code for each in beside.answers]) == ("database_unavailable", ["database_unavailable"])
+    assert (beside.groups, begun) == ([2], [1])

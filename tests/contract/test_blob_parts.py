@@ -15,7 +15,8 @@ from tests.chunks import noise
 from tests.contract.databases import run
 from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
-from uponce.adapters.spool import locks, parts
+from uponce.adapters.files import blocks_of
+from uponce.adapters.spool import parts
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import BlobStore, HeldPart, Parts
@@ -363,13 +364,12 @@ def test_only_what_did_not_come_in_order_is_read_again(
     """Twice, once for each hash; nothing when all came in order to one process."""
     seen = 0
 
-    def counted(hold: locks.Hold, start: int, end: int) -> object:
+    def counted(descriptor: int, start: int, end: int) -> object:
         nonlocal seen
         seen += end - start
-        return real(hold, start, end)
+        return blocks_of(descriptor, start, end)
 
-    real = parts._blocks
-    monkeypatch.setattr(parts, "_blocks", counted)
+    monkeypatch.setattr(parts, "blocks_of", counted)
     stores = [LocalBlobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
     for each in stores:
         each.open_store()

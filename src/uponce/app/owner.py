@@ -35,10 +35,11 @@ class Ownership:
     def check(self) -> None:
         """Raise StorageUnavailable if another database has the storage: its sweeps would delete a file that is stored
         there now."""
-        if self._refusal is not None:
+        refusal = self._refusal  # read once: another thread may change it
+        if refusal is not None:
             raise StorageUnavailable(
                 "The server's storage cannot be used now. Nothing was stored. Send the request again later.",
-                detail=self._refusal.message,
+                detail=refusal.message,
             )
 
     @contextmanager

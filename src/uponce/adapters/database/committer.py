@@ -12,11 +12,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from uponce.adapters.database import grants, keys
-from uponce.adapters.database.failures import closed, in_the_way, outcome_unknown
+from uponce.adapters.database.failures import closed, in_the_way, no_answer, outcome_unknown
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run
 from uponce.app.ports import Prepare
@@ -39,6 +42,10 @@ class Engine(Protocol):
     """Runs the transactions of the thread that commits, and owns its connection. `most` operations make one group."""
 
     most: int
+
+    @property
+    def seconds(self) -> float:
+        """Return how long an operation may wait while transactions fail."""
 
     def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
         """Run the operations in one transaction and commit it. Return for each its result or an exception.
@@ -122,6 +129,7 @@ class Waiting:
     arrival: Any = None
     prepare: Prepare[Any] | None = None
     most: int = 0
+    since: float = field(default_factory=monotonic)
 
 
 class Committer:
@@ -142,7 +150,7 @@ class Committer:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish every submitted operation, then end the thread."""
+        """Finish every submitted operation, then end the thread. After a failure, those that wait do not begin."""
         with self._gate:
             was_open, self._open = self._open, False
             if was_open:
@@ -198,6 +206,7 @@ class Committer:
             outcomes = self._engine.transact([_operation(each) for each in group], more)
         except UponceError as error:
             outcomes = [error] * len(group)
+            self._give_up(error)
         taken = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is TAKEN]
         self._answer(group, outcomes)
         group[:] = taken
@@ -234,7 +243,25 @@ class Committer:
             self._engine.disconnect()
             if not isinstance(error, UponceError):
                 log.exception("the steps of a group of uploads failed")
-            return [self._records.failed(error)] * len(arrived)
+            failure = self._records.failed(error)
+            self._give_up(failure)
+            return [failure] * len(arrived)
+
+    def _give_up(self, failure: UponceError) -> None:
+        """Answer operations that have waited too long for a database that fails; all of them if this closes.
+
+        They did not begin. A silent database fails slowly, so each group would wait longer than the one before.
+        """
+        with suppress(Empty):
+            while (waiting := self._queue.get_nowait()) is not None:
+                self._later.append(waiting)
+            self._queue.put(None)
+        before = monotonic() - self._engine.seconds if self._open else inf
+        late = [each for each in self._later if each.since <= before]
+        self._put_off = sum(each.since > before for each in islice(self._later, self._put_off))
+        self._later = deque(each for each in self._later if each.since > before)
+        error = no_answer(f"it waited for operations that failed: {failure.for_operator}")
+        self._answer(late, [error] * len(late))
 
     def _put_back(self, group: list[Waiting]) -> None:
         """Leave operations that the next transaction does not take to a later one, in their order."""

@@ -213,7 +213,7 @@ class _HeldBytes:
 
 
 class FileAssembly:
-    """The Assembly port."""
+    """The Assembly port. Its descriptor is used and closed under a lock, as that of _HeldBytes."""
 
     def __init__(self, folder: Path, key: str, disk: Disk, store: FileStore, hold: Hold, prefixes: Prefixes) -> None:
         self.key = key
@@ -223,6 +223,7 @@ class FileAssembly:
         self._hold = hold
         self._prefixes = prefixes
         self._size = 0
+        self._lock = threading.Lock()
 
     @property
     def path(self) -> str:
@@ -242,8 +243,7 @@ class FileAssembly:
         return blocks_of_file(self._disk, self._path, self._size)
 
     async def publish(self, media_type: str = BINARY) -> None:
-        number = self._hold.number
-        await self._store.run(lambda: self._store.put(self.key, self._path, number(), media_type), self._size)
+        await self._store.run(lambda: self._put(media_type), self._size)
 
     async def retract(self) -> None:
         """Do nothing: the next try publishes under the same key."""
@@ -257,7 +257,7 @@ class FileAssembly:
 
     async def release(self) -> None:
         with suppress(UponceError):
-            await unbroken(self._disk.in_thread(self._hold.close))
+            await unbroken(self._disk.in_thread(self._close))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
         """Hash one step after the other, so that other large uploads get the thread between two steps."""
@@ -268,12 +268,25 @@ class FileAssembly:
             start = stop
 
     def _hash_step(self, hash_: Any, start: int, end: int) -> None:
-        for block in _blocks(self._hold, start, end):
-            hash_.update(block)
+        """Read from another descriptor, which a cancelled caller cannot close. It shares the lock of the file."""
+        with self._lock:
+            descriptor = os.dup(self._hold.number())
+        with closing_file(descriptor):
+            for block in blocks_of(descriptor, start, end):
+                hash_.update(block)
 
     def _cut(self, size: int) -> None:
         """Remove bytes after the end, which interrupted chunks may have left."""
-        os.ftruncate(self._hold.number(), size)
+        with self._lock:
+            os.ftruncate(self._hold.number(), size)
+
+    def _put(self, media_type: str) -> None:
+        with self._lock:
+            self._store.put(self.key, self._path, self._hold.number(), media_type)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._hold.close()
 
 
 def _compare(descriptor: int, data: memoryview, position: int) -> None:
@@ -299,9 +312,3 @@ def _write(descriptor: int, data: memoryview, position: int) -> None:
 
 def _parts(data: memoryview) -> Iterator[memoryview]:
     return (data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES))
-
-
-def _blocks(hold: Hold, start: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes from another descriptor, which a cancelled caller cannot close. It shares the lock."""
-    with closing_file(os.dup(hold.number())) as descriptor:
-        yield from blocks_of(descriptor, start, end)

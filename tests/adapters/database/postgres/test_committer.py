@@ -1,14 +1,20 @@
-"""Whom many uses of one grant keep waiting in the committing thread: only one another."""
+"""How long operations wait for the committing thread: behind many uses of one grant, and while the database fails."""
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.postgres import Postgres
 from uponce.adapters.database.committer import TAKEN, Committer, More
+from uponce.adapters.database.failures import no_answer
+from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres.connection import unavailable
 from uponce.adapters.database.postgres.pool import MAX_GROUP, Engine
 from uponce.adapters.database.steps import Operation, Rules
 from uponce.core.errors import DatabaseUnavailable
@@ -74,3 +80,97 @@ def test_an_upload_waits_no_longer_for_copies_of_one_signature_than_for_others(i
     assert max(map(len, engine.groups)) <= MAX_GROUP
     assert sum(map(len, engine.groups)) == COPIES + 1
     committer.close()
+
+
+class Failing(Engine):
+    """Its first transaction, or its first look, waits until `go` and fails. Later ones succeed."""
+
+    seconds = 60.0
+
+    def __init__(self) -> None:
+        nothing: Any = None
+        super().__init__(nothing)
+        self.go = threading.Event()
+        self.begun: list[int] = []
+
+    def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
+        assert self.go.wait(20)
+        self.begun.append(len(operations))
+        if len(self.begun) == 1:
+            raise no_answer("silent")
+        return ["ok"] * len(operations)
+
+    def look(self) -> Any:
+        return self.transact([], lambda: ())
+
+
+def answers_of(engine: Failing, *, arrive: bool = False, closes: bool = False) -> list[Any]:
+    """What many operations get that waited when the first group began."""
+    records = SimpleNamespace(forget=lambda: None, refresh=lambda *_: None, failed=unavailable)
+    committer = Committer(engine, records)  # type: ignore[arg-type]
+    committer.start()
+
+    async def answers() -> list[Any]:
+        def one(number: int) -> Any:
+            return committer.run_arrival(number, ready, 1) if arrive else committer.run(use(number))
+
+        def ready(*_: Any) -> Any:
+            raise AssertionError
+
+        waiting = [asyncio.create_task(one(number)) for number in range(COPIES)]
+        await asyncio.sleep(0)  # now all are in the queue
+        closing = asyncio.create_task(asyncio.to_thread(committer.close)) if closes else None
+        while closes and committer._open:
+            await asyncio.sleep(0.001)
+        engine.go.set()
+        found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+        if closing:
+            await closing
+        return [getattr(each, "code", each) for each in found]
+
+    found = asyncio.run(answers())
+    committer.close()
+    return found
+
+
+@pytest.mark.parametrize("arrive", [False, True], ids=["operations", "arrivals"])
+def test_after_a_failure_what_has_waited_too_long_does_not_begin(arrive: bool) -> None:
+    """Each further transaction on a silent database would take its seconds, and so would the wait of all others."""
+    engine = Failing()
+    engine.seconds = 0
+    assert answers_of(engine, arrive=arrive) == ["database_unavailable"] * COPIES
+    assert len(engine.begun) == 1
+
+
+def test_one_failure_ends_no_operation_that_came_a_moment_ago() -> None:
+    engine = Failing()
+    assert answers_of(engine).count("database_unavailable") == engine.begun[0] <= MAX_GROUP
+
+
+def test_a_server_that_ends_does_not_wait_for_a_database_that_fails() -> None:
+    engine = Failing()
+    assert answers_of(engine, closes=True) == ["database_unavailable"] * COPIES
+    assert len(engine.begun) == 1
+
+
+@pytest.mark.proof
+def test_a_silent_server_keeps_no_upload_waiting() -> None:
+    server = Postgres()
+    server.start()
+    try:
+        database = PostgresDatabase(server.fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=1)
+        database.open()
+        run(database.add_key(KEY))
+        server.pause(True)
+
+        async def many() -> list[str]:
+            uploads = (attempt(database, grant(f"{n}"), draft(f"{n}", blob=f"{n}")) for n in range(COPIES))
+            return await asyncio.gather(*uploads)
+
+        began = time.monotonic()
+        assert set(run(many())) == {"database_unavailable"}
+        assert time.monotonic() - began < 10
+        database.close()
+    finally:
+        server.pause(False)
+        server.stop()

@@ -89,3 +89,33 @@ def test_a_caller_that_is_cancelled_during_its_work_ends_its_connection(
     asyncio.run(cancelled())
     assert cut == [opened.new().connection]
     opened.close()
+
+
+def test_the_work_of_a_caller_that_is_cancelled_during_the_connecting_does_not_begin(
+    opened: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could take long, and no caller would end it. Its connection is still good."""
+    worked: list[Any] = []
+    connecting, connected = threading.Event(), threading.Event()
+    session = opened.new()
+
+    def slow() -> Any:
+        connecting.set()
+        assert connected.wait(20)
+        return session
+
+    monkeypatch.setattr(opened, "new", slow)
+
+    async def cancelled() -> None:
+        caller = asyncio.create_task(opened.run(worked.append))
+        await asyncio.to_thread(connecting.wait, 20)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        connected.set()
+        while not opened._idle:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(cancelled(), 20))
+    assert (worked, opened._idle) == ([], [session])
+    opened.close()

@@ -155,6 +155,29 @@ def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.Mo
     database.close()
 
 
+class Slow(threading.Event):
+    """Its `clear` waits until the checkpointer is closed."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        super().__init__()
+        self._checkpointer = checkpointer
+
+    def clear(self) -> None:
+        wait_until(lambda: self._checkpointer._closed)
+        time.sleep(0.2)  # `close` also sets it
+        super().clear()
+
+
+def test_it_ends_if_it_is_closed_just_as_a_checkpoint_is_due(path: Path, checkpointer: Checkpointer) -> None:
+    checkpointer._due = Slow(checkpointer)
+    writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
+    closing = threading.Thread(target=checkpointer.close, daemon=True)
+    closing.start()
+    closing.join(WAIT_SECONDS)
+    assert not closing.is_alive()
+    writer.close()
+
+
 def test_it_ends_when_told_also_if_nothing_was_due(path: Path, checkpointer: Checkpointer) -> None:
     Checkpointer(Held(path, lambda: connect(path))).close()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)

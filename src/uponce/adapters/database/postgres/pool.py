@@ -85,15 +85,22 @@ class Pool:
     async def run(self, work: Callable[[Session], T], *, patient: bool = False) -> T:
         """Return what the work returns, in a thread. A cancelled caller ends the connection of its work."""
         lent: list[Session] = []
+        given_up = False
 
         def lend() -> T:
-            lent.append(self.borrow())
-            lent[0].limit(patient=patient)
+            session = self.borrow()
+            with self._lending:
+                if not given_up:
+                    lent.append(session)
+            if not lent:
+                self._give_back(session)
+                raise closed()  # for no caller
+            session.limit(patient=patient)
             try:
-                return work(lent[0])
+                return work(session)
             finally:
                 with self._lending:
-                    session = lent.pop()
+                    lent.pop()
                 self._give_back(session)
 
         async with self._turn():
@@ -103,6 +110,7 @@ class Pool:
                 raise closed() from None
             except asyncio.CancelledError:
                 with self._lending:  # a session that was given back may belong to another caller by now
+                    given_up = True
                     for session in lent:
                         cut(session.connection)
                 raise
@@ -221,6 +229,10 @@ class Engine:
         self._pool = pool
         self._session: Session | None = None
         self._stuck: dict[int, float] = {}  # the locks that were waited for in vain, until when they count as stuck
+
+    @property
+    def seconds(self) -> float:
+        return self._pool.seconds
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
         early = [wave < _MAX_WAVES for wave in waves(operations)]

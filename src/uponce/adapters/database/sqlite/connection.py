@@ -163,6 +163,7 @@ class Engine:
     """Owns the connection that `held` opens, in the thread that commits."""
 
     most = MAX_GROUP
+    seconds = BUSY_SECONDS
 
     def __init__(
         self, held: Held, clock: Clock, records: Records, committed: Callable[[], None] = lambda: None
@@ -290,8 +291,11 @@ class Checkpointer:
             self._thread.join()
 
     def _serve(self) -> None:
-        while self._due.wait() and not self._closed:
+        while True:
+            self._due.wait()
             self._due.clear()
+            if self._closed:  # after the clear, which may also undo what `close` has set
+                break
             try:
                 if self._held.is_moved():
                     self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
