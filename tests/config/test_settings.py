@@ -379,7 +379,15 @@ def test_the_reference_names_the_longest_window() -> None:
 def test_what_a_server_noted_counts_instead_of_the_settings_of_a_shell() -> None:
     """A server of another release may note other names."""
     server, shell = load({"UPONCE_CLOUD": "cats", "UPONCE_SKEW": "7"}), load({"UPONCE_SKEW": "9", "UPONCE_PORT": "1"})
-    assert noted(server) == {"cloud": "cats", "skew": "7", "audit_days": "90", "notification_days": "30"}
+    assert noted(server) == {
+        "cloud": "cats",
+        "skew": "7",
+        "audit_days": "90",
+        "notification_days": "30",
+        "grace_seconds": "7200",
+        "series_seconds": "86400",
+        "empty_series_seconds": "300",
+    }
     found = with_noted(shell, noted(server) | {"port": "2", "of_tomorrow": "3"})
     assert (found.cloud, found.limits.skew, found.port) == ("cats", 7, 1)
     assert with_noted(shell, {}) == shell
