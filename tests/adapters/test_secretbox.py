@@ -56,6 +56,25 @@ def test_a_missing_file_is_refused_by_name_and_never_made_by_reading_or_writing(
     assert box.key() == path.read_bytes()
 
 
+def test_a_running_server_takes_the_new_key_of_a_replaced_file_if_that_key_fits(tmp_path: Path) -> None:
+    """`uponce keys renew` makes a new file. A wrong file beside a damaged row replaces no good key."""
+    path = tmp_path / "secret.key"
+    create_key(path)
+    server = AesSecretBox(path)
+    old, lost = server.encrypt(SECRET, "demo/1"), path.read_bytes()
+    path.unlink()
+    with pytest.raises(SettingRefused, match="another key encrypted it"):
+        server.decrypt(AesSecretBox(KEY).encrypt(SECRET, "demo/1"), "demo/1")
+    create_key(path)
+    with pytest.raises(SettingRefused, match="another key encrypted it"):
+        server.decrypt(b"damaged", "demo/2")
+    assert (server.decrypt(old, "demo/1"), server.key()) == (SECRET, lost)
+    renewed = AesSecretBox(path).encrypt(SECRET, "demo/1")
+    assert server.decrypt(renewed, "demo/1") == SECRET
+    assert server.key() == path.read_bytes()
+    assert AesSecretBox(path).decrypt(server.encrypt(SECRET, "demo/2"), "demo/2") == SECRET
+
+
 def test_every_changed_bit_and_every_cut_is_noticed() -> None:
     box = AesSecretBox(KEY)
     cipher = box.encrypt("the-secret", "demo/1")

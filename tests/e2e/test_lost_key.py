@@ -216,6 +216,15 @@ def test_the_last_resort_gives_new_secrets_to_the_keys_that_cannot_be_read(data:
     assert states(data)["secrets"].startswith("ok ")
 
 
+def test_a_running_server_accepts_the_secrets_that_renew_has_made(data: Path) -> None:
+    """It keeps the lost key in memory, so it accepts uploads until then."""
+    with Server(data) as server:
+        (data / "secret.key").unlink()
+        renewed = printed(uponce("keys", "renew", "--yes", "--data", data))
+        key, server.cloud = Key(*re.findall("//(.*?):(.*?)@", renewed)[0]), "media"
+        assert server.post(server.signed(key=key), b"bytes", resource_type="raw").status == 200
+
+
 def test_a_relay_with_a_lost_key_refuses_uploads_until_its_account_is_set_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with StubUpstream().in_thread() as account:
