@@ -48,7 +48,7 @@ class Archive:
         self._draft = self.folder / "uponce.db.new"
         self._secret_key = self.folder / "secret.key"
         self._facts = self.folder / "backup.json"
-        self._live = database
+        self._live = database.absolute()  # SQLite attaches it by a URL
         self._live_key = secret_key
 
     @contextmanager
