@@ -68,6 +68,12 @@ def test_a_line_of_an_env_file_that_cannot_be_read(folder: Path) -> None:
     assert refusal() == ".env, line 2: write UPONCE_NAME=value, or UPONCE_NAME='value'."
 
 
+def test_an_env_folder_is_no_file_of_settings(folder: Path) -> None:
+    """`python -m venv .env` makes one."""
+    (folder / ".env").mkdir()
+    assert load() == Settings()
+
+
 def test_an_env_file_can_name_the_toml_file(folder: Path) -> None:
     (folder / ".env").write_text("UPONCE_CONFIG=" + toml(folder, "port = 8001")["UPONCE_CONFIG"])
     assert load().port == 8001
