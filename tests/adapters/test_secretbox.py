@@ -138,6 +138,13 @@ def test_a_key_is_on_the_disk_before_its_name_and_the_name_before_use(
     assert synced == [(False, False), (True, True)]
 
 
+def test_the_folder_of_a_key_is_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    create_key(tmp_path / "data" / "secret.key")
+    assert tmp_path.stat().st_ino in synced
+
+
 def test_processes_that_start_together_get_one_key(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}" / "secret.key" for number in range(20)]
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:

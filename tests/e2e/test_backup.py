@@ -1,6 +1,7 @@
 """`uponce backup` beside a running server that takes uploads, and `uponce restore` of what it made."""
 
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -196,6 +197,20 @@ def test_two_backups_into_one_folder_do_not_meet(server: Server, tmp_path: Path)
         done = beside(server, "backup", tmp_path / "backup")
         assert (done.code, "Another backup into" in done.stderr) == (1, True)
     as_json(server, "backup", tmp_path / "backup")
+
+
+def test_the_name_of_a_backup_is_durable_and_may_be_no_utf_8(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+        as_json(server, "backup", tmp_path / "new" / "backup")
+    assert {folder.stat().st_ino for folder in (tmp_path, tmp_path / "new")} <= synced
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for _ in range(2):
+        made = as_json(server, "backup", folder)
+        assert made["folder"] == str(tmp_path / "caf\N{REPLACEMENT CHARACTER}")
 
 
 def test_a_damaged_last_copy_stops_a_backup_with_a_cure(server: Server, tmp_path: Path) -> None:

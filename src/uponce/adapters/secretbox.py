@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uponce.adapters.files import write_whole
+from uponce.adapters.files import make_folder, write_whole
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -140,7 +140,7 @@ def create_key(path: Path) -> None:
     """
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(path.parent)
             write_whole(path, [secrets.token_bytes(KEY_BYTES)], os.link)  # the key of a faster process counts
     except OSError as error:
         raise _unusable(path, error) from error
