@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from uponce import __version__
+from uponce.adapters.files import make_folder
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
@@ -296,7 +297,7 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> Ite
     """Open another store, to move into. Make it if needed, with this secret key and a separate spool."""
     target = replace(
         settings,
-        data=str(settings.data_dir / "moving"),
+        data=str(_moving(settings)),
         database=database,
         storage=storage or settings.storage_url,
         storage_redirect=0,
@@ -304,3 +305,23 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> Ite
     )
     with opened(target, create=True, secrets=secret_box(settings)) as backend:
         yield backend
+
+
+@contextmanager
+def moving(settings: Settings) -> Iterator[None]:
+    """Let no other `uponce migrate-store` run from this data folder: one run would delete blobs of the other.
+
+    Raise SettingRefused while another one runs.
+    """
+    from uponce.adapters.database.sqlite.file import locked, make_private
+
+    lock = _moving(settings) / "lock"
+    make_folder(lock.parent)
+    make_private(lock)
+    busy = f"Another `uponce migrate-store` is running from the data folder {settings.data_dir}. Wait until it ends."
+    with locked(lock, busy):
+        yield
+
+
+def _moving(settings: Settings) -> Path:
+    return settings.data_dir / "moving"

@@ -56,6 +56,25 @@ def test_a_missing_file_is_refused_by_name_and_never_made_by_reading_or_writing(
     assert box.key() == path.read_bytes()
 
 
+def test_a_running_server_takes_the_new_key_of_a_replaced_file_if_that_key_fits(tmp_path: Path) -> None:
+    """`uponce keys renew` makes a new file. A wrong file beside a damaged row replaces no good key."""
+    path = tmp_path / "secret.key"
+    create_key(path)
+    server = AesSecretBox(path)
+    old, lost = server.encrypt(SECRET, "demo/1"), path.read_bytes()
+    path.unlink()
+    with pytest.raises(SettingRefused, match="another key encrypted it"):
+        server.decrypt(AesSecretBox(KEY).encrypt(SECRET, "demo/1"), "demo/1")
+    create_key(path)
+    with pytest.raises(SettingRefused, match="another key encrypted it"):
+        server.decrypt(b"damaged", "demo/2")
+    assert (server.decrypt(old, "demo/1"), server.key()) == (SECRET, lost)
+    renewed = AesSecretBox(path).encrypt(SECRET, "demo/1")
+    assert server.decrypt(renewed, "demo/1") == SECRET
+    assert server.key() == path.read_bytes()
+    assert AesSecretBox(path).decrypt(server.encrypt(SECRET, "demo/2"), "demo/2") == SECRET
+
+
 def test_every_changed_bit_and_every_cut_is_noticed() -> None:
     box = AesSecretBox(KEY)
     cipher = box.encrypt("the-secret", "demo/1")
@@ -117,6 +136,13 @@ def test_a_key_is_on_the_disk_before_its_name_and_the_name_before_use(
     monkeypatch.setattr(os, "fsync", fsync)
     create_key(path)
     assert synced == [(False, False), (True, True)]
+
+
+def test_the_folder_of_a_key_is_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    create_key(tmp_path / "data" / "secret.key")
+    assert tmp_path.stat().st_ino in synced
 
 
 def test_processes_that_start_together_get_one_key(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from tests.adapters.one_group import body
 from tests.contract.stores import local_of
@@ -226,3 +227,14 @@ def plant_missing_index_entries(world: World, count: int) -> None:
 def _set_index(connection: sqlite3.Connection, sql: str) -> None:
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_age'", (sql,))
+
+
+def rot(path: Path, table: str) -> None:
+    """As a disk does it: no server notices while it does not read this page."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", [table])
+        ((size,),) = connection.execute("PRAGMA page_size")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))

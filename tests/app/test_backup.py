@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.planted import put_assets, put_packed, spoil_packed
+from tests.app.planted import put_assets, put_packed, rot, spoil_packed
 from tests.contract.databases import BEFORE_OWNERS, run
 from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
@@ -192,6 +192,16 @@ def test_damaged_blobs_are_replaced_by_a_backup_and_a_restore(box: Box) -> None:
     assert digest is not None and digest.sha256 == hashlib.sha256(b"packed").hexdigest()
 
 
+def test_a_blob_that_is_gone_is_named_also_if_the_path_of_the_database_is_relative(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.first.unlink()
+    monkeypatch.chdir(box.world.path.parent)
+    box.world.path = Path(box.world.path.name)
+    shutil.rmtree(box.folder)
+    assert list(box.back_up().media.lost) == ["demo/raw/upload/first"]
+
+
 def no_hard_links(self: Path, target: Path) -> None:
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -295,17 +305,6 @@ def test_a_backup_of_an_earlier_release_is_restored(box: Box) -> None:
 def test_a_backup_of_the_media_has_no_owner(box: Box) -> None:
     assert (box.world.media / "owner").exists()
     assert [path for path in box.folder.rglob("*") if path.name == "owner"] == []
-
-
-def rot(path: Path, table: str) -> None:
-    """As a disk does it: no server notices while it does not read this page."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", [table])
-        ((size,),) = connection.execute("PRAGMA page_size")
-    with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(bytes(size))
 
 
 def lose_the_data_disk(box: Box) -> None:

@@ -12,7 +12,9 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.system import RandomIds
+from uponce.app.copy_media import _Copier
 from uponce.app.migrate_store import Store, migrate_store
+from uponce.app.ports import StoredBlob
 
 
 @pytest.fixture
@@ -64,6 +66,38 @@ def test_a_move_that_would_lose_media_freezes_nothing(world: World, target: Stor
     away.rename(file)
     moved = run(migrate_store(Store(world.database, world.blobs), target))
     assert (moved.complete, moved.frozen) == (True, True)
+
+
+def test_a_file_that_is_gone_from_the_target_is_copied_before_the_rows_move(
+    world: World, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run has deleted it, after this run counted it as copied."""
+    for _ in range(2):
+        assert_accepted(world.upload(world.sign()))
+    (first, second), freeze, copy = run(world.database.digests("")), world.database.freeze, _Copier._copy
+
+    async def lose(key: str) -> None:
+        await target.blobs.delete(key)
+
+    async def freeze_and_lose() -> None:
+        await freeze()
+        await lose(first)
+
+    async def copy_and_lose(copier: _Copier, key: str) -> None:
+        await copy(copier, key)
+        if await world.database.frozen() and key == first:
+            await lose(second)
+
+    monkeypatch.setattr(world.database, "freeze", freeze_and_lose)
+    monkeypatch.setattr(_Copier, "_copy", copy_and_lose)
+    moved = run(migrate_store(Store(world.database, world.blobs), target))
+    assert moved.media is not None
+    assert (moved.complete, moved.media.present, moved.media.copied) == (True, 2, 0)
+    assert {blob.key for blob in run(published(target))} == {first, second}
+
+
+async def published(store: Store) -> list[StoredBlob]:
+    return [blob async for blob in store.blobs.published()]
 
 
 async def spooled(store: Store) -> set[str]:

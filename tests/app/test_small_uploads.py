@@ -93,6 +93,22 @@ def test_only_clouds_that_exist_are_remembered(world: World, monkeypatch: pytest
     assert asked == ["demo", "nowhere", "nowhere"]
 
 
+def test_only_api_keys_that_exist_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may have 64 KiB."""
+    asked: list[str] = []
+    real = keys.find
+
+    def noted(secrets: keys.SecretBox, api_key: str) -> Any:
+        asked.append(api_key)
+        return real(secrets, api_key)
+
+    monkeypatch.setattr(keys, "find", noted)
+    for _ in range(2):
+        forged(world, "demo")
+        world.upload(world.sign({"timestamp": "1"}))  # stale: no commit changes the database
+    assert asked == ["999", world.browser.api_key, "999"]
+
+
 def test_a_large_body_is_hashed_by_a_thread(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting may be raised, and the loop must not stand still."""
     threads: list[str] = []

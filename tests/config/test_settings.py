@@ -68,6 +68,12 @@ def test_a_line_of_an_env_file_that_cannot_be_read(folder: Path) -> None:
     assert refusal() == ".env, line 2: write UPONCE_NAME=value, or UPONCE_NAME='value'."
 
 
+def test_an_env_folder_is_no_file_of_settings(folder: Path) -> None:
+    """`python -m venv .env` makes one."""
+    (folder / ".env").mkdir()
+    assert load() == Settings()
+
+
 def test_an_env_file_can_name_the_toml_file(folder: Path) -> None:
     (folder / ".env").write_text("UPONCE_CONFIG=" + toml(folder, "port = 8001")["UPONCE_CONFIG"])
     assert load().port == 8001
@@ -379,7 +385,15 @@ def test_the_reference_names_the_longest_window() -> None:
 def test_what_a_server_noted_counts_instead_of_the_settings_of_a_shell() -> None:
     """A server of another release may note other names."""
     server, shell = load({"UPONCE_CLOUD": "cats", "UPONCE_SKEW": "7"}), load({"UPONCE_SKEW": "9", "UPONCE_PORT": "1"})
-    assert noted(server) == {"cloud": "cats", "skew": "7", "audit_days": "90", "notification_days": "30"}
+    assert noted(server) == {
+        "cloud": "cats",
+        "skew": "7",
+        "audit_days": "90",
+        "notification_days": "30",
+        "grace_seconds": "7200",
+        "series_seconds": "86400",
+        "empty_series_seconds": "300",
+    }
     found = with_noted(shell, noted(server) | {"port": "2", "of_tomorrow": "3"})
     assert (found.cloud, found.limits.skew, found.port) == ("cats", 7, 1)
     assert with_noted(shell, {}) == shell

@@ -1,6 +1,7 @@
 """`uponce backup` beside a running server that takes uploads, and `uponce restore` of what it made."""
 
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests import samples
+from tests.app.planted import rot
 from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, killed_amid_copying, printed, uponce
 from tests.e2e.traffic import Traffic
 from tests.server import Server
 from uponce.adapters.archive import Archive
+from uponce.adapters.database.sqlite import snapshot
 
 pytestmark = pytest.mark.xdist_group("operator")
 
@@ -193,6 +196,53 @@ def test_two_backups_into_one_folder_do_not_meet(server: Server, tmp_path: Path)
     with Archive(tmp_path / "backup", database=server.data_dir / "uponce.db", secret_key=None).writing():
         done = beside(server, "backup", tmp_path / "backup")
         assert (done.code, "Another backup into" in done.stderr) == (1, True)
+    as_json(server, "backup", tmp_path / "backup")
+
+
+def test_the_name_of_a_backup_is_durable_and_may_be_no_utf_8(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+        as_json(server, "backup", tmp_path / "new" / "backup")
+    assert {folder.stat().st_ino for folder in (tmp_path, tmp_path / "new")} <= synced
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for _ in range(2):
+        made = as_json(server, "backup", folder)
+        assert made["folder"] == str(tmp_path / "caf\N{REPLACEMENT CHARACTER}")
+
+
+def test_a_damaged_last_copy_stops_a_backup_with_a_cure(server: Server, tmp_path: Path) -> None:
+    last = tmp_path / "backup" / "uponce.db"
+    for _ in range(2):
+        as_json(server, "backup", last.parent)
+    (before,) = last.parent.glob("uponce.db.2*Z")
+    rot(last, "api_keys")
+    done = beside(server, "backup", last.parent)
+    assert (done.code, f"{last} is damaged" in done.stderr) == (1, True)
+    assert f"Rename {before.name} to uponce.db, and run it again." in done.stderr
+    before.rename(last)
+    rot(last, "api_keys")
+    assert "Name another folder, and run it again." in beside(server, "backup", last.parent).stderr
+
+
+def test_a_disk_that_is_full_when_a_row_of_the_copy_changes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"deleted" * 100_000
+    put(server, "deleted", data)
+    (blob,) = (path for path in blobs(server.data_dir / "media") if path.read_bytes() == data)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    away = blob.rename(blob.with_suffix(".away"))
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshot, "_renew", full)
+        done = beside(server, "backup", tmp_path / "backup")
+    away.rename(blob)
+    assert (done.code, "database or disk is full. Check the disk there." in done.stderr) == (1, True)
     as_json(server, "backup", tmp_path / "backup")
 
 

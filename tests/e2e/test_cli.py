@@ -325,6 +325,16 @@ def test_a_file_that_cannot_be_read_is_named(server: Server, media: Path, tmp_pa
     assert f"{broken}: cannot be read: Permission denied\n" in done.stderr
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])
+def test_an_interrupted_upload_prints_what_the_server_has_stored(
+    server: Server, media: Path, words: tuple[str, ...]
+) -> None:
+    first = server.signed({"nonce": f"interrupted{words}"})
+    with mock.patch("uponce.cli.upload.mint", side_effect=[first, KeyboardInterrupt]):
+        done = beside(server, "upload", media / "cat.jpg", media / "cat.jpg", *words)
+    assert (done.code, done.stdout.count("/image/upload/v")) == (1, 2 if words else 1)
+
+
 def test_a_folder_is_not_uploaded(server: Server, tmp_path: Path) -> None:
     done = beside(server, "upload", tmp_path)
     assert (done.code, done.stdout) == (1, "")

@@ -1,10 +1,12 @@
 """The operator's commands beside a running server: signatures, doctor, sweep, and what `serve` refuses."""
 
 import json
+import os
 import re
 import shutil
 import sqlite3
 import stat
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from tests import samples
 from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, settings_of, uponce
 from tests.server import Server
+from uponce.core.policy import MIB
 
 pytestmark = pytest.mark.xdist_group("operator")
 
@@ -259,6 +262,28 @@ def test_sweep_without_the_settings_of_the_server_deletes_no_audit(tmp_path: Pat
         assert (rows(), "The audit stays: UPONCE_AUDIT_DAYS is not set here" in told) == ([(1,)], True)
         assert "audit stays" not in printed(uponce("sweep", "--data", data, env={"UPONCE_AUDIT_DAYS": "1"}))
         assert rows() == [(0,)]
+
+
+def test_sweep_without_the_settings_of_the_server_spares_what_the_server_spares(tmp_path: Path) -> None:
+    """A large upload may take a week, if the server says so. On a full disk the operator of the shell decides."""
+    first = {"Content-Range": f"bytes 0-{5 * MIB - 1}/{10 * MIB}", "X-Unique-Upload-Id": "film"}
+    env = {"UPONCE_SERIES_SECONDS": "604800", "UPONCE_GRACE_SECONDS": "86400"}
+    with Server(tmp_path / "data", env=env) as server:
+        sent = server.post(server.signed(), bytes(5 * MIB), resource_type="raw", headers=first)
+        assert sent.json()["done"] is False
+    now, database = time.time(), server.data_dir / "uponce.db"
+    orphan = server.data_dir / "media" / "blobs" / "00" / ("0" * 32)
+    orphan.write_bytes(b"12345")
+    os.utime(orphan, (now - 3 * 3600, now - 3 * 3600))
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE series SET created_at = created_at - 2 * 86400")
+
+    def swept(*words: str, **env: str) -> tuple[int, int]:
+        found = json.loads(printed(uponce("sweep", "--data", server.data_dir, "--json", *words, env=env)))
+        return found["series"], found["blobs"]
+
+    assert swept() == (0, 0)
+    assert swept("--grace", "7200", UPONCE_SERIES_SECONDS="3600") == (1, 1)
 
 
 # --- serve

@@ -1,12 +1,16 @@
 """`uponce keys` beside a running server: create, list, revoke, rotate, and import what a backend signs with."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import urllib3
 
-from tests.e2e.commands import as_json, beside, code_of, printed
+from tests.e2e.commands import as_json, beside, code_of, printed, settings_of
 from tests.server import Key, Server
 
 pytestmark = pytest.mark.xdist_group("command line")
@@ -98,6 +102,16 @@ def test_stored_urls_of_private_assets_end_with_the_secret_and_the_command_says_
     again = server.get(f"/v1_1/{server.cloud}/resources/raw/private/{name}", headers=basic).json()["secure_url"]
     assert again != stored
     assert server.get(again).data == b"bytes"
+
+
+def test_a_new_secret_that_cannot_be_printed_replaces_no_other_one(server: Server) -> None:
+    """No command shows it again."""
+    key, words = new_key(server), (sys.executable, "-m", "uponce", "keys", "rotate")
+    for _ in range(2):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run([*words, key.key], env=os.environ | settings_of(server), stdout=full, check=False)
+        assert done.returncode == 1
+    assert code_of(server, server.signed(key=key)) == ""
 
 
 @pytest.mark.parametrize("action", ["revoke", "rotate"])

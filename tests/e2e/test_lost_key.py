@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,9 @@ from tests.e2e.commands import Done, in_a_process, printed, uponce
 from tests.postgres import shared
 from tests.server import Key, Server
 from tests.upstreams import StubUpstream
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.core.errors import StorageFull
+from uponce.core.values import ApiKey
 
 pytestmark = [pytest.mark.xdist_group("operator"), pytest.mark.usefixtures("few_places")]
 
@@ -214,6 +218,38 @@ def test_the_last_resort_gives_new_secrets_to_the_keys_that_cannot_be_read(data:
     assert [url.split("//")[1].split(":")[0] for url in urls] == names
     assert keys_of(data) == names
     assert states(data)["secrets"].startswith("ok ")
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])
+def test_a_key_that_cannot_be_renewed_hides_no_earlier_one(
+    data: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """No command shows a secret again, and the next run renews only the rest."""
+    (data / "secret.key").unlink()
+    first, second = keys_of_database(data)
+    rotate = SqliteDatabase.rotate_key
+
+    async def fail_at_the_second(database: SqliteDatabase, api_key: str, *more: Any) -> ApiKey | None:
+        if api_key == second:
+            raise StorageFull("Send it again later.", detail="[Errno 28] No space left on device")
+        return await rotate(database, api_key, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteDatabase, "rotate_key", fail_at_the_second)
+        failed = uponce("keys", "renew", "--yes", "--data", data, *words)
+    assert (failed.code, "No space left" in failed.stderr) == (1, True)
+    rest = printed(uponce("keys", "renew", "--yes", "--data", data, *words))
+    for shown, name in ((failed.stdout, first), (rest, second)):
+        assert re.findall(r"cloudinary://(\d+):\w{32}@media\?", shown) == [name]
+
+
+def test_a_running_server_accepts_the_secrets_that_renew_has_made(data: Path) -> None:
+    """It keeps the lost key in memory, so it accepts uploads until then."""
+    with Server(data) as server:
+        (data / "secret.key").unlink()
+        renewed = printed(uponce("keys", "renew", "--yes", "--data", data))
+        key, server.cloud = Key(*re.findall("//(.*?):(.*?)@", renewed)[0]), "media"
+        assert server.post(server.signed(key=key), b"bytes", resource_type="raw").status == 200
 
 
 def test_a_relay_with_a_lost_key_refuses_uploads_until_its_account_is_set_again(tmp_path: Path) -> None:

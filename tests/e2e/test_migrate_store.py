@@ -12,12 +12,23 @@ import obstore
 import pytest
 
 from tests import postgres
-from tests.e2e.commands import as_json, beside, code_of, killed_amid_copying, printed, uponce
+from tests.e2e.commands import (
+    Done,
+    as_json,
+    beside,
+    code_of,
+    in_a_process,
+    killed_amid_copying,
+    printed,
+    settings_of,
+    uponce,
+)
 from tests.e2e.traffic import Traffic
 from tests.server import Server
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET
 from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.app.copy_media import _Copier
 
 pytestmark = pytest.mark.xdist_group("object-storage")
 
@@ -273,3 +284,26 @@ def test_where_it_does_not_move(box: Server, tmp_path: Path) -> None:
     hidden = beside(box, "migrate-store", "--to-database", "-", stdin="postgresql://uponce:hidden@127.0.0.1:1/db")
     assert (hidden.code, "was on the command line" in hidden.stderr) == (1, False)
     assert code_of(box, box.signed()) == ""
+
+
+def test_two_moves_from_one_data_folder_do_not_meet(
+    box: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one would delete what the faster one has counted as copied."""
+    assert code_of(box, box.signed()) == ""
+    words = ("migrate-store", "--to-database", f"sqlite:///{tmp_path}/new.db", "--to-storage", f"file://{tmp_path}/new")
+    others: list[Done] = []
+    copy = _Copier._copy
+
+    async def amid(copier: _Copier, key: str) -> None:
+        env = settings_of(box)
+        others.extend(in_a_process(*other, env=env) for other in (words, ("migrate-store", "--undo")))
+        await copy(copier, key)
+
+    monkeypatch.setattr(_Copier, "_copy", amid)
+    assert "moved and compared" in printed(beside(box, *words))
+    assert [(other.code, "Another `uponce migrate-store` is running" in other.stderr) for other in others] == [
+        (1, True),
+        (1, True),
+    ]
+    assert "an earlier run has moved the store there" in printed(beside(box, *words))

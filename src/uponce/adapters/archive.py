@@ -25,7 +25,7 @@ from uponce.adapters.database.sqlite.snapshot import (
     restore,
     take,
 )
-from uponce.adapters.files import BLOCK_BYTES, write_whole
+from uponce.adapters.files import BLOCK_BYTES, make_folder, write_whole
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
@@ -48,7 +48,7 @@ class Archive:
         self._draft = self.folder / "uponce.db.new"
         self._secret_key = self.folder / "secret.key"
         self._facts = self.folder / "backup.json"
-        self._live = database
+        self._live = database.absolute()  # SQLite attaches it by a URL
         self._live_key = secret_key
 
     @contextmanager
@@ -105,7 +105,7 @@ class Archive:
 
     def _begin(self) -> None:
         with _refusing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self.folder)
             if self._facts.exists():
                 return
             drafts = set(self.folder.glob(f"{self._facts.name}.*"))  # of an interrupted first backup
@@ -183,7 +183,7 @@ class Archive:
         path = self._live_key
         if path is not None and not path.exists():
             with _refusing(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_folder(path.parent)
                 write_whole(path, [self._secret_key.read_bytes()])
 
     def give_database(self, clock: Clock, skew: int, owner: str, on_pages: Progress) -> int:

@@ -8,12 +8,13 @@ import binascii
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uponce.adapters.files import write_whole
+from uponce.adapters.files import make_folder, write_whole
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -25,7 +26,8 @@ _VERSION = b"\x01"
 class AesSecretBox:
     """Encrypts API secrets to: version byte ‖ 96-bit random nonce ‖ ciphertext and tag. The context is associated data.
 
-    `key` is the key itself, or the path of its file. The file is read at the first use, and made only by `make_key`.
+    `key` is the key itself, or the path of its file. The file is read at the first use, and when the key does not fit.
+    Only `make_key` makes the file.
     `shown` is its name in errors.
     """
 
@@ -51,17 +53,22 @@ class AesSecretBox:
         return _VERSION + nonce + self._ready().encrypt(nonce, plain.encode(), context.encode())
 
     def decrypt(self, cipher: bytes, context: str) -> str:
-        """Return the text. Raise SettingRefused if another key encrypted it, or if it belongs to another row."""
-        aes = self._ready()
-        nonce, sealed = cipher[1 : 1 + _NONCE_BYTES], cipher[1 + _NONCE_BYTES :]
-        try:
-            if cipher[:1] != _VERSION:
-                raise InvalidTag
-            return aes.decrypt(nonce, sealed, context.encode()).decode()
-        except (InvalidTag, ValueError):
+        """Return the text. Raise SettingRefused if another key encrypted it, or if it belongs to another row.
+
+        `uponce keys renew` replaces the file beside running servers. If the new key fits, it counts from now on.
+        """
+        text = _opened(self._ready(), cipher, context)
+        if text is None and self._path is not None:
+            with suppress(SettingRefused):
+                key = load_key(self._path)
+                text = _opened(AESGCM(key), cipher, context)
+                if text is not None:
+                    self._key, self._aes = key, AESGCM(key)
+        if text is None:
             raise SettingRefused(
                 f"The secret of {context} cannot be decrypted with {self.shown}: another key encrypted it. {_CURE}"
-            ) from None
+            )
+        return text
 
     def _ready(self) -> AESGCM:
         if self._aes is None:
@@ -69,6 +76,17 @@ class AesSecretBox:
             self._key = load_key(self._path)
             self._aes = AESGCM(self._key)
         return self._aes
+
+
+def _opened(aes: AESGCM, cipher: bytes, context: str) -> str | None:
+    """Return the text, or None if another key encrypted it, or if it belongs to another row."""
+    nonce, sealed = cipher[1 : 1 + _NONCE_BYTES], cipher[1 + _NONCE_BYTES :]
+    if cipher[:1] != _VERSION:
+        return None
+    try:
+        return aes.decrypt(nonce, sealed, context.encode()).decode()
+    except (InvalidTag, ValueError):
+        return None
 
 
 _CURE = (
@@ -122,7 +140,7 @@ def create_key(path: Path) -> None:
     """
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(path.parent)
             write_whole(path, [secrets.token_bytes(KEY_BYTES)], os.link)  # the key of a faster process counts
     except OSError as error:
         raise _unusable(path, error) from error

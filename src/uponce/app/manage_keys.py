@@ -17,6 +17,8 @@ PLAYGROUND = "playground"  # the cloud of the playground, and the name of its ke
 _PLAYGROUND_WINDOW = 600
 MAX_WINDOW = 7 * 86400
 
+Show = Callable[[ApiKey], None]
+
 _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _NO_CLOUDS = ("v1_1", "tus")  # the routes of uploads begin with these, so the cloud's files would have no addresses
 
@@ -94,11 +96,14 @@ async def revoke_key(services: Services, api_key: str) -> ApiKey:
     return key
 
 
-async def rotate_key(services: Services, api_key: str, overlap: int | None = None) -> ApiKey:
+async def rotate_key(
+    services: Services, api_key: str, overlap: int | None = None, *, show: Show = lambda key: None
+) -> ApiKey:
     """Give a key a new secret, and return the key. The old secret works for `overlap` more seconds.
 
-    By default that is as long as its signatures live. Raise NotFound if the key does not exist. Raise InvalidParameter
-    if it is revoked: a new secret would not work either.
+    By default that is as long as its signatures live. `show` gets the key with the new secret first: if it fails, the
+    old secret stays, since no command shows a secret again. Raise NotFound if the key does not exist. Raise
+    InvalidParameter if it is revoked: a new secret would not work either.
     """
     known = await services.database.find_key(api_key)
     if known is None:
@@ -108,17 +113,20 @@ async def rotate_key(services: Services, api_key: str, overlap: int | None = Non
             f"API key {api_key} was revoked at {utc(known.revoked_at)}, and a revoked key stays refused. Make a new "
             "key: `uponce keys create`."
         )
-    return await _new_secret(services, api_key, known.window if overlap is None else overlap)
+    secret = services.ids.base36(SECRET_LENGTH)
+    show(replace(known, secrets=(secret, *known.secrets[:1])))
+    return await _replace_secret(services, api_key, secret, known.window if overlap is None else overlap)
 
 
 async def renew_keys(
-    services: Services, make_secret_key: Callable[[], None], *, confirmed: bool
-) -> tuple[list[ApiKey], Mapping[str, Upstream]]:
+    services: Services, make_secret_key: Callable[[], None], *, confirmed: bool, show: Show
+) -> Mapping[str, Upstream]:
     """Give each key whose secret cannot be read a new one, and drop the old one at once.
 
-    Return these keys, and by cloud each upstream whose secret was lost: it refuses uploads until it is set again.
-    `make_secret_key` makes the key that encrypts secrets, unless it exists. Raise SettingRefused, and change nothing,
-    unless the operator has `confirmed` that every copy of the old secret key is lost.
+    `show` gets each of these keys at once, so a later failure hides none. Return by cloud each upstream whose secret
+    was lost: it refuses uploads until it is set again. `make_secret_key` makes the key that encrypts secrets, unless it
+    exists. Raise SettingRefused, and change nothing, unless the operator has `confirmed` that every copy of the old
+    secret key is lost.
     """
     database = services.database
     unreadable, lost = await database.unreadable_keys(), await database.lost_upstreams()
@@ -133,11 +141,13 @@ async def renew_keys(
         make_secret_key()
     for cloud, upstream in lost.items():  # first: a key is read together with the upstream of its cloud
         await database.set_upstream(cloud, upstream)
-    return [await _new_secret(services, api_key, 0) for api_key in await database.unreadable_keys()], lost
+    for api_key in await database.unreadable_keys():
+        show(await _replace_secret(services, api_key, services.ids.base36(SECRET_LENGTH), 0))
+    return lost
 
 
-async def _new_secret(services: Services, api_key: str, overlap: int) -> ApiKey:
-    key = await services.database.rotate_key(api_key, services.ids.base36(SECRET_LENGTH), overlap)
+async def _replace_secret(services: Services, api_key: str, secret: str, overlap: int) -> ApiKey:
+    key = await services.database.rotate_key(api_key, secret, overlap)
     if key is None:
         raise _no_key(api_key)
     return key

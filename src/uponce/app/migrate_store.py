@@ -69,16 +69,22 @@ async def migrate_store(
 
 
 async def _freeze(source: Store, target: Store, moved: Moved, media: bool, progress: Progress) -> bool:
-    """Freeze the source, after its media are copied, and copy those that came since. Return False if any are lost."""
+    """Freeze the source, after its media are copied, and copy those that came since. Return False if any are lost.
+
+    The last pass finds every file in the target, or it would copy: so no file is missing, whatever happened before.
+    """
     if media:
         moved.media = await _copy_media(source, target, progress)
         if moved.media.lost:
             return False
     await source.database.freeze()
     moved.frozen = True
-    if media:
+    while media:
         moved.media = await _copy_media(source, target, progress)
-    return moved.media is None or not moved.media.lost
+        if moved.media.lost:
+            return False
+        media = moved.media.copied > 0
+    return True
 
 
 async def _move_again(source: Store, target: Store, media: bool, progress: Progress) -> Moved:

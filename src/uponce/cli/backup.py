@@ -9,7 +9,7 @@ from uponce import __version__
 from uponce.app.backup import BackedUp, back_up
 from uponce.app.copy_media import Copying
 from uponce.app.ports import PLACES
-from uponce.cli.options import Data, Json, Show, filling, print_json, shown
+from uponce.cli.options import Data, Json, Show, filling, print_json, readable, shown
 from uponce.config import load
 from uponce.wiring import archive_of, opened
 
@@ -40,8 +40,8 @@ def run(
             )
         )
     if as_json:
-        before = None if done.before is None else str(done.before)
-        rest = {"folder": str(archive.folder), **as_data(done.media), "dropped": done.dropped, "before": before}
+        before = None if done.before is None else readable(done.before)
+        rest = {"folder": readable(archive.folder), **as_data(done.media), "dropped": done.dropped, "before": before}
         print_json({**done.facts, **rest})
     else:
         _print(str(archive.folder), done)

@@ -168,12 +168,16 @@ def rotate(
 ) -> None:
     """Give a key a new secret and print its CLOUDINARY_URL.
 
-    When the old secret ends, delivery URLs of private and authenticated assets get 401 if the old secret signed them.
-    The assets stay. A key has two secrets at most: rotate again, and the secret before the old one ends at once.
+    The new secret works if the command succeeds. When the old secret ends, delivery URLs of private and authenticated
+    assets get 401 if the old secret signed them. The assets stay. A key has two secrets at most: rotate again, and the
+    secret before the old one ends at once.
     """
     settings = load(data=data)
-    key = on_store(settings, lambda services: rotate_key(services, api_key, overlap))
-    _print_new(settings, key, as_json)
+
+    def show(key: ApiKey) -> None:
+        _print_new(settings, key, as_json)
+
+    on_store(settings, lambda services: rotate_key(services, api_key, overlap, show=show))
     _warn_of_urls("the old secret", "from now on" if overlap == 0 else "when the old secret ends")
 
 
@@ -190,22 +194,29 @@ def renew(
     signatures stay spent. A cloud that passes uploads on refuses them until you set its account again.
     """
     settings = load(data=data)
-    with opened(settings) as backend:
-        keys, lost = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes))
-    base = find_base_url(settings)
+    renewed: list[dict[str, Any]] = []
+    lost = None
+
+    def show(key: ApiKey) -> None:
+        url = cloudinary_url(key, base)
+        renewed.append({**_public(key), "cloudinary_url": url})
+        if not as_json and key.revoked_at is None:
+            typer.echo(f"CLOUDINARY_URL={url}")
+
+    try:
+        with opened(settings) as backend:
+            base = find_base_url(settings)
+            lost = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes, show=show))
+    finally:
+        if as_json and (renewed or lost is not None):
+            print_json(renewed)
     for cloud, upstream in lost.items():
         warn(
             f"cloud {cloud} refuses uploads until you set the account {url_of(upstream)} again, with its secret: "
             f"`uponce clouds relay {cloud} URL`"
         )
-    if as_json:
-        print_json([{**_public(key), "cloudinary_url": cloudinary_url(key, base)} for key in keys])
-        return
-    if not keys and not lost:
+    if not (as_json or renewed or lost):
         typer.echo("the secret of every API key can be read; nothing was changed")
-    for key in keys:
-        if key.revoked_at is None:
-            typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
 
 
 def _print_new(settings: Settings, key: ApiKey, as_json: bool) -> None:

@@ -11,11 +11,10 @@ from uponce.app.migrate_store import Moved, Store, migrate_store, undo_move
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
 from uponce.cli.options import STDIN, Data, Json, filling, print_json, say, shown, warn_of_secret
-from uponce.cli.store import on_store
 from uponce.config import MASK, load
 from uponce.config import shown as masked
 from uponce.core.errors import SettingRefused
-from uponce.wiring import opened, opened_target
+from uponce.wiring import moving, opened, opened_target
 
 
 def run(
@@ -70,7 +69,13 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
         raise SettingRefused("The store is in that database already. Name another database.")
     moves = to_storage is not None and to_storage != settings.storage_url
     place = filling(f"{to_storage} or of the new database" if to_storage else "the new database")
-    with place, opened(settings) as here, opened_target(settings, to_database, to_storage) as there, shown() as show:
+    with (
+        place,
+        opened(settings) as here,
+        moving(settings),
+        opened_target(settings, to_database, to_storage) as there,
+        shown() as show,
+    ):
         moved = asyncio.run(
             migrate_store(
                 Store(here.database, here.blobs),
@@ -89,10 +94,8 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
 
 def _undo(loses_files: bool, data: str | None, as_json: bool) -> None:
     settings = load(data=data)
-    watermark = on_store(
-        settings,
-        lambda services: undo_move(services.database, services.blobs, settings.limits.skew, loses_files=loses_files),
-    )
+    with opened(settings) as here, moving(settings):
+        watermark = asyncio.run(undo_move(here.database, here.blobs, settings.limits.skew, loses_files=loses_files))
     say(
         f"this store takes uploads again; stop every server of the other store. {told(watermark)}",
         {"watermark": watermark},

@@ -1,7 +1,7 @@
 """Run the work of a command on the database and the blob store."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from uponce.app.owner import claim_storage
@@ -39,6 +39,10 @@ async def cloud_of(services: Services, settings: Settings, named: str | None = N
     return (await of_server(services, settings)).cloud
 
 
-async def of_server(services: Services, settings: Settings) -> Settings:
-    """Return the settings of this shell, except those that the server noted which started last."""
-    return with_noted(settings, await services.database.noted_settings())
+async def of_server(services: Services, settings: Settings, given: Collection[str] = ()) -> Settings:
+    """Return the settings of this shell, except those that the server noted which started last.
+
+    The `given` settings are always those of this shell.
+    """
+    found = await services.database.noted_settings()
+    return with_noted(settings, {name: value for name, value in found.items() if name not in given})

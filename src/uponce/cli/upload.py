@@ -6,7 +6,7 @@ nothing twice.
 
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,19 +61,24 @@ def run(
     credentials = find_credentials(data, key, url)
     signed = parse_pairs(parameter)
     answers: list[dict[str, Any]] = []
-    with _progress() as progress:
-        for path in paths:
-            task = progress.add_task(readable(path.name), total=None)
-            answers.append(_upload(credentials, path, signed, resource_type, progress, task))
-    if as_json:
-        print_json(answers)
-    else:
-        for path, answer in zip(paths, answers, strict=True):
-            typer.echo(
-                answer.get("secure_url") or f"{readable(path)}: {answer['error']['message']}", err="error" in answer
-            )
+    try:
+        with _progress() as progress:
+            for path in paths:
+                task = progress.add_task(readable(path.name), total=None)
+                answers.append(_upload(credentials, path, signed, resource_type, progress, task))
+    finally:  # after Ctrl-C too: the server has stored these files
+        if answers:
+            _print(paths, answers, as_json)
     if any("error" in answer for answer in answers):
         raise typer.Exit(1)
+
+
+def _print(paths: Sequence[Path], answers: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(answers)
+        return
+    for path, answer in zip(paths, answers, strict=False):
+        typer.echo(answer.get("secure_url") or f"{readable(path)}: {answer['error']['message']}", err="error" in answer)
 
 
 def _progress() -> Progress:

@@ -307,6 +307,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Seconds for which a sweep spares unfinished uploads and orphans: at least 600, since a slow upload writes "
         "only now and then.",
         between(600, MOST_SECONDS),
+        NOTED,
     ] = 7200
     audit_days: Annotated[int, "Days for which uponce keeps the audit.", DAYS, NOTED] = 90
     log_level: Annotated[

@@ -67,7 +67,7 @@ def _read_env_file(path: Path) -> dict[str, Given]:
     """Return the lines `UPONCE_NAME=value` of a `.env` file, with or without quotes. Other lines do not count."""
     try:
         lines = path.read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):  # `python -m venv .env` makes a folder
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingRefused(f"The file {path} in this folder cannot be read: {error}. Fix it or move it.") from error

@@ -87,9 +87,11 @@ class Limits:
     min_chunk_bytes: int = _bytes(
         5 * MIB, "Minimum size of a chunk, in bytes. The last chunk of an upload may be smaller."
     )
-    series_seconds: int = _seconds(86400, "Seconds in which an upload in several requests must be complete.")
+    series_seconds: int = _seconds(
+        86400, "Seconds in which an upload in several requests must be complete.", noted=True
+    )
     empty_series_seconds: int = _seconds(
-        300, "Seconds after which an upload in several requests ends if no byte arrived."
+        300, "Seconds after which an upload in several requests ends if no byte arrived.", noted=True
     )
     max_series: int = _number(
         10_000,

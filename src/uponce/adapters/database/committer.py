@@ -73,8 +73,9 @@ class Engine(Protocol):
 class Records:
     """The Records port: what the steps before a commit may read, in the thread that commits.
 
-    API keys and clouds are remembered until the database changes. That only saves a look-up: the commit checks again
-    whether the key is revoked. `failed` turns a failure of the database into an error.
+    API keys and clouds are remembered until the database changes, but only those that exist: anyone can name others
+    without end. That only saves a look-up: the commit checks again whether the key is revoked. `failed` turns a failure
+    of the database into an error.
     """
 
     secrets: SecretBox
@@ -82,8 +83,8 @@ class Records:
     knows_grants: bool
     _session: Session | None = None
     _now: float = 0.0
-    _keys: dict[str, ApiKey | None] = field(default_factory=dict)
-    _clouds: set[str] = field(default_factory=set)  # only those that exist: anyone can name others without end
+    _keys: dict[str, ApiKey] = field(default_factory=dict)
+    _clouds: set[str] = field(default_factory=set)
     _version: Hashable = None
     _since: float = 0.0
 
@@ -99,9 +100,9 @@ class Records:
             self._version, self._since = version, now
 
     def find_key(self, api_key: str) -> ApiKey | None:
-        if api_key not in self._keys:
-            self._keys[api_key] = self._run(keys.find(self.secrets, api_key))
-        return self._keys[api_key]
+        if api_key not in self._keys and (found := self._run(keys.find(self.secrets, api_key))) is not None:
+            self._keys[api_key] = found
+        return self._keys.get(api_key)
 
     def has_cloud(self, cloud: str) -> bool:
         if cloud not in self._clouds and self._run(keys.has_cloud(cloud)):

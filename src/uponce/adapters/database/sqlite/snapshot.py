@@ -54,30 +54,31 @@ class Snapshot:
 
     def api_keys(self) -> frozenset[str]:
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
-        (rows,) = self._session.ask([("list_all_keys", {})])
+        with self._refusing():
+            (rows,) = self._session.ask([("list_all_keys", {})])
         return frozenset(row["api_key"] for row in rows)
 
     def owner(self) -> str | None:
         """Return the owner of the database, or None in a copy of an earlier release, which has no such table."""
-        try:
-            return self._run(upkeep.owner())
-        except sqlite3.OperationalError:
-            return None
+        with self._refusing():
+            try:
+                return self._run(upkeep.owner())
+            except sqlite3.OperationalError:
+                return None
 
     def is_related(self, other: Path) -> bool:
         """Return whether the database at `other` has an asset of this copy, or this copy has no asset."""
-        with self._attached(other):
+        with self._refusing(), self._attached(other):
             ((row,),) = self._session.ask([("is_related", {})])
         return bool(row["related"])
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
-        try:
+        with self._refusing():
             return self._run(catalog.digests(prefix))
-        except sqlite3.DatabaseError as error:
-            raise SettingRefused(f"{self.path} is damaged: {error}. Name another backup.") from None
 
     async def find_commit(self, blob_key: str) -> Asset | None:
-        return self._run(catalog.find_of_blob(blob_key))
+        with self._refusing():
+            return self._run(catalog.find_of_blob(blob_key))
 
     async def renew(self, blob_key: str) -> Asset | None:
         """Replace the row of the asset that names this blob with its live row.
@@ -88,7 +89,7 @@ class Snapshot:
         """
         assert self._live is not None
         connection = self._session
-        with self._attached(self._live):
+        with self._refusing(), self._attached(self._live):
             connection.execute("BEGIN IMMEDIATE")
             self._run(upkeep.thaw_unfenced())
             renewed = self._run(_renew(blob_key))
@@ -112,10 +113,23 @@ class Snapshot:
         except sqlite3.Error as error:
             found = [str(error)]
         if found:
-            before = max(self.path.parent.glob(f"{self.path.name}.2*Z"), default=None)
-            cure = f"Rename {before.name} to {self.path.name}" if before else "Name another backup"
-            raise SettingRefused(f"{self.path} is damaged: {_first(found)}. {cure}, and run it again.")
+            raise self._damaged(_first(found))
         run(self._session, keys.list_all(secrets, None).begin(now))
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Raise SettingRefused if the copy is damaged, or if its disk is full."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise SettingRefused(f"{self.path} cannot be used: {error}. Check the disk there.") from None
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, reason: str) -> SettingRefused:
+        before = max(self.path.parent.glob(f"{self.path.name}.2*Z"), default=None)
+        cure = f"Rename {before.name} to {self.path.name}" if before else "Name another folder"
+        return SettingRefused(f"{self.path} is damaged: {reason}. {cure}, and run it again.")
 
     def _run(self, operation: Operation[T]) -> T:
         return run(self._session, operation.begin(0))
