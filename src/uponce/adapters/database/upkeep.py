@@ -21,7 +21,11 @@ _FREEZABLE = (
 _EVENTS = "insert update delete".split()
 
 # For each key column, a value before every key.
-_BEFORE_ALL: Row = {"id": -1, "blob_key": "", "grant_key": b"", "key_hash": b"", "relay_id": "", "cloud": ""}
+_BEFORE_ALL: Row = {
+    **dict.fromkeys(("blob_key", "relay_id", "cloud"), ""),
+    **dict.fromkeys(("grant_key", "key_hash"), b""),
+    **dict.fromkeys(("id", "one"), -1),
+}
 _NUMBERED = (Table.ASSETS, Table.AUDIT, Table.OUTBOX, Table.KEYS)
 
 
@@ -75,11 +79,15 @@ def fence(now: float, skew: int) -> Steps[int]:
     """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
 
     The skew of the server counts if it is greater. Pending relays stay: uponce must still find out whether their
-    uploads completed upstream.
+    uploads completed upstream. Keys that are added later get the greatest watermark of all fences.
     """
-    noted = yield from noted_settings.steps(now)
-    mark = int(now) + max(skew, int(noted.get("skew", 0)))
-    yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
+    noted, moment = (yield from noted_settings.steps(now)), int(now)
+    mark = moment + max(skew, int(noted.get("skew", 0)))
+    yield [
+        ("put_fence", {"moment": moment, "mark": mark}),
+        ("raise_watermarks", {"mark": mark}),
+        ("end_all_series", {}),
+    ]
     return mark
 
 

@@ -34,7 +34,7 @@ class Upkeep(Protocol):
 
         In one transaction the watermark of every key rises to the database's time plus `skew` seconds, or the skew of
         `noted_settings` if it is greater; a higher one stays. Uploads that are under way are refused at their commit,
-        and series end. Pending uploads continue.
+        and series end. Pending uploads continue. The fence counts also for keys that come back later, see `add_key`.
         """
 
     async def freeze(self) -> None:
