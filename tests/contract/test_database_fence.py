@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.contract.databases import CALLER, KEY, OTHER, SKEW, START, Backend, attempt, draft, grant, run
+from tests.contract.test_database_series import series
 from uponce.app.ports import Database
 from uponce.core.errors import StaleRequest
 
@@ -65,10 +66,28 @@ def test_a_copy_without_a_key_remembers_its_fence(backend: Backend) -> None:
 
 
 def test_without_a_fence_keys_work_at_once(database: Database) -> None:
-    """Dated as they may be."""
+    """Dated as they may be, and whatever the skew of the server that starts."""
+    run(database.widen_fence(SKEW))
     run(database.add_key(OTHER))
     assert run(attempt(database, grant(key=OTHER, at=START - 600), draft(blob="b"))) == "ok"
     assert watermarks(database) == [None, None]
+
+
+def test_a_start_widens_a_fence_to_its_own_skew(backend: Backend, database: Database) -> None:
+    """The copy noted an older skew. What lies behind the fence already stays, and so do keys that are new since."""
+    run(database.fence(SKEW))
+    run(database.add_key(replace(KEY, api_key="444", created_at=START + 1), new=True))
+    started = run(database.create_series(series(), grant("begun", at=START + SKEW + 1), per_key=9, in_all=9))
+    backend.clock.time = START + 60
+    run(database.widen_fence(SKEW))
+    assert run(database.find_series(started.id)) is not None
+    run(database.widen_fence(3 * SKEW))
+    assert run(database.find_series(started.id)) is None
+    assert watermarks(database) == [START + 3 * SKEW, None]
+    for skew in (0, 2 * SKEW):
+        run(database.widen_fence(skew))
+    run(database.add_key(replace(OTHER, created_at=START + 2)))
+    assert watermarks(database) == [START + 3 * SKEW, None, START + 3 * SKEW]
 
 
 def test_a_fence_lowers_no_watermark_and_a_purge_lowers_no_fence(backend: Backend, database: Database) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from secrets import token_hex
 
-from uponce.adapters.database.steps import Ask, Rules, Steps, operation
+from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
 from uponce.core.lineage import heir
 
@@ -89,6 +89,23 @@ def fence(now: float, skew: int) -> Steps[int]:
         ("end_all_series", {}),
     ]
     return mark
+
+
+@operation()
+def wider_fence(_: float, skew: int) -> Steps[Params | None]:
+    """Return moment and mark of the last fence as `skew` would make it, if it was made with a smaller skew."""
+    (fences,) = yield [("find_fence", {})]
+    for row in fences:
+        if row["mark"] < row["moment"] + skew:
+            return {"moment": row["moment"], "mark": row["moment"] + skew}
+    return None
+
+
+@operation(rules=Rules.OWN)
+def widen_fence(now: float, skew: int) -> Steps[None]:
+    wider = yield from wider_fence.steps(now, skew)
+    if wider is not None:
+        yield [("put_fence", wider), ("raise_fenced", wider), ("end_all_series", {})]
 
 
 @operation(rules=Rules.OWN)

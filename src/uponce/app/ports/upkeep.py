@@ -37,6 +37,13 @@ class Upkeep(Protocol):
         and series end. Pending uploads continue. The fence counts also for keys that come back later, see `add_key`.
         """
 
+    async def widen_fence(self, skew: int) -> None:
+        """Raise the watermarks of the last fence, if its skew was less. A server calls it at each start.
+
+        A copy may have noted an older skew, and the command may run in a shell without the server's settings. Keys that
+        were new after the fence stay as they are.
+        """
+
     async def freeze(self) -> None:
         """Let every write fail with DatabaseUnavailable from now on, on every server. Reads go on. May be repeated.
 

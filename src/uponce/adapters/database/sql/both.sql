@@ -102,6 +102,10 @@ UPDATE api_keys SET watermark = :mark WHERE api_key = :api_key AND (watermark IS
 -- name: raise_watermarks!
 UPDATE api_keys SET watermark = :mark WHERE watermark IS NULL OR watermark < :mark;
 
+-- The watermark of a fenced key is at least the fence's moment. A key that is new since has none until a purge.
+-- name: raise_fenced!
+UPDATE api_keys SET watermark = :mark WHERE watermark >= :moment AND watermark < :mark;
+
 -- name: find_fence
 SELECT moment, mark FROM fences;
 
