@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +300,34 @@ def test_a_server_notes_its_settings_for_commands_in_other_shells(
     expected = {"skew": "60", "audit_days": "7", "notification_days": "2", "cloud": "cats"}
     expected |= {"grace_seconds": "7200", "series_seconds": "86400", "empty_series_seconds": "300"}
     assert asyncio.run(serve()) == (expected if room else {})
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_server_widens_the_last_fence_to_its_skew_or_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """A restored copy may have noted a smaller skew. With a full disk, the server would accept what was used before."""
+    settings = replace(SETTINGS, data=str(tmp_path), limits=Limits(skew=900))
+    restored = build(settings)
+    restored.database.open()
+    mark = asyncio.run(_fenced(restored.services))
+    restored.database.close()
+    server = build(settings)
+    if not room:
+        monkeypatch.setattr(server.database, "widen_fence", lambda _: failing(StorageFull("Send it again later.")))
+
+    async def serve() -> list[int | None]:
+        async with lifespan(server)(None):
+            return [key.watermark for key in await server.database.list_keys()]
+
+    with nullcontext() if room else pytest.raises(StorageFull):
+        assert asyncio.run(serve()) == [mark + 600] * 2
+
+
+async def _fenced(services: Services) -> int:
+    """A restore in a shell whose skew is less."""
+    await set_up(services, "media")
+    return await services.database.fence(300)
 
 
 async def failing(error: Exception) -> None:

@@ -13,7 +13,7 @@ from proof.faults.audit import Receipt
 from proof.faults.clients import Reply, ask, connected, form
 from proof.faults.faketime import FakeClock
 from proof.faults.tally import Tally
-from tests.server import Server
+from tests.server import Key, Server
 
 WINDOW, SKEW, KEPT = 3600, 300, 3600 + 300 + 3600
 MARGIN = 5
@@ -133,9 +133,9 @@ class Timekeeping:
 
     # --- uploads
 
-    def signed(self, stamp: float, **params: str) -> Fields:
+    def signed(self, stamp: float, key: Key | None = None, **params: str) -> Fields:
         self._signed += 1
-        return self.servers[0].signed({"nonce": str(self._signed), **params}, timestamp=int(stamp))
+        return self.servers[0].signed({"nonce": str(self._signed), **params}, key, timestamp=int(stamp))
 
     async def upload(self, fields: Fields, number: int = 0) -> Reply:
         data = json.dumps(fields).encode()

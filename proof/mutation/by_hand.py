@@ -42,6 +42,7 @@ _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
 _REVOKE_WHERE = "WHERE grants.uses - grants.pending < grants.max_uses AND grants.revoked_at IS NULL\n"
 _LEAST = "  max_uses = CASE WHEN grants.max_uses < excluded.max_uses THEN grants.max_uses ELSE excluded.max_uses END,\n"
 _LONGEST = "CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END"
+_GREATER_MARK = "CASE WHEN fences.mark > excluded.mark THEN fences.mark ELSE excluded.mark END"
 _OF_ONE, _OF_ALL = (f"-- name: raise_watermark{end}!\nUPDATE api_keys SET watermark = " for end in ("", "s"))
 _EACH_KEY = (
     "    for grant, keys in zip(grants, found[::2], strict=True):\n        check_key(grant, keys, watermark=False)\n"
@@ -119,6 +120,21 @@ _ON_BOTH: Sequence[_Row] = [
         _BOTH,
         f"{_OF_ALL}:mark WHERE watermark IS NULL OR watermark < :mark",
         f"{_OF_ALL}:mark",
+    ),
+    ("a fence forgets keys that come back later", "adapters/database/keys.py", "if fences and not new:", "if False:"),
+    ("a fence forgets a greater one", _BOTH, f"mark = {_GREATER_MARK}", "mark = excluded.mark"),
+    ("a start widens no fence", _UPKEEP, 'if row["mark"] < row["moment"] + skew:', "if False:"),
+    (
+        "a wider fence keeps series",
+        _UPKEEP,
+        '("raise_fenced", wider), ("end_all_series", {})',
+        '("raise_fenced", wider)',
+    ),
+    (
+        "a wider fence refuses new keys",
+        _BOTH,
+        "WHERE watermark >= :moment AND watermark < :mark",
+        "WHERE watermark IS NULL OR watermark < :mark",
     ),
     ("a revoked key commits", _BOTH, _KEY, "WHERE api_key = :api_key AND cloud = :cloud"),
     ("a key of another cloud commits", _BOTH, _KEY, "WHERE api_key = :api_key AND revoked_at IS NULL"),
@@ -218,6 +234,7 @@ _ON_POSTGRES: Sequence[_Row] = [
     ("a deletion locks no name", _GRANTS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
     ("a purge beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef purge_grants(", "(writes=True)\ndef purge_grants("),
     ("a fence beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef fence(", "(writes=True)\ndef fence("),
+    ("a wider fence beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef widen_fence(", "(writes=True)\ndef widen_fence("),
     (
         "a key is revoked beside commits",
         "adapters/database/keys.py",

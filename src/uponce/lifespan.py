@@ -35,6 +35,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
             with suppress(StorageFull):  # it still delivers
                 await backend.database.note_settings(noted(backend.settings))
+            await backend.database.widen_fence(backend.settings.limits.skew)
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()

@@ -11,9 +11,9 @@ import pytest
 
 from tests.world import World, create_key
 from uponce.app.manage_clouds import create_cloud
-from uponce.app.manage_keys import Conflict, import_keys, revoke_key, rotate_key, set_up
+from uponce.app.manage_keys import Conflict, import_keys, playground_key, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter
-from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses
+from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 
 KEY = ApiKey("123456789012345", "demo", ("a-secret-of-some-backend",), KeyUses.ONCE, KeyScope.UPLOAD, 600)
 
@@ -115,6 +115,26 @@ def test_no_secret_ends_like_that_of_another_key(world: World, secret: str) -> N
     assert asyncio.run(world.database.find_key("other")) is None
 
 
+def test_a_key_that_comes_back_after_a_restore_is_fenced(world: World) -> None:
+    """Its signatures may be spent. The secrets of keys that uponce makes are new, so those keys work at once."""
+    mark = asyncio.run(world.database.fence(300))
+    bring(world, KEY)
+    assert world.upload(world.sign({"timestamp": mark}, key=KEY)).code == "stale_request"
+    made = [*asyncio.run(create_cloud(world.services, "made", None)), asyncio.run(playground_key(world.services))]
+    upstream = Upstream("acme", "98765", "a-secret-of-some-account")
+    same, server = asyncio.run(create_cloud(world.services, "relayed", upstream, same_keys=True))
+    marks = {key.api_key: key.watermark for key in asyncio.run(world.database.list_keys())}
+    assert [marks[key.api_key] for key in (KEY, same, *made, server)] == [mark, mark, None, None, None, None]
+
+
+def test_a_key_that_differs_from_that_of_the_copy_keeps_the_fence(world: World) -> None:
+    bring(world, KEY)
+    mark = asyncio.run(world.database.fence(300))
+    for change in ({"secrets": ("another-secret-of-the-backend",)}, {"scope": KeyScope.ALL}, {"cloud": "elsewhere"}):
+        bring(world, replace(KEY, **change))
+    assert known(world) == replace(KEY, created_at=known(world).created_at, watermark=mark)
+
+
 def test_two_servers_may_bring_the_same_key_at_once(world: World) -> None:
     """Each has looked before the other one added it."""
     blind = Blind(world.database)
@@ -151,7 +171,7 @@ def test_a_first_start_that_ends_between_its_keys_makes_both_at_the_next(
         await real(*keys)
 
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(type(world.database), "add_key", lambda _, *keys: dies_at_the_second(*keys))
+        patch.setattr(type(world.database), "add_key", lambda _, *keys, new: dies_at_the_second(*keys))
         asyncio.run(set_up(world.services, "media"))
     asyncio.run(set_up(world.services, "media"))
     assert [key.name for key in asyncio.run(world.database.list_keys("media"))] == ["browser", "server"]

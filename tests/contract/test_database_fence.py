@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.contract.databases import CALLER, KEY, OTHER, SKEW, START, Backend, attempt, draft, grant, run
+from tests.contract.test_database_series import series
 from uponce.app.ports import Database
 from uponce.core.errors import StaleRequest
 
@@ -32,14 +33,61 @@ def test_without_a_skew_the_fence_is_at_this_second(database: Database) -> None:
 
 
 def test_every_key_is_fenced_and_every_server_knows(backend: Backend, database: Database) -> None:
-    """Of any cloud, unlimited and revoked ones too; a key made afterwards has forgotten nothing."""
+    """Of any cloud, unlimited and revoked ones too; a key that is new afterwards has forgotten nothing."""
     other = backend.server()
     run(database.add_key(OTHER))
     run(database.add_key(replace(KEY, api_key="333", cloud="another")))
     run(database.revoke_key("333"))
     run(database.fence(SKEW))
-    run(database.add_key(replace(KEY, api_key="444", created_at=START + 1)))
+    run(database.add_key(replace(KEY, api_key="444", created_at=START + 1), new=True))
     assert watermarks(database) == watermarks(other) == [START + SKEW] * 3 + [None]
+
+
+def test_a_key_that_comes_back_after_a_fence_is_fenced_too(backend: Backend, database: Database) -> None:
+    """The copy may be from before the key came, and its signatures may be spent. Of two fences the greater counts."""
+    run(database.fence(SKEW))
+    backend.clock.time = START - 3600
+    assert run(database.fence(0)) == START - 3600
+    backend.clock.time = START + 7 * 86400
+    run(database.add_key(OTHER))
+    assert run(attempt(database, grant("newest", key=OTHER, at=START + SKEW), draft(blob="a"))) == "stale_request"
+    assert run(attempt(database, grant("fresh", key=OTHER, at=START + SKEW + 1), draft("new", blob="b"))) == "ok"
+    run(database.fence(0))
+    run(database.add_key(replace(KEY, api_key="333")))
+    assert watermarks(database) == [START + 7 * 86400] * 3
+
+
+def test_a_copy_without_a_key_remembers_its_fence(backend: Backend) -> None:
+    database = backend.server()
+    run(database.freeze())
+    run(database.thaw(SKEW))
+    run(database.add_key(KEY))
+    assert watermarks(database) == [START + SKEW]
+
+
+def test_without_a_fence_keys_work_at_once(database: Database) -> None:
+    """Dated as they may be, and whatever the skew of the server that starts."""
+    run(database.widen_fence(SKEW))
+    run(database.add_key(OTHER))
+    assert run(attempt(database, grant(key=OTHER, at=START - 600), draft(blob="b"))) == "ok"
+    assert watermarks(database) == [None, None]
+
+
+def test_a_start_widens_a_fence_to_its_own_skew(backend: Backend, database: Database) -> None:
+    """The copy noted an older skew. What lies behind the fence already stays, and so do keys that are new since."""
+    run(database.fence(SKEW))
+    run(database.add_key(replace(KEY, api_key="444", created_at=START + 1), new=True))
+    started = run(database.create_series(series(), grant("begun", at=START + SKEW + 1), per_key=9, in_all=9))
+    backend.clock.time = START + 60
+    run(database.widen_fence(SKEW))
+    assert run(database.find_series(started.id)) is not None
+    run(database.widen_fence(3 * SKEW))
+    assert run(database.find_series(started.id)) is None
+    assert watermarks(database) == [START + 3 * SKEW, None]
+    for skew in (0, 2 * SKEW):
+        run(database.widen_fence(skew))
+    run(database.add_key(replace(OTHER, created_at=START + 2)))
+    assert watermarks(database) == [START + 3 * SKEW, None, START + 3 * SKEW]
 
 
 def test_a_fence_lowers_no_watermark_and_a_purge_lowers_no_fence(backend: Backend, database: Database) -> None:

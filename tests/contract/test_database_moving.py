@@ -41,6 +41,8 @@ def others(tmp_path: Path) -> Iterator[list[Backend]]:
 
 def fill(database: Database) -> None:
     """Some rows of every table, with what texts can hold, and keys in an order of their own."""
+    fences: Row = {"one": 1, "moment": START - 900, "mark": START - 600}
+    run(database.add_rows(Table.FENCES, [fences]))  # type: ignore[attr-defined]
     run(database.add_key(replace(OTHER, created_at=START)))
     run(database.add_key(replace(KEY, api_key="000", allow_v1=True, created_at=START)))
     run(database.rotate_key("000", "another secret", 60))

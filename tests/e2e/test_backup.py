@@ -15,7 +15,7 @@ from tests import samples
 from tests.app.planted import rot
 from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, killed_amid_copying, printed, uponce
 from tests.e2e.traffic import Traffic
-from tests.server import Server
+from tests.server import Key, Server
 from uponce.adapters.archive import Archive
 from uponce.adapters.database.sqlite import snapshot
 
@@ -73,6 +73,28 @@ def test_a_backup_under_uploads_is_whole_and_what_it_forgot_is_refused(server: S
         with closing(sqlite3.connect(data / "uponce.db")) as database, database:
             database.execute("UPDATE api_keys SET watermark = NULL")
         assert code_of(second, after[1]) == ""  # this is what the fence is against
+
+
+def test_a_restore_refuses_what_later_keys_and_a_greater_skew_have_used(tmp_path: Path) -> None:
+    """The copy is from before the key came, and before the server had its skew."""
+    first, later, data = Key("first", "s" * 24), Key("later", "z" * 24), tmp_path / "data"
+    settings = {"UPONCE_KEYS": f"cloudinary://{first.key}:{first.secret}@media", "UPONCE_SKEW": "60"}
+    with Server(data, env=settings):
+        printed(uponce("backup", tmp_path / "backup", "--data", data))
+    settings = {"UPONCE_KEYS": f"{settings['UPONCE_KEYS']} cloudinary://{later.key}:{later.secret}@media"}
+    settings |= {"UPONCE_SKEW": "900"}
+    with Server(data, env=settings) as server:
+        server.cloud = "media"
+        used = [
+            server.signed({"nonce": nonce}, key, timestamp=int(time.time()) + ahead)
+            for nonce, key, ahead in (("a", first, 0), ("b", first, 800), ("c", later, 0), ("d", later, 800))
+        ]
+        assert [code_of(server, fields) for fields in used] == [""] * 4
+    data.rename(tmp_path / "lost")
+    printed(uponce("restore", tmp_path / "backup", "--data", data))
+    with Server(data, env=settings) as server:
+        server.cloud = "media"
+        assert [code_of(server, fields) for fields in used] == ["stale_request"] * 4
 
 
 def test_the_next_backup_copies_what_is_new_and_drops_what_is_old(server: Server, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Else
         "relay_grants": 0,
         "outbox": 0,
         "upstreams": 0,
+        "fences": 0,
         "api_keys": 2,
     }
     assert objects(elsewhere) == FILES + 2

@@ -1,8 +1,8 @@
 """Clocks that are wrong, step, and disagree; databases that are restored from a backup. No spent signature works again.
 
 Rounds follow each other, each on a new data folder. One has a server whose clock is stepped between and during uploads,
-one has two servers whose clocks are ten minutes apart, and one restores from a backup. Purges run once a second all the
-time.
+one has two servers whose clocks are ten minutes apart, and one restores from a backup. The backup lacks a later key.
+Purges run once a second all the time.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,11 +22,13 @@ from proof.faults.control import seeded, until_red
 from proof.faults.report import Report
 from proof.faults.tally import FOUR, Tally
 from proof.faults.timekeeping import KEPT, MARGIN, SKEW, WINDOW, Fields, Timekeeping
-from tests.e2e.commands import in_a_process
+from tests.e2e.commands import in_a_process, uponce
+from tests.server import Key
 
 HOUR, DAY, APART = 3600, 86400, 600
 LONGEST_ROUND, SHORTEST_ROUND = 15.0, 3.0
 CONTROL_SIGNATURES = 5
+LATER = Key("later", "a-secret-of-a-later-key")
 REPLAYED = "spent signatures taken again"
 REFUSED = "valid signatures refused"
 STRANGE = "uploads without a definite answer"
@@ -240,12 +243,10 @@ def restore(folder: Path, chance: random.Random, tally: Tally, seconds: float) -
     try:
         keeping.start()
         asyncio.run(_spend(keeping, chance))
-        _back_up(keeping, folder)
         kept, before = dict(keeping.receipts), len(keeping.spent)
-        asyncio.run(_spend(keeping, chance))
-        keeping.stop()
-        _put_back(keeping, folder)
+        _lose(keeping, folder, chance)
         _command(keeping, "fence")
+        _bring_key(keeping)
         keeping.receipts = kept
         tally.counts["restores"] += 1
         tally.counts["spent signatures that a restore forgot"] += len(keeping.spent) - before
@@ -266,6 +267,11 @@ async def _spend(keeping: Timekeeping, chance: random.Random) -> None:
     await keeping.overwrite(keeping.now)
 
 
+async def _spend_later(keeping: Timekeeping) -> None:
+    for stamp in (keeping.now, keeping.now + SKEW - 1):
+        await _taken(keeping, keeping.signed(stamp, key=LATER))
+
+
 async def _after_the_fence(keeping: Timekeeping, chance: random.Random) -> None:
     await _replays(keeping)
     fresh = await keeping.upload(keeping.signed(keeping.now))
@@ -273,9 +279,26 @@ async def _after_the_fence(keeping: Timekeeping, chance: random.Random) -> None:
     keeping.advance(SKEW + 1)
     keeping.forgotten = int(keeping.now) - 1
     await _spend(keeping, chance)
+    await _spend_later(keeping)
     await _replays(keeping)
     keeping.advance(HOUR)
     await _replays(keeping)
+
+
+def _lose(keeping: Timekeeping, folder: Path, chance: random.Random) -> None:
+    """Copy. Then a key comes, and signatures of all keys are spent. Then only the copy is left."""
+    _back_up(keeping, folder)
+    _bring_key(keeping)
+    asyncio.run(_spend(keeping, chance))
+    asyncio.run(_spend_later(keeping))
+    keeping.stop()
+    _put_back(keeping, folder)
+
+
+def _bring_key(keeping: Timekeeping) -> None:
+    words = ("keys", "import", LATER.key, "--cloud", keeping.servers[0].cloud, "--data", keeping.data_dir)
+    done = uponce(*words, stdin=LATER.secret)
+    assert done.code == 0, done
 
 
 def _back_up(keeping: Timekeeping, folder: Path) -> None:
@@ -329,7 +352,8 @@ def controls(folder: Path, chance: random.Random, tally: Tally) -> None:
         "replays taken by a purge without watermark",
         lambda place: _forgetful(place, "purge_without_watermark", *there_and_back),
     )
-    within("replays taken after a restore without a fence", _unfenced)
+    within("replays taken after a restore without a fence", partial(_replayed, fenced=False))
+    within("replays taken by a key that comes back after a forgotten fence", partial(_replayed, fenced=True))
 
 
 def _forgetful(folder: Path, mutant: str, offset: float, steps: Sequence[tuple[float, float]]) -> int:
@@ -352,14 +376,17 @@ def _forgetful(folder: Path, mutant: str, offset: float, steps: Sequence[tuple[f
         keeping.kill()
 
 
-def _unfenced(folder: Path) -> int:
+def _replayed(folder: Path, *, fenced: bool) -> int:
+    """Restore without a fence, or with a fence that is forgotten before the later key comes back."""
     keeping = Timekeeping(folder, Tally())
     try:
         keeping.start()
-        _back_up(keeping, folder)
-        asyncio.run(_spend(keeping, random.Random(0)))
-        keeping.stop()
-        _put_back(keeping, folder)
+        _lose(keeping, folder, random.Random(0))
+        if fenced:
+            _command(keeping, "fence")
+            with closing(sqlite3.connect(keeping.data_dir / "uponce.db")) as database, database:
+                database.execute("DELETE FROM fences")
+            _bring_key(keeping)
         keeping.servers[0].start()
         return asyncio.run(keeping.replay_all())
     finally:

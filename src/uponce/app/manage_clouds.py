@@ -31,9 +31,9 @@ async def create_cloud(
     browser, server = two_keys(services, name, window)
     if same_keys:
         browser = await _same_key(services, name, upstream, window)
-        await services.database.add_key(server)
+        await services.database.add_key(server, new=True)
     else:
-        await services.database.add_key(browser, server)
+        await services.database.add_key(browser, server, new=True)
     # Last: a cloud whose upstream is not set stores uploads here, never in a place that the operator did not name.
     if upstream is not None:
         await services.database.set_upstream(name, upstream)

@@ -74,7 +74,7 @@ async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -
     if any(key.cloud != PLAYGROUND for key in await services.database.list_keys()):
         return ()
     keys = two_keys(services, cloud, window)
-    await services.database.add_key(*keys)  # at once: after a crash in between, the second would never come
+    await services.database.add_key(*keys, new=True)  # at once: after a crash in between, the second would never come
     return keys
 
 
@@ -84,7 +84,7 @@ async def playground_key(services: Services) -> ApiKey:
         if key.name == PLAYGROUND and key.revoked_at is None:
             return key
     key = new_key(services, PLAYGROUND, name=PLAYGROUND, window=_PLAYGROUND_WINDOW)
-    await services.database.add_key(key)
+    await services.database.add_key(key, new=True)
     return key
 
 

@@ -50,5 +50,5 @@ def told(watermark: int) -> str:
     """Return one sentence about the effect of a fence."""
     return (
         f"uponce refuses every signature with a timestamp up to {utc(watermark)} from now on; newer signatures work, "
-        "and new keys work at once"
+        "and keys of `uponce keys create` work at once"
     )

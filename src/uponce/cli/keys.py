@@ -69,7 +69,7 @@ def create(
             allow_v1=allow_v1,
             algorithms=(Algorithm.SHA256,) if sha256_only else tuple(Algorithm),
         )
-        await services.database.add_key(key)
+        await services.database.add_key(key, new=True)
         return key
 
     _print_new(settings, on_store(settings, work, create=True), as_json)

@@ -176,6 +176,10 @@ class Database(Backend):
     end_slowest_series = _runs(series.end_slowest)
     end_old_series = _runs(series.end_old)
 
+    async def widen_fence(self, skew: int) -> None:
+        if await self.read(upkeep.wider_fence(skew)) is not None:  # else a start waits for no lock, and needs no room
+            await self.write(upkeep.widen_fence(skew))
+
     async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         failure, dropped = FirstFailure(), 0
         with failure.kept():

@@ -1,6 +1,7 @@
 """Operations on API keys: rows, rotation, revocation. Secrets are encrypted at rest, bound to their cloud and key."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -51,13 +52,16 @@ def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
 
 
 @operation(rules=Rules.OWN)
-def add(_: float, secrets: SecretBox, *keys: ApiKey) -> Steps[None]:
+def add(_: float, secrets: SecretBox, *keys: ApiKey, new: bool = False) -> Steps[None]:
     """Store all keys or none. Raise SettingRefused if the secret key decrypts none of the present secrets.
 
     The first secret of a database also makes the secret key, inside this transaction. So a database that has secrets
-    never gets a second secret key.
+    never gets a second secret key. Unless the keys are new, they get the watermark of the last fence.
     """
     yield from _make_key_once(secrets)
+    (fences,) = yield [("find_fence", {})]
+    if fences and not new:
+        keys = tuple(replace(key, watermark=fences[0]["mark"]) for key in keys)
     found = yield [("add_key", _key_params(key, secrets)) for key in keys]
     for key, added in zip(keys, found, strict=True):
         if not added:

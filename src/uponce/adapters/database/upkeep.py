@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from secrets import token_hex
 
-from uponce.adapters.database.steps import Ask, Rules, Steps, operation
+from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
 from uponce.core.lineage import heir
 
@@ -21,7 +21,11 @@ _FREEZABLE = (
 _EVENTS = "insert update delete".split()
 
 # For each key column, a value before every key.
-_BEFORE_ALL: Row = {"id": -1, "blob_key": "", "grant_key": b"", "key_hash": b"", "relay_id": "", "cloud": ""}
+_BEFORE_ALL: Row = {
+    **dict.fromkeys(("blob_key", "relay_id", "cloud"), ""),
+    **dict.fromkeys(("grant_key", "key_hash"), b""),
+    **dict.fromkeys(("id", "one"), -1),
+}
 _NUMBERED = (Table.ASSETS, Table.AUDIT, Table.OUTBOX, Table.KEYS)
 
 
@@ -75,12 +79,33 @@ def fence(now: float, skew: int) -> Steps[int]:
     """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
 
     The skew of the server counts if it is greater. Pending relays stay: uponce must still find out whether their
-    uploads completed upstream.
+    uploads completed upstream. Keys that are added later get the greatest watermark of all fences.
     """
-    noted = yield from noted_settings.steps(now)
-    mark = int(now) + max(skew, int(noted.get("skew", 0)))
-    yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
+    noted, moment = (yield from noted_settings.steps(now)), int(now)
+    mark = moment + max(skew, int(noted.get("skew", 0)))
+    yield [
+        ("put_fence", {"moment": moment, "mark": mark}),
+        ("raise_watermarks", {"mark": mark}),
+        ("end_all_series", {}),
+    ]
     return mark
+
+
+@operation()
+def wider_fence(_: float, skew: int) -> Steps[Params | None]:
+    """Return moment and mark of the last fence as `skew` would make it, if it was made with a smaller skew."""
+    (fences,) = yield [("find_fence", {})]
+    for row in fences:
+        if row["mark"] < row["moment"] + skew:
+            return {"moment": row["moment"], "mark": row["moment"] + skew}
+    return None
+
+
+@operation(rules=Rules.OWN)
+def widen_fence(now: float, skew: int) -> Steps[None]:
+    wider = yield from wider_fence.steps(now, skew)
+    if wider is not None:
+        yield [("put_fence", wider), ("raise_fenced", wider), ("end_all_series", {})]
 
 
 @operation(rules=Rules.OWN)

@@ -245,8 +245,12 @@ class Keys(Protocol):
     async def unreadable_keys(self) -> Mapping[str, str]:
         """Return the API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
 
-    async def add_key(self, *keys: ApiKey) -> None:
-        """Store all keys or none. The first one also makes the secret key. A later one may raise SettingRefused."""
+    async def add_key(self, *keys: ApiKey, new: bool = False) -> None:
+        """Store all keys or none. The first one also makes the secret key. A later one may raise SettingRefused.
+
+        After a fence, the keys are fenced too: the database may have forgotten the uses of a key that comes back. `new`
+        keys are not fenced: their secrets were made now, so there are no older signatures.
+        """
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
         """Revoke the key from now on, and return it. Return None if it does not exist. Repeating it changes nothing."""

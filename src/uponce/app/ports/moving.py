@@ -26,6 +26,7 @@ class Table(StrEnum):
     RELAY_GRANTS = "relay_grants"
     OUTBOX = "outbox"
     UPSTREAMS = "upstreams"
+    FENCES = "fences"
     KEYS = "api_keys"
 
 

@@ -34,7 +34,14 @@ class Upkeep(Protocol):
 
         In one transaction the watermark of every key rises to the database's time plus `skew` seconds, or the skew of
         `noted_settings` if it is greater; a higher one stays. Uploads that are under way are refused at their commit,
-        and series end. Pending uploads continue.
+        and series end. Pending uploads continue. The fence counts also for keys that come back later, see `add_key`.
+        """
+
+    async def widen_fence(self, skew: int) -> None:
+        """Raise the watermarks of the last fence, if its skew was less. A server calls it at each start.
+
+        A copy may have noted an older skew, and the command may run in a shell without the server's settings. Keys that
+        were new after the fence stay as they are.
         """
 
     async def freeze(self) -> None:

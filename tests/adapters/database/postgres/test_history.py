@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, SKEW, START, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.contract.databases import KEY, OTHER, SKEW, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.postgres.history import Histories
@@ -58,6 +58,13 @@ def test_what_may_have_been_used_is_refused_and_what_is_signed_later_is_not(take
     database = opened(taken_over)
     assert told(database, "forgotten") == told(database, "newest", START + SKEW) == "stale_request"
     assert told(database, "fresh", START + SKEW + 1) == "ok"
+    database.close()
+
+
+def test_a_key_that_the_standby_lacks_is_fenced_when_it_comes_back(taken_over: str) -> None:
+    database = opened(taken_over)
+    run(database.add_key(OTHER))
+    assert [key.watermark for key in run(database.list_keys())] == [START + SKEW] * 2
     database.close()
 
 

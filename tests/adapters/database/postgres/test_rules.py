@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, SKEW, SteppedClock, attempt, draft, grant, open_postgres, run
+from tests.contract.databases import KEY, SKEW, START, SteppedClock, attempt, draft, grant, open_postgres, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase, session
 from uponce.adapters.database.postgres.connection import is_in_the_way
@@ -15,6 +15,7 @@ from uponce.core.errors import DatabaseUnavailable
 
 CHANGES: dict[str, Callable[[PostgresDatabase], Awaitable[object]]] = {
     "fence": lambda server: server.fence(SKEW),
+    "widen_fence": lambda server: server.widen_fence(SKEW),
     "revoke_key": lambda server: server.revoke_key(KEY.api_key),
     "condemn": lambda server: server.condemn(["blob"]),
 }
@@ -27,10 +28,13 @@ def clock() -> SteppedClock:
 
 @pytest.fixture
 def servers(clock: SteppedClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PostgresDatabase]]:
-    """Two on one database."""
+    """Two on one database, which was fenced before."""
     monkeypatch.setattr(session, "OWN_MILLISECONDS", 20_000)
     url = shared().fresh_schema()
     servers = [open_postgres(url, clock) for _ in range(2)]
+    clock.time = START - 900
+    run(servers[0].fence(0))
+    clock.time = START
     run(servers[0].add_key(KEY))
     yield servers
     for server in servers:

@@ -28,6 +28,7 @@ COLUMNS = {
     "owner": "one name",
     "server_settings": "one skew audit_seconds dead_seconds cloud",
     "noted_settings": "name value",
+    "fences": "one moment mark",
     "api_keys": "id api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
     "algorithms created_at revoked_at watermark",
     "upstreams": "cloud url url_secret",

@@ -102,6 +102,19 @@ UPDATE api_keys SET watermark = :mark WHERE api_key = :api_key AND (watermark IS
 -- name: raise_watermarks!
 UPDATE api_keys SET watermark = :mark WHERE watermark IS NULL OR watermark < :mark;
 
+-- The watermark of a fenced key is at least the fence's moment. A key that is new since has none until a purge.
+-- name: raise_fenced!
+UPDATE api_keys SET watermark = :mark WHERE watermark >= :moment AND watermark < :mark;
+
+-- name: find_fence
+SELECT moment, mark FROM fences;
+
+-- name: put_fence!
+INSERT INTO fences (one, moment, mark) VALUES (1, :moment, :mark)
+ON CONFLICT (one) DO UPDATE SET
+  moment = CASE WHEN fences.moment > excluded.moment THEN fences.moment ELSE excluded.moment END,
+  mark = CASE WHEN fences.mark > excluded.mark THEN fences.mark ELSE excluded.mark END;
+
 
 -- The ledger
 
@@ -518,6 +531,7 @@ relays       | relay_id            | @relay_columns
 relay_grants | relay_id, grant_key | @relay_grant_columns
 outbox       | id                  | @effect_columns
 upstreams    | cloud               | cloud, url, url_secret
+fences       | one                 | one, moment, mark
 api_keys     | id                  | @key_columns
 
 -- moving: rows_of
