@@ -73,6 +73,7 @@ def test_the_widget_is_sent_as_it_is_written_except_its_comments(shared: World) 
     left = [line.strip() for line, arrived in zip(written, sent, strict=True) if line != arrived]
     assert len(left) > 30
     assert [line for line in left if not line.startswith(("// ", "/** "))] == []
+    assert [line for line in sent if " // " in line] == []
     assert {arrived for line, arrived in zip(written, sent, strict=True) if line != arrived} == {""}
 
 

@@ -2,7 +2,8 @@
 
 const HOME = new URL(import.meta.url).origin;
 const TUS = { "Tus-Resumable": "1.0.0" };
-const DAY = 86_400_000; // how long uponce keeps an unfinished upload
+// How long uponce keeps an unfinished upload.
+const DAY = 86_400_000;
 const LIVE = ["signing", "uploading", "retrying"];
 const UNFINISHED = ["queued", ...LIVE, "paused"];
 // uponce answers so before it stores anything, also after all bytes have arrived
@@ -120,7 +121,8 @@ const ICONS = {
 const SAVED = {};
 try {
   if (performance.getEntriesByType("navigation")[0].type === "reload") Object.assign(SAVED, sessionStorage);
-} catch {} // the page may use no storage
+  // The page may use no storage.
+} catch {}
 
 // --- small helpers
 
@@ -147,7 +149,8 @@ function icon(name) {
 
 // For pictures: a phone's memory has no room for many at a time.
 let turn = Promise.resolve();
-const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID needs https
+// `randomUUID` needs https.
+const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const promised = (request) =>
   new Promise((resolve, reject) => {
@@ -232,8 +235,9 @@ class Refusal extends Error {
 }
 
 const local = (code, message) => new Refusal(code, message, 400);
+// Not an answer of uponce: some proxy's.
 const fail = () => {
-  throw new Refusal("unreachable"); // not an answer of uponce: some proxy's
+  throw new Refusal("unreachable");
 };
 
 /** The refusal for an error that a signer threw or answered. `fetch` throws a TypeError if the line is broken. */
@@ -266,7 +270,8 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
       let json;
       try {
         json = JSON.parse(xhr.responseText);
-      } catch {} // HEAD, 204, or a proxy's page
+        // HEAD, 204, or a proxy's page.
+      } catch {}
       if (xhr.status >= 200 && xhr.status < 300) return resolve({ json, header });
       if (!xhr.status) return reject(new Refusal("unreachable"));
       const { code, message } = json?.error ?? {};
@@ -360,7 +365,8 @@ class Upload {
   /** A large file: parts, by tus. Its address says how much has arrived, and which asset it became. */
   async resumable(signal) {
     if (this.place) {
-      this.show("uploading"); // not queued: the queue would run it again
+      // Not queued: the queue would run it again.
+      this.show("uploading");
       this.arrived(await this.send("HEAD", this.place, { headers: TUS, signal }));
     } else await this.begin(signal);
     while (this.offset < this.size) {
@@ -383,7 +389,8 @@ class Upload {
     const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": encoded };
     try {
       const { header } = await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal });
-      this.place = base + (/\/tus\/.+/.exec(header("Location"))?.[0] ?? fail()); // a proxy may have hidden https
+      // A proxy may have hidden https.
+      this.place = base + (/\/tus\/.+/.exec(header("Location"))?.[0] ?? fail());
     } catch (error) {
       // The address is lost with the reply. No byte was sent.
       if (!error.status) this.grant = null;
@@ -402,7 +409,8 @@ class Upload {
       return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
     } catch (error) {
       if ((error.status && error.status < 500) || STORES_NOTHING.includes(error.code)) {
-        this.unknown = unknown; // refused, but maybe not the tries before
+        // Refused, but maybe not the tries before.
+        this.unknown = unknown;
         await this.save();
       }
       throw error;
@@ -528,8 +536,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     super();
     this.#internals.role = "group";
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
-    const sheet = new CSSStyleSheet(); // allowed by a strict Content-Security-Policy
-    const dark = CSS.supports("color", "light-dark(red, red)"); // else the light colours
+    // A strict Content-Security-Policy allows this sheet. Without `light-dark` it has the light colours.
+    const sheet = new CSSStyleSheet();
+    const dark = CSS.supports("color", "light-dark(red, red)");
     sheet.replaceSync(dark ? STYLE : STYLE.replace(/light-dark\((.+?), .+?\)/g, "$1"));
     root.adoptedStyleSheets = [sheet];
     const picked = ({ target }) => (this.add(target.files), (target.value = ""));
@@ -975,7 +984,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       bitmap.close();
       if (!this.#views.get(upload)?.thumb.querySelector("img")) this.#place(upload, canvas);
     };
-    turn = turn.then(draw).catch(() => {}); // the extension is shown
+    // Without a picture, the extension is shown.
+    turn = turn.then(draw).catch(() => {});
   }
 
   #place(upload, picture) {
