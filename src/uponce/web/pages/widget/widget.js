@@ -279,6 +279,11 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
     };
     signal.addEventListener("abort", abort);
     alive(stall);
+    if (body && left && navigator.serviceWorker?.controller) {
+      // A service worker may hide all progress, also that all bytes have left.
+      alive(stall * 20);
+      left();
+    }
     xhr.send(body);
   });
 }
@@ -404,7 +409,7 @@ class Upload {
     const { offset, unknown } = this;
     const moved = (loaded) => this.moved(Math.min(offset + loaded, this.size));
     // All bytes have left: until a reply says more, the file may be stored.
-    const left = () => this.loaded < this.size || ((this.unknown = true), this.save());
+    const left = () => offset + (options.body.size ?? this.size) < this.size || ((this.unknown = true), this.save());
     try {
       return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
     } catch (error) {
