@@ -296,7 +296,8 @@ def test_a_service_worker_does_not_hide_that_a_file_may_be_stored(
 
 def test_a_service_worker_leaves_an_upload_its_next_signature(line: Line, widget: Widget, film: Path) -> None:
     """Its part before the last one was lost: nothing can be stored."""
-    line.strike = lambda number, _: {6: Line.LOSE, 7: (410, "gone")}.get(number)
+    answers: dict[int, str | tuple[int, str]] = {6: Line.LOSE, 7: (410, "gone")}
+    line.strike = lambda number, _: answers.get(number)
     widget.open(in_parts())
     widget.serve_by_worker()
     widget.pick(film)
