@@ -596,13 +596,13 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.restored ??= this.#restore();
   }
 
-  /** Stop, unless it was moved. What is unfinished continues when the element is there again. */
+  /** Stop, unless it was moved. What is unfinished or may be tried again continues when the element is there again. */
   disconnectedCallback() {
     document.removeEventListener("paste", this.#paste);
     queueMicrotask(() => {
       if (this.isConnected) return;
       this.restored = null;
-      for (const upload of this.#uploads.filter(({ state }) => UNFINISHED.includes(state))) {
+      for (const upload of this.#uploads.filter(({ state, release }) => release || UNFINISHED.includes(state))) {
         upload.stop();
         upload.release?.();
         this.drop(upload);
