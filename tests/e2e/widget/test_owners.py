@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.widget.page import Widget
+from tests.e2e.widget.page import MB, Widget, crawling, in_parts
 from tests.e2e.widget.site import Line
+from tests.e2e.widget.test_reload import NO_LOCK
+from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
@@ -21,3 +23,45 @@ def test_an_upload_that_gave_up_continues_in_the_next_element(line: Line, widget
     widget.js("el.replaceWith(el.cloneNode())")
     widget.stored()
     assert len(widget.site.asked) == 1
+
+
+def test_a_new_row_of_a_form_does_not_continue_the_file_of_another(server: Server, widget: Widget, film: Path) -> None:
+    """The new row is the first on the page, as the other row was before. The user removes the other row."""
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.js("el.before(Object.assign(el.cloneNode(), { className: 'new' }))")
+        widget.js("el.restored", of=".new")
+        widget.js("el.remove()", of="uponce-upload:not(.new)")
+        widget.eventually(NO_LOCK)
+    assert widget.js("el.uploads", of=".new") == []
+    assert widget.values() == []
+
+
+# A component that has the widget in its shadow root, and gives the page that widget by its name.
+_COMPONENTS = f"""<x-a></x-a><x-b></x-b><script>
+  for (const name of ["a", "b"]) customElements.define(`x-${{name}}`, class extends HTMLElement {{
+    connectedCallback() {{
+      this.attachShadow({{ mode: "open" }}).innerHTML = `{in_parts()}`;
+      window[name] = this.shadowRoot.querySelector("uponce-upload");
+    }}
+  }});
+</script>"""
+
+
+def test_components_with_a_widget_each_get_back_their_own_files(
+    server: Server, widget: Widget, media: Path, film: Path
+) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(_COMPONENTS)
+        widget.pick(media / "cat.jpg", of="x-a uponce-upload")
+        widget.page.wait_for_function("a.answers.length === 1")
+        widget.pick(film, of="x-b uponce-upload")
+        widget.page.wait_for_function(f"b.uploads[0]?.loaded > {MB}")
+        widget.page.reload()
+        widget.page.wait_for_function("window.b?.answers?.length === 1")
+    assert widget.page.evaluate("[a, b].map((each) => each.answers[0].original_filename)") == ["cat", "film"]
+    assert len(widget.site.asked) == 2

@@ -124,6 +124,9 @@ try {
   // The page may use no storage.
 } catch {}
 
+// The names of all elements on the page.
+const OWNERS = new Set();
+
 // --- small helpers
 
 /** Build an element, whose part is its class too. Texts are never read as HTML. */
@@ -589,6 +592,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
     const page = pathname + search + (/^#[/!]/.test(hash) ? hash : "");
     this.owner ??= `uponce ${page}#${this.id || this.getAttribute("name") + place}`;
+    while (OWNERS.has(this.owner)) this.owner += "+";
+    OWNERS.add(this.owner);
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
     this.attributeChangedCallback();
@@ -598,6 +603,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   /** Stop, unless it was moved. What is unfinished or may be tried again continues when the element is there again. */
   disconnectedCallback() {
+    OWNERS.delete(this.owner);
     document.removeEventListener("paste", this.#paste);
     queueMicrotask(() => {
       if (this.isConnected) return;
