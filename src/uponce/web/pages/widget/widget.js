@@ -774,7 +774,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // Another tab may have sent more of it since, or finished it.
     const record = await store("uploads", "get", upload.id);
     Object.assign(upload, record, { file: await store("files", "get", upload.id) });
-    if (!record || !this.isConnected) return upload.release();
+    const full = !this.input.multiple && this.#uploads.some((each) => each.state === "done" || this.#actionOf(each));
+    if (!record || !this.isConnected || full) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
     this.#show(upload);
     this.next();
