@@ -1,4 +1,5 @@
-/*! uponce upload widget. MIT. <uponce-upload sign="/sign" cloud="media" multiple></uponce-upload> */
+/*! uponce upload widget. MIT. */
+// <uponce-upload sign="/sign" cloud="media" multiple></uponce-upload>
 
 const HOME = new URL(import.meta.url).origin;
 const TUS = { "Tus-Resumable": "1.0.0" };
@@ -134,7 +135,7 @@ function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   element.className = attributes.part ?? "";
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    if (name.startsWith("on")) element[name] = value;
     else element.setAttribute(name, value);
   }
   element.append(...children);
@@ -696,7 +697,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   resume() {
-    this.#uploads.filter(({ state }) => state === "paused").forEach((upload) => upload.resume());
+    for (const upload of this.#uploads) if (upload.state === "paused") upload.resume();
   }
 
   clear() {
@@ -748,16 +749,15 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #drag(event) {
     if (!event.dataTransfer?.types.includes("Files") || this.matches(":disabled")) return;
     event.preventDefault();
-    const left = event.type === "dragleave" && this.contains(event.relatedTarget);
-    this.zone.classList.toggle("over", event.type !== "drop" && (event.type !== "dragleave" || left));
-    if (event.type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
+    const { type } = event;
+    this.zone.classList.toggle("over", type === "dragover" || (type === "dragleave" && this.contains(event.relatedTarget)));
+    if (type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
   }
 
   /** A paste goes to the element with the focus, or to the first one if nothing has it. */
   #pasted(event) {
-    const files = [...(event.clipboardData?.files ?? [])];
-    const focused = document.activeElement;
-    if (!files.length || event.defaultPrevented || (focused !== this && focused !== document.body)) return;
+    const files = event.clipboardData?.files ?? [];
+    if (!files.length || event.defaultPrevented || ![this, document.body].includes(document.activeElement)) return;
     event.preventDefault();
     this.add(files);
   }
@@ -897,9 +897,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #bytes(bytes) {
-    const step = bytes < 1e6 ? 1 : bytes < 1e9 ? 2 : 3;
-    const value = bytes / 1000 ** step;
-    const unit = [, "kilobyte", "megabyte", "gigabyte"][step];
+    const [scale, unit] = bytes < 1e6 ? [1e3, "kilobyte"] : bytes < 1e9 ? [1e6, "megabyte"] : [1e9, "gigabyte"];
+    const value = bytes / scale;
     return this.#number(value, { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 });
   }
 
@@ -985,8 +984,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (url && answer.resource_type === "video" && answer.video?.codec) {
       return this.#place(upload, Object.assign(h("video", { src: `${url}#t=0.1`, preload: "metadata" }), { muted: true }));
     }
-    const shown = answer?.resource_type === "image" && answer.bytes < 2e6 && !["svg", "pdf"].includes(answer.format);
-    if (url && shown && (answer.format === "gif" ? !still : !file)) return this.#place(upload, h("img", { loading: "lazy", src: url, alt: "" }));
+    const shown = url && answer.resource_type === "image" && answer.bytes < 2e6 && !["svg", "pdf"].includes(answer.format);
+    if (shown && (answer.format === "gif" ? !still : !file)) return this.#place(upload, h("img", { loading: "lazy", src: url, alt: "" }));
     if (!file || state === "done" || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
     const draw = async () => {
       if (!this.#views.has(upload)) return;
