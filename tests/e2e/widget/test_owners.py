@@ -1,4 +1,4 @@
-"""Each upload continues in its own element, and in no other."""
+"""Each upload continues in its own element, and in no other, also beside other tabs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from playwright.sync_api import BrowserContext
 
 from tests.e2e.widget.page import MB, Widget, crawling, form, in_parts
 from tests.e2e.widget.site import Line
-from tests.e2e.widget.test_reload import NO_LOCK
+from tests.e2e.widget.test_reload import NO_LOCK, WRITTEN
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
@@ -97,3 +97,28 @@ def test_a_refused_choice_does_not_stop_a_field_for_one_file(widget: Widget, med
     widget.click("Continue cat.jpg")
     widget.stored()
     assert widget.js(_NAMES) == ["empty.txt", "cat.jpg"]
+
+
+_DELETE = """new Promise((resolve) => {
+  const deletion = indexedDB.deleteDatabase("uponce");
+  for (const type of ["success", "blocked"]) deletion.addEventListener(type, () => resolve(type));
+})"""
+
+
+def test_a_page_may_delete_the_database_while_another_tab_has_the_widget(
+    context: BrowserContext, widget: Widget, media: Path
+) -> None:
+    """As an application does after a logout. Both tabs then upload, and keep what they upload."""
+    widget.open(form("paused"))
+    widget.js("el.restored")
+    other = Widget(context.new_page(), widget.site)
+    other.open()
+    assert other.page.evaluate(_DELETE) == "success"
+    other.pick(media / "cat.jpg")
+    other.stored()
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    widget.page.evaluate(WRITTEN)
+    widget.page.reload()
+    widget.until("el.uploads?.length")
+    assert widget.status() == "Paused at 0%"

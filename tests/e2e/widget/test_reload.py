@@ -348,7 +348,7 @@ def test_an_upload_that_was_tried_again_continues_when_its_element_is_back(
 
 
 # All that the widget has asked the browser to keep.
-_WRITTEN = """() => new Promise((resolve) => {
+WRITTEN = """() => new Promise((resolve) => {
   const opening = indexedDB.open("uponce");
   opening.onsuccess = () => {
     const writing = opening.result.transaction("uploads", "readwrite");
@@ -369,14 +369,14 @@ def test_a_paused_upload_stays_paused_until_the_user_continues(server: Server, w
         widget.page.evaluate("document.forms[0].prepend(window.kept)")
         widget.until("el.uploads.length")
         assert widget.states() == ["paused"]
-        widget.page.evaluate(_WRITTEN)
+        widget.page.evaluate(WRITTEN)
         widget.page.reload()
         widget.until("el.uploads?.length")
         assert widget.states() == ["paused"]
         assert widget.status().startswith("Paused at ")
         assert widget.status() != "Paused at 0%"
         widget.click("Continue film.bin")
-        widget.page.evaluate(_WRITTEN)
+        widget.page.evaluate(WRITTEN)
         widget.page.reload()
         (answer,) = widget.stored()
     assert bytes_of(server, answer) == film.read_bytes()

@@ -221,6 +221,8 @@ function open() {
 async function store(name, method, ...values) {
   try {
     const database = await (opened ??= open());
+    // A page that deletes the database, for example after a logout, waits for all tabs.
+    database.onversionchange = () => (database.close(), (opened = null));
     return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
   } catch {}
 }
