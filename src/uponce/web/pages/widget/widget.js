@@ -1,7 +1,8 @@
 /*! uponce upload widget. MIT. */
 // <uponce-upload sign="/sign" cloud="media" multiple></uponce-upload>
 
-const HOME = new URL(import.meta.url).origin;
+// Some bundlers give a script no address.
+const [HOME] = /^https?:\/\/[^/]+/.exec(import.meta.url) ?? [""];
 const TUS = { "Tus-Resumable": "1.0.0" };
 // How long uponce keeps an unfinished upload.
 const DAY = 86_400_000;
