@@ -644,7 +644,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   get target() {
-    return `${this.getAttribute("server") ?? HOME}/v1_1/${this.getAttribute("cloud")}/auto/upload`;
+    return `${(this.getAttribute("server") ?? HOME).replace(/\/$/, "")}/v1_1/${this.getAttribute("cloud")}/auto/upload`;
   }
 
   get keeps() {
