@@ -93,10 +93,18 @@ def test_the_types_name_every_text_and_member_of_the_widget() -> None:
     assert set(re.findall(r'"(\w+)"', keys)) == _texts()
     declared = types.partition("class UponceUpload")[2].partition("declare global")[0]
     element = script.partition("class UponceUpload")[2]
-    for name in set(re.findall(r"^  (?:readonly |get |set )?(\w+)\??[:(]", declared, re.MULTILINE)) - {
-        "addEventListener"
-    }:
+    inherited = {"addEventListener", "removeEventListener"}
+    for name in set(re.findall(r"^  (?:readonly |get |set )?(\w+)\??[:(]", declared, re.MULTILINE)) - inherited:
         assert re.search(rf"^  (?:(?:get|set) )?{name}\b", element, re.MULTILINE), name
+
+
+def test_a_listener_whose_event_has_a_type_can_be_removed() -> None:
+    types = WIDGET.joinpath("widget.d.ts").read_text()
+    adding, removing = (
+        re.findall(rf"^  {what}EventListener(.*?)void;$", types, re.MULTILINE | re.DOTALL) for what in ("add", "remove")
+    )
+    assert len(adding) == 2
+    assert removing == [each.replace("AddEventListenerOptions", "EventListenerOptions") for each in adding]
 
 
 def test_the_widget_has_words_for_errors_that_exist() -> None:
