@@ -73,6 +73,8 @@ def test_the_back_end_may_refuse(widget: Widget, media: Path) -> None:
     widget.until("window.refusals.length === 2")
     assert [each["code"] for each in refusals(widget)] == ["quota", "sign_failed"]
     assert widget.status() == "This site did not allow the upload."
+    error = {"code": "sign_failed", "status": 403, "message": widget.status()}
+    assert widget.js("el.uploads[0].error") == error
 
 
 def test_a_signer_of_the_page_may_refuse(widget: Widget, media: Path) -> None:

@@ -42,7 +42,9 @@ export interface Signed {
 export interface UploadError {
   /** A code of uponce or of the sign endpoint, or one of the widget: unreachable, unreadable, sign_failed, too_many_files, outcome_unknown. */
   code: string;
+  /** The text that the user sees. */
   message: string;
+  /** Of the HTTP answer. 0 is a broken line. */
   status: number;
 }
 

@@ -667,7 +667,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   // --- what a page may call
 
   get uploads() {
-    return this.#uploads.map(({ id, name, size, state, loaded, answer, error }) => ({ id, name, size, state, loaded, answer, error }));
+    return this.#uploads.map(({ id, name, size, state, loaded, answer, error }) => {
+      return { id, name, size, state, loaded, answer, error: error && this.#errorOf({ error, name }) };
+    });
   }
 
   get answers() {
@@ -797,15 +799,14 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   ended(upload) {
-    const { id, name, file, state, answer, error } = upload;
+    const { id, name, file, state, answer } = upload;
     this.say(upload);
     if (state === "done") {
       this.#thumb(upload);
       this.#changed();
       this.tell("uploaded", upload, { id, name, file, answer });
     } else {
-      const { code = "refused", status } = error;
-      this.tell("refused", upload, { id, name, file, error: { code, status, message: this.#statusOf(upload) } });
+      this.tell("refused", upload, { id, name, file, error: this.#errorOf(upload) });
     }
     this.next();
   }
@@ -910,11 +911,15 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     return this.#number(Math.ceil(minutes ? seconds / 60 : seconds), { style: "unit", unit: minutes ? "minute" : "second" });
   }
 
-  #statusOf({ state, error, loaded, size, speed, file, name, wait }) {
-    if (state === "refused") {
-      const key = error.again && !error.status ? "unreachable" : error.code;
-      return this.text(key, { name, max: this.getAttribute("max-files") }) || error.message || this.text("refused");
-    }
+  #errorOf({ error, name }) {
+    const { status, again, code = "refused" } = error;
+    const text = this.text(again && !status ? "unreachable" : error.code, { name, max: this.getAttribute("max-files") });
+    return { code, status, message: text || error.message || this.text(code) };
+  }
+
+  #statusOf(upload) {
+    const { state, error, loaded, size, speed, file, wait } = upload;
+    if (state === "refused") return this.#errorOf(upload).message;
     if (state === "paused" && !file) return this.text("found");
     if (state === "uploading" && loaded >= size) return this.text("checking");
     const values = { percent: this.#number(loaded / size, { style: "percent" }), size: this.#bytes(size), left: this.#time(wait) };
