@@ -12,7 +12,7 @@ from uponce import __version__
 from uponce.core.errors import UponceError
 
 WIDGET = files("uponce.web.pages").joinpath("widget")
-OWN_CODES = {"refused", "sign_failed", "unreachable", "unreadable", "too_many_files"}
+OWN_CODES = {"refused", "sign_failed", "unavailable", "unreachable", "unreadable", "too_many_files"}
 
 
 def test_the_widget_is_a_script_that_pages_of_any_origin_may_run(shared: World) -> None:

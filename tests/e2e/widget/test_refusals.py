@@ -77,6 +77,24 @@ def test_the_back_end_may_refuse(widget: Widget, media: Path) -> None:
     assert widget.js("el.uploads[0].error") == error
 
 
+@pytest.mark.parametrize("fails", ["sign endpoint", "uponce"])
+def test_a_server_that_fails_refuses_no_file(line: Line, widget: Widget, media: Path, fails: str) -> None:
+    if fails == "uponce":
+        line.strike = lambda *_: (502, "")
+    else:
+        widget.site.before = lambda _: (502, {}, {})
+    widget.open()
+    listen(widget)
+    widget.js("(el.timing.tries = 1)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "The server is busy. Try again later."
+    assert refusals(widget) == [{"name": "cat.jpg", "code": "unavailable", "status": 502, "message": widget.status()}]
+    line.strike, widget.site.before = (lambda *_: None), (lambda _: None)
+    widget.click("Try cat.jpg again")
+    widget.stored()
+
+
 def test_a_signer_of_the_page_may_refuse(widget: Widget, media: Path) -> None:
     widget.open()
     listen(widget)

@@ -40,7 +40,7 @@ export interface Signed {
 }
 
 export interface UploadError {
-  /** A code of uponce or of the sign endpoint, or one of the widget: unreachable, unreadable, sign_failed, too_many_files, outcome_unknown. */
+  /** A code of uponce or of the sign endpoint, or one of the widget: refused, unavailable, unreachable, unreadable, sign_failed, too_many_files, outcome_unknown. */
   code: string;
   /** The text that the user sees. */
   message: string;
@@ -64,7 +64,7 @@ export type MessageKey =
   | "choose" | "chooseMany" | "drop" | "dropMany" | "camera"
   | "queued" | "signing" | "uploading" | "pace" | "checking" | "paused" | "retrying" | "busy" | "offline" | "found" | "done"
   | "pause" | "resume" | "retry" | "again" | "remove" | "required" | "wait"
-  | "refused" | "sign_failed" | "unreachable" | "unreadable" | "too_many_files"
+  | "refused" | "sign_failed" | "unavailable" | "unreachable" | "unreadable" | "too_many_files"
   | "file_too_large" | "empty_file" | "format_not_allowed" | "invalid_media" | "media_too_large"
   | "signature_used" | "signature_revoked" | "stale_request" | "outcome_unknown";
 

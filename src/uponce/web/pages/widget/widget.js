@@ -39,6 +39,7 @@ const MESSAGES = {
   wait: "Wait until the upload has finished.",
   refused: "This file was refused.",
   sign_failed: "This site did not allow the upload.",
+  unavailable: "The server is busy. Try again later.",
   unreachable: "No connection. Try again when you are online.",
   unreadable: "This file was changed. Choose it again.",
   too_many_files: "Only {max} files are allowed.",
@@ -659,7 +660,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       return (await send("POST", this.getAttribute("sign"), { headers, body, signal, stall: this.timing.stall })).json;
     } catch (error) {
       if (!(error instanceof Refusal)) throw unsigned(error);
-      if (!error.message) error.code ??= "sign_failed";
+      if (!error.message && !error.again) error.code ??= "sign_failed";
       throw error;
     }
   }
@@ -912,9 +913,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #errorOf({ error, name }) {
-    const { status, again, code = "refused" } = error;
+    const { status, again, code = again ? "unavailable" : "refused" } = error;
     const text = this.text(again && !status ? "unreachable" : error.code, { name, max: this.getAttribute("max-files") });
-    return { code, status, message: text || error.message || this.text(code) };
+    return { code, status, message: text || error.message || this.text(again ? "unavailable" : "refused") };
   }
 
   #statusOf(upload) {
