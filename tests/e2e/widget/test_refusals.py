@@ -95,6 +95,15 @@ def test_a_server_that_fails_refuses_no_file(line: Line, widget: Widget, media: 
     widget.stored()
 
 
+def test_a_double_click_tries_again_and_does_not_pause(widget: Widget, media: Path) -> None:
+    widget.site.before = lambda number: (403, {}, {}) if number == 1 else None
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    widget.page.locator('uponce-upload button[aria-label="Try cat.jpg again"]').dblclick()
+    widget.stored()
+
+
 def test_a_signer_of_the_page_may_refuse(widget: Widget, media: Path) -> None:
     widget.open()
     listen(widget)

@@ -932,7 +932,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #show(upload) {
     this.#uploads.push(upload);
     const { name } = upload;
-    const act = () => (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
+    // The second click of a double click hits a button that has changed.
+    const act = ({ detail }) => detail > 1 || (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
     const view = {
       thumb: h("div", { part: "thumb", "aria-hidden": "true" }, /\.(\w{1,4})$/.exec(name)?.[1].toUpperCase() ?? ""),
       status: h("div", { part: "status" }),
