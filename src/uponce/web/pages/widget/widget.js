@@ -97,7 +97,8 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 :is(.item-done, .item-refused) .bar { visibility: hidden }
 :is(.item-done, .item-refused) > :nth-child(2) { transform: translateY(.25rem) }
 .item-refused { border-color: color-mix(in srgb, var(--bad) 50%, var(--line)) }
-.item-refused .status { color: var(--bad); white-space: normal }
+.item-refused .status { color: var(--bad) }
+:is(.item-paused, .item-retrying, .item-refused) .status { white-space: normal }
 .actions { display: flex }
 .actions button { display: grid; place-items: center; width: 2.25rem; height: 2.25rem; padding: 0; color: var(--muted); background: none; border-radius: 50% }
 .actions button:hover { color: var(--text); background: color-mix(in srgb, var(--muted) 14%, var(--surface)) }
