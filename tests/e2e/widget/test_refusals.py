@@ -157,6 +157,7 @@ def test_accept_refuses_what_it_does_not_name(widget: Widget) -> None:
     """A file without a type passes: browsers do not know every type, and the signature is the real limit."""
     cases = [
         ("*/*", "a.bin", "application/x-any", True),
+        ("*", "a.bin", "application/x-any", True),
         ("image/*", "a.png", "image/png", True),
         ("image/*", "a.txt", "text/plain", False),
         ("image/*", "IMG_1.HEIC", "", True),

@@ -179,8 +179,8 @@ function pause(ms, signal) {
 function isAccepted(accept, { name, type }) {
   const rules = accept?.toLowerCase().match(/[^\s,]+/g) ?? ["*/*"];
   return rules.some((rule) => {
-    if (!rule.includes("/")) return name.toLowerCase().endsWith(rule);
-    return !type || rule === type || (rule.endsWith("*") && type.startsWith(rule.split("*")[0]));
+    if (rule.endsWith("*")) return !type || type.startsWith(rule.split("*")[0]);
+    return rule.includes("/") ? !type || rule === type : name.toLowerCase().endsWith(rule);
   });
 }
 
