@@ -12,7 +12,7 @@ from uponce import __version__
 from uponce.core.errors import UponceError
 
 WIDGET = files("uponce.web.pages").joinpath("widget")
-OWN_CODES = {"refused", "sign_failed", "unreachable", "unreadable", "too_many_files"}
+OWN_CODES = {"refused", "sign_failed", "unavailable", "unreachable", "unreadable", "too_many_files"}
 
 
 def test_the_widget_is_a_script_that_pages_of_any_origin_may_run(shared: World) -> None:
@@ -73,6 +73,7 @@ def test_the_widget_is_sent_as_it_is_written_except_its_comments(shared: World) 
     left = [line.strip() for line, arrived in zip(written, sent, strict=True) if line != arrived]
     assert len(left) > 30
     assert [line for line in left if not line.startswith(("// ", "/** "))] == []
+    assert [line for line in sent if " // " in line] == []
     assert {arrived for line, arrived in zip(written, sent, strict=True) if line != arrived} == {""}
 
 
@@ -92,10 +93,18 @@ def test_the_types_name_every_text_and_member_of_the_widget() -> None:
     assert set(re.findall(r'"(\w+)"', keys)) == _texts()
     declared = types.partition("class UponceUpload")[2].partition("declare global")[0]
     element = script.partition("class UponceUpload")[2]
-    for name in set(re.findall(r"^  (?:readonly |get |set )?(\w+)\??[:(]", declared, re.MULTILINE)) - {
-        "addEventListener"
-    }:
+    inherited = {"addEventListener", "removeEventListener"}
+    for name in set(re.findall(r"^  (?:readonly |get |set )?(\w+)\??[:(]", declared, re.MULTILINE)) - inherited:
         assert re.search(rf"^  (?:(?:get|set) )?{name}\b", element, re.MULTILINE), name
+
+
+def test_a_listener_whose_event_has_a_type_can_be_removed() -> None:
+    types = WIDGET.joinpath("widget.d.ts").read_text()
+    adding, removing = (
+        re.findall(rf"^  {what}EventListener(.*?)void;$", types, re.MULTILINE | re.DOTALL) for what in ("add", "remove")
+    )
+    assert len(adding) == 2
+    assert removing == [each.replace("AddEventListenerOptions", "EventListenerOptions") for each in adding]
 
 
 def test_the_widget_has_words_for_errors_that_exist() -> None:

@@ -74,6 +74,15 @@ class Widget:
     def ready(self) -> None:
         self.page.wait_for_function("!!customElements.get('uponce-upload')")
 
+    def serve_by_worker(self) -> None:
+        """All requests of the page now pass through a service worker."""
+        self.page.evaluate(
+            """new Promise((resolve) => {
+              navigator.serviceWorker.addEventListener("controllerchange", resolve);
+              navigator.serviceWorker.register("/worker.js");
+            }).then(() => 0)"""
+        )
+
     def js(self, expression: str, argument: Any = None, *, of: str = "uponce-upload") -> Any:
         """The value of an expression over the element `el`."""
         return self.page.evaluate(

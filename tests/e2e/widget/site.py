@@ -17,6 +17,10 @@ Json = dict[str, Any]
 Answer = tuple[int, Json, dict[str, str]]
 """Status, body and headers."""
 
+# A service worker that passes on each request of its pages. Chromium then shows no progress of an upload.
+WORKER = b"""addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+addEventListener("fetch", (event) => event.respondWith(fetch(event.request)));"""
+
 
 class Site(ThreadingHTTPServer):
     """Serves `body` on every path, with the widget of `uponce`. `via` is the address that uploads go to.
@@ -69,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/style.css":
             self._send(200, "text/css", b":root { color-scheme: light dark } body { margin: 1rem }")
+        elif self.path == "/worker.js":
+            self._send(200, "text/javascript", WORKER)
         elif self.path == "/favicon.ico":
             self._send(204, "image/x-icon", b"")
         elif self.path.startswith("/nowhere"):

@@ -263,3 +263,43 @@ def test_a_server_that_stored_nothing_leaves_the_widget_its_next_signature(
     widget.pick(film)
     widget.stored()
     assert len(widget.site.asked) == 2
+
+
+def test_a_service_worker_that_hides_the_progress_breaks_no_line(server: Server, widget: Widget, film: Path) -> None:
+    """The upload takes three times as long as a line may be silent."""
+    with crawling(server, rate=2 * MB) as proxy:
+        widget.site.via = proxy.base
+        widget.open(form())
+        widget.serve_by_worker()
+        widget.js("(el.timing.stall = 1000)")
+        widget.pick(film)
+        (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_service_worker_does_not_hide_that_a_file_may_be_stored(
+    line: Line, widget: Widget, film: Path, parts: bool
+) -> None:
+    """Else the widget sends the file under another signature."""
+    last = 7 if parts else 1  # the request that brings the last byte
+    then = (410, "gone") if parts else (400, "stale_request")
+    line.strike = lambda number, _: None if number < last else Line.LOSE if number == last else then
+    widget.open(in_parts() if parts else form())
+    widget.serve_by_worker()
+    widget.pick(film)
+    widget.until("el.uploads[0]?.state === 'refused' || el.answers.length")
+    assert widget.js("el.uploads[0].error?.code") == "outcome_unknown"
+    assert len(widget.site.asked) == 1
+
+
+def test_a_service_worker_leaves_an_upload_its_next_signature(line: Line, widget: Widget, film: Path) -> None:
+    """Its part before the last one was lost: nothing can be stored."""
+    answers: dict[int, str | tuple[int, str]] = {6: Line.LOSE, 7: (410, "gone")}
+    line.strike = lambda number, _: answers.get(number)
+    widget.open(in_parts())
+    widget.serve_by_worker()
+    widget.pick(film)
+    widget.stored()
+    assert len(widget.site.asked) == 2

@@ -62,6 +62,29 @@ def test_it_fits_and_does_not_jump(browser: Browser, server: Server, site: Site,
     context.close()
 
 
+def test_a_phone_shows_all_of_what_is_wrong(widget: Widget, media: Path) -> None:
+    widget.page.set_viewport_size({"width": 360, "height": 800})
+    widget.open()
+    widget.js(
+        """(el.signer = async () => { throw new TypeError("no line") },
+          Object.assign(el.timing, { delay: 60_000, keep: 0 }), 0)"""
+    )
+    status = "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(el.shadowRoot.querySelector('.status'))"
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'retrying'")
+    assert "connection lost" in widget.status()
+    assert widget.js(status)
+    widget.page.context.set_offline(True)
+    widget.js("(el.messages = {})")  # draws the row
+    assert widget.status() == "No connection · continues when you are online"
+    assert widget.js(status)
+    widget.page.context.set_offline(False)
+    widget.page.reload()
+    widget.until("el.uploads?.[0]?.state === 'paused'")
+    assert widget.status() == "Choose it again to continue"
+    assert widget.js(status)
+
+
 def test_axe_finds_nothing_in_any_state(widget: Widget, media: Path, film: Path, node: str) -> None:
     widget.site.signs = lambda params: params | ({"allowed_formats": "jpg,gif"})
     widget.open(f"<main><h1>Photos</h1>{form()}</main>")

@@ -73,6 +73,35 @@ def test_the_back_end_may_refuse(widget: Widget, media: Path) -> None:
     widget.until("window.refusals.length === 2")
     assert [each["code"] for each in refusals(widget)] == ["quota", "sign_failed"]
     assert widget.status() == "This site did not allow the upload."
+    error = {"code": "sign_failed", "status": 403, "message": widget.status()}
+    assert widget.js("el.uploads[0].error") == error
+
+
+@pytest.mark.parametrize("fails", ["sign endpoint", "uponce"])
+def test_a_server_that_fails_refuses_no_file(line: Line, widget: Widget, media: Path, fails: str) -> None:
+    if fails == "uponce":
+        line.strike = lambda *_: (502, "")
+    else:
+        widget.site.before = lambda _: (502, {}, {})
+    widget.open()
+    listen(widget)
+    widget.js("(el.timing.tries = 1)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "The server is busy. Try again later."
+    assert refusals(widget) == [{"name": "cat.jpg", "code": "unavailable", "status": 502, "message": widget.status()}]
+    line.strike, widget.site.before = (lambda *_: None), (lambda _: None)
+    widget.click("Try cat.jpg again")
+    widget.stored()
+
+
+def test_a_double_click_tries_again_and_does_not_pause(widget: Widget, media: Path) -> None:
+    widget.site.before = lambda number: (403, {}, {}) if number == 1 else None
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    widget.page.locator('uponce-upload button[aria-label="Try cat.jpg again"]').dblclick()
+    widget.stored()
 
 
 def test_a_signer_of_the_page_may_refuse(widget: Widget, media: Path) -> None:
@@ -128,6 +157,7 @@ def test_accept_refuses_what_it_does_not_name(widget: Widget) -> None:
     """A file without a type passes: browsers do not know every type, and the signature is the real limit."""
     cases = [
         ("*/*", "a.bin", "application/x-any", True),
+        ("*", "a.bin", "application/x-any", True),
         ("image/*", "a.png", "image/png", True),
         ("image/*", "a.txt", "text/plain", False),
         ("image/*", "IMG_1.HEIC", "", True),

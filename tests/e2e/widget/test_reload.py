@@ -188,7 +188,7 @@ _SLOW = """(() => {
   };
 })()"""
 _FAILING = "(IDBObjectStore.prototype.delete = () => { throw new DOMException('disk', 'UnknownError') }, 0)"
-_NO_LOCK = "navigator.locks.query().then(({ held, pending }) => held.length + pending.length === 0)"
+NO_LOCK = "navigator.locks.query().then(({ held, pending }) => held.length + pending.length === 0)"
 
 
 def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
@@ -206,7 +206,7 @@ def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
         other.ready()
         other.js("(window.shown = 0, el.addEventListener('progress', () => { window.shown += 1 }), el.restored)")
         widget.stored()
-    other.eventually(_NO_LOCK)
+    other.eventually(NO_LOCK)
     assert other.page.evaluate("window.shown") == 0
     widget.eventually(NOTHING_KEPT)
 
@@ -216,7 +216,7 @@ def test_an_upload_is_released_also_if_its_record_cannot_be_deleted(widget: Widg
     widget.page.evaluate(_FAILING)
     widget.pick(media / "cat.jpg")
     widget.stored()
-    widget.eventually(_NO_LOCK)
+    widget.eventually(NO_LOCK)
 
 
 def test_an_open_tab_continues_what_a_closed_one_has_begun(
@@ -281,7 +281,7 @@ def test_an_upload_continues_in_the_form_of_its_own_record_only(
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         visit(others)
         widget.js("el.restored")
-        widget.eventually(_NO_LOCK)
+        widget.eventually(NO_LOCK)
         assert widget.states() == []
         visit(mine)
         (answer,) = widget.stored()
@@ -348,7 +348,7 @@ def test_an_upload_that_was_tried_again_continues_when_its_element_is_back(
 
 
 # All that the widget has asked the browser to keep.
-_WRITTEN = """() => new Promise((resolve) => {
+WRITTEN = """() => new Promise((resolve) => {
   const opening = indexedDB.open("uponce");
   opening.onsuccess = () => {
     const writing = opening.result.transaction("uploads", "readwrite");
@@ -369,14 +369,14 @@ def test_a_paused_upload_stays_paused_until_the_user_continues(server: Server, w
         widget.page.evaluate("document.forms[0].prepend(window.kept)")
         widget.until("el.uploads.length")
         assert widget.states() == ["paused"]
-        widget.page.evaluate(_WRITTEN)
+        widget.page.evaluate(WRITTEN)
         widget.page.reload()
         widget.until("el.uploads?.length")
         assert widget.states() == ["paused"]
         assert widget.status().startswith("Paused at ")
         assert widget.status() != "Paused at 0%"
         widget.click("Continue film.bin")
-        widget.page.evaluate(_WRITTEN)
+        widget.page.evaluate(WRITTEN)
         widget.page.reload()
         (answer,) = widget.stored()
     assert bytes_of(server, answer) == film.read_bytes()

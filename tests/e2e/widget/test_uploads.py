@@ -1,15 +1,18 @@
 """The upload widget stores what a user gives it, and obeys its attributes and its user."""
 
+import subprocess
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Dialog
 
+from tests.e2e.conftest import NODE
 from tests.e2e.test_readme import block
 from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts, transfer
 from tests.e2e.widget.test_reload import NOTHING_KEPT
 from tests.server import Server
+from tests.web.test_assets import WIDGET
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
@@ -63,6 +66,27 @@ def test_a_page_may_sign_in_its_own_way(server: Server, widget: Widget, media: P
     (answer,) = widget.stored()
     assert answer["public_id"] == "own-way"
     assert widget.site.asked == []
+
+
+def test_a_server_address_may_end_with_a_slash(server: Server, widget: Widget, media: Path) -> None:
+    widget.open(f'<uponce-upload cloud="media" server="{server.base}/"></uponce-upload>')
+    widget.js("(el.signer = async () => ({ fields: argument }), 0)", server.signed({"public_id": "slash"}))
+    widget.pick(media / "cat.jpg")
+    (answer,) = widget.stored()
+    assert answer["public_id"] == "slash"
+
+
+def test_a_bundle_that_is_no_module_has_the_widget(widget: Widget, media: Path, node: str, tmp_path: Path) -> None:
+    """esbuild makes such a script if nothing else is asked for. The script does not know its own address."""
+    built = tmp_path / "bundle.js"
+    command = ["node_modules/.bin/esbuild", str(WIDGET.joinpath("widget.js")), "--bundle", f"--outfile={built}"]
+    assert node
+    subprocess.run(command, cwd=NODE, check=True, capture_output=True, timeout=120)
+    widget.page.goto(f"{widget.site.url}nowhere")
+    widget.page.add_script_tag(content=built.read_text())
+    widget.page.evaluate(f"document.body.innerHTML = `{form()}`; 0")
+    widget.pick(media / "cat.jpg")
+    widget.stored()
 
 
 # --- what the user does

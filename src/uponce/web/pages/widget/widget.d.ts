@@ -40,9 +40,11 @@ export interface Signed {
 }
 
 export interface UploadError {
-  /** A code of uponce or of the sign endpoint, or one of the widget: unreachable, unreadable, sign_failed, too_many_files, outcome_unknown. */
+  /** A code of uponce or of the sign endpoint, or one of the widget: refused, unavailable, unreachable, unreadable, sign_failed, too_many_files, outcome_unknown. */
   code: string;
+  /** The text that the user sees. */
   message: string;
+  /** Of the HTTP answer. 0 is a broken line. */
   status: number;
 }
 
@@ -62,7 +64,7 @@ export type MessageKey =
   | "choose" | "chooseMany" | "drop" | "dropMany" | "camera"
   | "queued" | "signing" | "uploading" | "pace" | "checking" | "paused" | "retrying" | "busy" | "offline" | "found" | "done"
   | "pause" | "resume" | "retry" | "again" | "remove" | "required" | "wait"
-  | "refused" | "sign_failed" | "unreachable" | "unreadable" | "too_many_files"
+  | "refused" | "sign_failed" | "unavailable" | "unreachable" | "unreadable" | "too_many_files"
   | "file_too_large" | "empty_file" | "format_not_allowed" | "invalid_media" | "media_too_large"
   | "signature_used" | "signature_revoked" | "stale_request" | "outcome_unknown";
 
@@ -122,6 +124,16 @@ export class UponceUpload extends HTMLElement {
     type: string,
     listener: EventListenerOrEventListenerObject,
     options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<K extends keyof UploadEvents>(
+    type: K,
+    listener: (this: UponceUpload, event: UploadEvents[K]) => unknown,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject,
+    options?: boolean | EventListenerOptions,
   ): void;
 }
 

@@ -1,8 +1,11 @@
-/*! uponce upload widget. MIT. <uponce-upload sign="/sign" cloud="media" multiple></uponce-upload> */
+/*! uponce upload widget. MIT. */
+// <uponce-upload sign="/sign" cloud="media" multiple></uponce-upload>
 
-const HOME = new URL(import.meta.url).origin;
+// Some bundlers give a script no address.
+const [HOME] = /^https?:\/\/[^/]+/.exec(import.meta.url) ?? [""];
 const TUS = { "Tus-Resumable": "1.0.0" };
-const DAY = 86_400_000; // how long uponce keeps an unfinished upload
+// How long uponce keeps an unfinished upload.
+const DAY = 86_400_000;
 const LIVE = ["signing", "uploading", "retrying"];
 const UNFINISHED = ["queued", ...LIVE, "paused"];
 // uponce answers so before it stores anything, also after all bytes have arrived
@@ -36,6 +39,7 @@ const MESSAGES = {
   wait: "Wait until the upload has finished.",
   refused: "This file was refused.",
   sign_failed: "This site did not allow the upload.",
+  unavailable: "The server is busy. Try again later.",
   unreachable: "No connection. Try again when you are online.",
   unreadable: "This file was changed. Choose it again.",
   too_many_files: "Only {max} files are allowed.",
@@ -93,7 +97,8 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 :is(.item-done, .item-refused) .bar { visibility: hidden }
 :is(.item-done, .item-refused) > :nth-child(2) { transform: translateY(.25rem) }
 .item-refused { border-color: color-mix(in srgb, var(--bad) 50%, var(--line)) }
-.item-refused .status { color: var(--bad); white-space: normal }
+.item-refused .status { color: var(--bad) }
+:is(.item-paused, .item-retrying, .item-refused) .status { white-space: normal }
 .actions { display: flex }
 .actions button { display: grid; place-items: center; width: 2.25rem; height: 2.25rem; padding: 0; color: var(--muted); background: none; border-radius: 50% }
 .actions button:hover { color: var(--text); background: color-mix(in srgb, var(--muted) 14%, var(--surface)) }
@@ -120,7 +125,11 @@ const ICONS = {
 const SAVED = {};
 try {
   if (performance.getEntriesByType("navigation")[0].type === "reload") Object.assign(SAVED, sessionStorage);
-} catch {} // the page may use no storage
+  // The page may use no storage.
+} catch {}
+
+// The names of all elements on the page.
+const OWNERS = new Set();
 
 // --- small helpers
 
@@ -129,7 +138,7 @@ function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   element.className = attributes.part ?? "";
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    if (name.startsWith("on")) element[name] = value;
     else element.setAttribute(name, value);
   }
   element.append(...children);
@@ -147,7 +156,8 @@ function icon(name) {
 
 // For pictures: a phone's memory has no room for many at a time.
 let turn = Promise.resolve();
-const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID needs https
+// `randomUUID` needs https.
+const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const promised = (request) =>
   new Promise((resolve, reject) => {
@@ -169,8 +179,8 @@ function pause(ms, signal) {
 function isAccepted(accept, { name, type }) {
   const rules = accept?.toLowerCase().match(/[^\s,]+/g) ?? ["*/*"];
   return rules.some((rule) => {
-    if (!rule.includes("/")) return name.toLowerCase().endsWith(rule);
-    return !type || rule === type || (rule.endsWith("*") && type.startsWith(rule.split("*")[0]));
+    if (rule.endsWith("*")) return !type || type.startsWith(rule.split("*")[0]);
+    return rule.includes("/") ? !type || rule === type : name.toLowerCase().endsWith(rule);
   });
 }
 
@@ -214,6 +224,8 @@ function open() {
 async function store(name, method, ...values) {
   try {
     const database = await (opened ??= open());
+    // A page that deletes the database, for example after a logout, waits for all tabs.
+    database.onversionchange = () => (database.close(), (opened = null));
     return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
   } catch {}
 }
@@ -232,8 +244,9 @@ class Refusal extends Error {
 }
 
 const local = (code, message) => new Refusal(code, message, 400);
+// Not an answer of uponce: some proxy's.
 const fail = () => {
-  throw new Refusal("unreachable"); // not an answer of uponce: some proxy's
+  throw new Refusal("unreachable");
 };
 
 /** The refusal for an error that a signer threw or answered. `fetch` throws a TypeError if the line is broken. */
@@ -266,7 +279,8 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
       let json;
       try {
         json = JSON.parse(xhr.responseText);
-      } catch {} // HEAD, 204, or a proxy's page
+        // HEAD, 204, or a proxy's page.
+      } catch {}
       if (xhr.status >= 200 && xhr.status < 300) return resolve({ json, header });
       if (!xhr.status) return reject(new Refusal("unreachable"));
       const { code, message } = json?.error ?? {};
@@ -274,6 +288,11 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
     };
     signal.addEventListener("abort", abort);
     alive(stall);
+    if (body && left && navigator.serviceWorker?.controller) {
+      // A service worker may hide all progress, also that all bytes have left.
+      alive(stall * 20);
+      left();
+    }
     xhr.send(body);
   });
 }
@@ -360,7 +379,8 @@ class Upload {
   /** A large file: parts, by tus. Its address says how much has arrived, and which asset it became. */
   async resumable(signal) {
     if (this.place) {
-      this.show("uploading"); // not queued: the queue would run it again
+      // Not queued: the queue would run it again.
+      this.show("uploading");
       this.arrived(await this.send("HEAD", this.place, { headers: TUS, signal }));
     } else await this.begin(signal);
     while (this.offset < this.size) {
@@ -383,7 +403,8 @@ class Upload {
     const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": encoded };
     try {
       const { header } = await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal });
-      this.place = base + (/\/tus\/.+/.exec(header("Location"))?.[0] ?? fail()); // a proxy may have hidden https
+      // A proxy may have hidden https.
+      this.place = base + (/\/tus\/.+/.exec(header("Location"))?.[0] ?? fail());
     } catch (error) {
       // The address is lost with the reply. No byte was sent.
       if (!error.status) this.grant = null;
@@ -397,12 +418,13 @@ class Upload {
     const { offset, unknown } = this;
     const moved = (loaded) => this.moved(Math.min(offset + loaded, this.size));
     // All bytes have left: until a reply says more, the file may be stored.
-    const left = () => this.loaded < this.size || ((this.unknown = true), this.save());
+    const left = () => offset + (options.body.size ?? this.size) < this.size || ((this.unknown = true), this.save());
     try {
       return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
     } catch (error) {
       if ((error.status && error.status < 500) || STORES_NOTHING.includes(error.code)) {
-        this.unknown = unknown; // refused, but maybe not the tries before
+        // Refused, but maybe not the tries before.
+        this.unknown = unknown;
         await this.save();
       }
       throw error;
@@ -528,8 +550,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     super();
     this.#internals.role = "group";
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
-    const sheet = new CSSStyleSheet(); // allowed by a strict Content-Security-Policy
-    const dark = CSS.supports("color", "light-dark(red, red)"); // else the light colours
+    // A strict Content-Security-Policy allows this sheet. Without `light-dark` it has the light colours.
+    const sheet = new CSSStyleSheet();
+    const dark = CSS.supports("color", "light-dark(red, red)");
     sheet.replaceSync(dark ? STYLE : STYLE.replace(/light-dark\((.+?), .+?\)/g, "$1"));
     root.adoptedStyleSheets = [sheet];
     const picked = ({ target }) => (this.add(target.files), (target.value = ""));
@@ -575,6 +598,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
     const page = pathname + search + (/^#[/!]/.test(hash) ? hash : "");
     this.owner ??= `uponce ${page}#${this.id || this.getAttribute("name") + place}`;
+    while (OWNERS.has(this.owner)) this.owner += "+";
+    OWNERS.add(this.owner);
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
     this.attributeChangedCallback();
@@ -582,13 +607,14 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.restored ??= this.#restore();
   }
 
-  /** Stop, unless it was moved. What is unfinished continues when the element is there again. */
+  /** Stop, unless it was moved. What is unfinished or may be tried again continues when the element is there again. */
   disconnectedCallback() {
+    OWNERS.delete(this.owner);
     document.removeEventListener("paste", this.#paste);
     queueMicrotask(() => {
       if (this.isConnected) return;
       this.restored = null;
-      for (const upload of this.#uploads.filter(({ state }) => UNFINISHED.includes(state))) {
+      for (const upload of this.#uploads.filter(({ state, release }) => release || UNFINISHED.includes(state))) {
         upload.stop();
         upload.release?.();
         this.drop(upload);
@@ -620,7 +646,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   get target() {
-    return `${this.getAttribute("server") ?? HOME}/v1_1/${this.getAttribute("cloud")}/auto/upload`;
+    return `${(this.getAttribute("server") ?? HOME).replace(/\/$/, "")}/v1_1/${this.getAttribute("cloud")}/auto/upload`;
   }
 
   get keeps() {
@@ -635,7 +661,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       return (await send("POST", this.getAttribute("sign"), { headers, body, signal, stall: this.timing.stall })).json;
     } catch (error) {
       if (!(error instanceof Refusal)) throw unsigned(error);
-      if (!error.message) error.code ??= "sign_failed";
+      if (!error.message && !error.again) error.code ??= "sign_failed";
       throw error;
     }
   }
@@ -643,7 +669,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   // --- what a page may call
 
   get uploads() {
-    return this.#uploads.map(({ id, name, size, state, loaded, answer, error }) => ({ id, name, size, state, loaded, answer, error }));
+    return this.#uploads.map(({ id, name, size, state, loaded, answer, error }) => {
+      return { id, name, size, state, loaded, answer, error: error && this.#errorOf({ error, name }) };
+    });
   }
 
   get answers() {
@@ -676,7 +704,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   resume() {
-    this.#uploads.filter(({ state }) => state === "paused").forEach((upload) => upload.resume());
+    for (const upload of this.#uploads) if (upload.state === "paused") upload.resume();
   }
 
   clear() {
@@ -728,16 +756,15 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #drag(event) {
     if (!event.dataTransfer?.types.includes("Files") || this.matches(":disabled")) return;
     event.preventDefault();
-    const left = event.type === "dragleave" && this.contains(event.relatedTarget);
-    this.zone.classList.toggle("over", event.type !== "drop" && (event.type !== "dragleave" || left));
-    if (event.type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
+    const { type } = event;
+    this.zone.classList.toggle("over", type === "dragover" || (type === "dragleave" && this.contains(event.relatedTarget)));
+    if (type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
   }
 
   /** A paste goes to the element with the focus, or to the first one if nothing has it. */
   #pasted(event) {
-    const files = [...(event.clipboardData?.files ?? [])];
-    const focused = document.activeElement;
-    if (!files.length || event.defaultPrevented || (focused !== this && focused !== document.body)) return;
+    const files = event.clipboardData?.files ?? [];
+    if (!files.length || event.defaultPrevented || ![this, document.body].includes(document.activeElement)) return;
     event.preventDefault();
     this.add(files);
   }
@@ -754,7 +781,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // Another tab may have sent more of it since, or finished it.
     const record = await store("uploads", "get", upload.id);
     Object.assign(upload, record, { file: await store("files", "get", upload.id) });
-    if (!record || !this.isConnected) return upload.release();
+    const full = !this.input.multiple && this.#uploads.some((each) => each.state === "done" || this.#actionOf(each));
+    if (!record || !this.isConnected || full) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
     this.#show(upload);
     this.next();
@@ -773,15 +801,14 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   ended(upload) {
-    const { id, name, file, state, answer, error } = upload;
+    const { id, name, file, state, answer } = upload;
     this.say(upload);
     if (state === "done") {
       this.#thumb(upload);
       this.#changed();
       this.tell("uploaded", upload, { id, name, file, answer });
     } else {
-      const { code = "refused", status } = error;
-      this.tell("refused", upload, { id, name, file, error: { code, status, message: this.#statusOf(upload) } });
+      this.tell("refused", upload, { id, name, file, error: this.#errorOf(upload) });
     }
     this.next();
   }
@@ -876,9 +903,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #bytes(bytes) {
-    const step = bytes < 1e6 ? 1 : bytes < 1e9 ? 2 : 3;
-    const value = bytes / 1000 ** step;
-    const unit = [, "kilobyte", "megabyte", "gigabyte"][step];
+    const [scale, unit] = bytes < 1e6 ? [1e3, "kilobyte"] : bytes < 1e9 ? [1e6, "megabyte"] : [1e9, "gigabyte"];
+    const value = bytes / scale;
     return this.#number(value, { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 });
   }
 
@@ -887,11 +913,15 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     return this.#number(Math.ceil(minutes ? seconds / 60 : seconds), { style: "unit", unit: minutes ? "minute" : "second" });
   }
 
-  #statusOf({ state, error, loaded, size, speed, file, name, wait }) {
-    if (state === "refused") {
-      const key = error.again && !error.status ? "unreachable" : error.code;
-      return this.text(key, { name, max: this.getAttribute("max-files") }) || error.message || this.text("refused");
-    }
+  #errorOf({ error, name }) {
+    const { status, again, code = again ? "unavailable" : "refused" } = error;
+    const text = this.text(again && !status ? "unreachable" : error.code, { name, max: this.getAttribute("max-files") });
+    return { code, status, message: text || error.message || this.text(again ? "unavailable" : "refused") };
+  }
+
+  #statusOf(upload) {
+    const { state, error, loaded, size, speed, file, wait } = upload;
+    if (state === "refused") return this.#errorOf(upload).message;
     if (state === "paused" && !file) return this.text("found");
     if (state === "uploading" && loaded >= size) return this.text("checking");
     const values = { percent: this.#number(loaded / size, { style: "percent" }), size: this.#bytes(size), left: this.#time(wait) };
@@ -903,7 +933,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #show(upload) {
     this.#uploads.push(upload);
     const { name } = upload;
-    const act = () => (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
+    // The second click of a double click hits a button that has changed.
+    const act = ({ detail }) => detail > 1 || (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
     const view = {
       thumb: h("div", { part: "thumb", "aria-hidden": "true" }, /\.(\w{1,4})$/.exec(name)?.[1].toUpperCase() ?? ""),
       status: h("div", { part: "status" }),
@@ -964,8 +995,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (url && answer.resource_type === "video" && answer.video?.codec) {
       return this.#place(upload, Object.assign(h("video", { src: `${url}#t=0.1`, preload: "metadata" }), { muted: true }));
     }
-    const shown = answer?.resource_type === "image" && answer.bytes < 2e6 && !["svg", "pdf"].includes(answer.format);
-    if (url && shown && (answer.format === "gif" ? !still : !file)) return this.#place(upload, h("img", { loading: "lazy", src: url, alt: "" }));
+    const shown = url && answer.resource_type === "image" && answer.bytes < 2e6 && !["svg", "pdf"].includes(answer.format);
+    if (shown && (answer.format === "gif" ? !still : !file)) return this.#place(upload, h("img", { loading: "lazy", src: url, alt: "" }));
     if (!file || state === "done" || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
     const draw = async () => {
       if (!this.#views.has(upload)) return;
@@ -975,7 +1006,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       bitmap.close();
       if (!this.#views.get(upload)?.thumb.querySelector("img")) this.#place(upload, canvas);
     };
-    turn = turn.then(draw).catch(() => {}); // the extension is shown
+    // Without a picture, the extension is shown.
+    turn = turn.then(draw).catch(() => {});
   }
 
   #place(upload, picture) {

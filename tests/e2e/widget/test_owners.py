@@ -1,0 +1,124 @@
+"""Each upload continues in its own element, and in no other, also beside other tabs."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext
+
+from tests.e2e.widget.page import MB, Widget, crawling, form, in_parts
+from tests.e2e.widget.site import Line
+from tests.e2e.widget.test_reload import NO_LOCK, WRITTEN
+from tests.server import Server
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
+
+
+def test_an_upload_that_gave_up_continues_in_the_next_element(line: Line, widget: Widget, media: Path) -> None:
+    """An application without reloads shows another page, and the form again."""
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.js("(el.timing.tries = 0)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    line.strike = lambda *_: None
+    widget.js("el.replaceWith(el.cloneNode())")
+    widget.stored()
+    assert len(widget.site.asked) == 1
+
+
+def test_a_new_row_of_a_form_does_not_continue_the_file_of_another(widget: Widget, media: Path) -> None:
+    """The new row is the first on the page, as the other row was before. The user removes the other row."""
+    widget.open(form("paused"))
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    widget.js("el.before(Object.assign(el.cloneNode(), { className: 'new' }))")
+    widget.js("el.restored", of=".new")
+    widget.js("el.remove()", of="uponce-upload:not(.new)")
+    widget.eventually(NO_LOCK)
+    assert widget.js("el.uploads", of=".new") == []
+
+
+# A component that has the widget in its shadow root, and gives the page that widget by its name.
+_COMPONENTS = f"""<x-a></x-a><x-b></x-b><script>
+  for (const name of ["a", "b"]) customElements.define(`x-${{name}}`, class extends HTMLElement {{
+    connectedCallback() {{
+      this.attachShadow({{ mode: "open" }}).innerHTML = `{in_parts()}`;
+      window[name] = this.shadowRoot.querySelector("uponce-upload");
+    }}
+  }});
+</script>"""
+
+
+def test_components_with_a_widget_each_get_back_their_own_files(
+    server: Server, widget: Widget, media: Path, film: Path
+) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(_COMPONENTS)
+        widget.pick(media / "cat.jpg", of="x-a uponce-upload")
+        widget.page.wait_for_function("a.answers.length === 1")
+        widget.pick(film, of="x-b uponce-upload")
+        widget.page.wait_for_function(f"b.uploads[0]?.loaded > {MB}")
+        widget.page.reload()
+        widget.page.wait_for_function("window.b?.answers?.length === 1")
+    assert widget.page.evaluate("[a, b].map((each) => each.answers[0].original_filename)") == ["cat", "film"]
+    assert len(widget.site.asked) == 2
+
+
+_NAMES = "el.uploads.map(({ name }) => name)"
+
+
+def test_a_field_for_one_file_keeps_its_own_when_another_tab_is_closed(
+    context: BrowserContext, widget: Widget, media: Path
+) -> None:
+    widget.open(form("paused"))
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    other = Widget(context.new_page(), widget.site)
+    other.open(form(""))
+    other.js("el.restored")
+    other.pick(media / "cat.jpg")
+    other.stored()
+    widget.page.close()
+    other.eventually(NO_LOCK)
+    assert other.js(_NAMES) == ["cat.jpg"]
+
+
+def test_a_refused_choice_does_not_stop_a_field_for_one_file(widget: Widget, media: Path) -> None:
+    widget.open(form("paused"))
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    widget.pick({"name": "empty.txt", "mimeType": "text/plain", "buffer": b""})
+    widget.until("el.uploads[1]?.state === 'refused'")
+    widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => 0)")
+    assert widget.page.evaluate("kept.uploads.length") == 1
+    widget.page.evaluate("document.forms[0].append(window.kept)")
+    widget.until("el.uploads.length === 2")
+    widget.click("Continue cat.jpg")
+    widget.stored()
+    assert widget.js(_NAMES) == ["empty.txt", "cat.jpg"]
+
+
+_DELETE = """new Promise((resolve) => {
+  const deletion = indexedDB.deleteDatabase("uponce");
+  for (const type of ["success", "blocked"]) deletion.addEventListener(type, () => resolve(type));
+})"""
+
+
+def test_a_page_may_delete_the_database_while_another_tab_has_the_widget(
+    context: BrowserContext, widget: Widget, media: Path
+) -> None:
+    """As an application does after a logout. Both tabs then upload, and keep what they upload."""
+    widget.open(form("paused"))
+    widget.js("el.restored")
+    other = Widget(context.new_page(), widget.site)
+    other.open()
+    assert other.page.evaluate(_DELETE) == "success"
+    other.pick(media / "cat.jpg")
+    other.stored()
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    widget.page.evaluate(WRITTEN)
+    widget.page.reload()
+    widget.until("el.uploads?.length")
+    assert widget.status() == "Paused at 0%"
