@@ -72,11 +72,13 @@ SET LOCAL transaction_timeout = 0;
 -- name: end_transactions!
 SET transaction_timeout = '{seconds}s';
 
+-- Session.commit reads the warnings of COMMIT: the role or the database must neither hide them nor add other messages.
 -- name: limit!
 SET statement_timeout = '{seconds}s';
 SET lock_timeout = '{seconds}s';
 SET idle_in_transaction_session_timeout = '{silent_seconds}s';
 SET default_transaction_isolation = 'read committed';
+SET client_min_messages = 'warning';
 
 -- name: durability
 SELECT name, setting FROM pg_settings WHERE name IN
