@@ -20,6 +20,7 @@ from uponce.adapters.database.steps import Operation, Rules, of_grant, of_name
 
 OTHERS = 20
 HELD = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -154,3 +155,19 @@ def test_a_server_that_hangs_right_before_its_commit_does_not_keep_its_locks(
         woken.set()
         holder.join()
         hung.close()
+
+
+def test_an_owner_that_another_transaction_makes_is_returned(database: PostgresDatabase) -> None:
+    first = run(database.make_owner())
+
+    async def follow(other: psycopg.Connection) -> str:
+        following = asyncio.ensure_future(database.follow_owner(first))
+        while not following.done() and shared().ask(WAITING) == [(0,)]:
+            await asyncio.sleep(0.01)
+        other.commit()
+        return await following
+
+    with psycopg.connect(database._address.url) as other:
+        other.execute("DELETE FROM owner")
+        other.execute("INSERT INTO owner (one, name) VALUES (1, 'other')")
+        assert run(follow(other)) == run(database.owner()) == "other"
