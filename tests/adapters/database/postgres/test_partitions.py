@@ -316,3 +316,18 @@ def test_the_statements_of_a_group_find_grants_of_several_partitions(database: P
         return found
 
     assert [found.uses for found in run(database._pool.run(look))] == [1] * len(subjects)
+
+
+def test_partitions_are_made_and_dropped_where_the_server_quotes_every_name(clock: SteppedClock) -> None:
+    url = f"{shared().fresh_schema()}%20-cquote_all_identifiers%3Don"
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=clock)
+    database.open()
+    run(database.add_key(KEY))
+    for _ in range(2):
+        assert run(database.purge(10**6)) == 0
+    assert spend(database, grant()) == "ok"
+    assert partitions(database)[f'"grants_{START}"'] == 1
+    clock.time = START + KEPT + 2701
+    assert run(database.purge(10**6)) == 1
+    assert f'"grants_{START}"' not in partitions(database)
+    database.close()

@@ -225,7 +225,7 @@ SELECT bt_index_check(CAST(:name AS regclass), true);
 grant_key >= :from_key AND grant_key < :to_key
 
 -- name: list_grant_parts
-SELECT CAST(CAST(inhrelid AS regclass) AS text) AS name FROM pg_inherits WHERE inhparent = CAST('grants' AS regclass);
+SELECT relname AS name FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = CAST('grants' AS regclass);
 
 -- name: keeps_grants
 SELECT 1 AS kept FROM grants WHERE @within AND keep_until >= :now
