@@ -10,13 +10,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, relay, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase, pool
 from uponce.adapters.database.postgres.connection import connect
 from uponce.adapters.database.postgres.pool import Engine
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation, Rules, of_grant, of_name
+from uponce.core.errors import DatabaseUnavailable
+from uponce.core.relaying import Relay
 
 OTHERS = 20
 HELD = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
@@ -171,3 +173,20 @@ def test_an_owner_that_another_transaction_makes_is_returned(database: PostgresD
         other.execute("DELETE FROM owner")
         other.execute("INSERT INTO owner (one, name) VALUES (1, 'other')")
         assert run(follow(other)) == run(database.owner()) == "other"
+
+
+def test_an_upload_does_not_wait_for_the_end_of_a_relay_whose_effect_is_held(database: PostgresDatabase) -> None:
+    """A server that froze while it claimed the effect may hold the row."""
+    pending = run(database.begin_relay(relay(grant("passed on")), 60))
+    assert isinstance(pending, Relay)
+
+    async def play() -> tuple[object, ...]:
+        ending = database.end_relay(pending, None)
+        return tuple(await asyncio.gather(ending, attempt(database, grant(), draft(blob="a")), return_exceptions=True))
+
+    with psycopg.connect(database._address.url) as other:
+        other.execute("SELECT FROM outbox FOR UPDATE")
+        ended, told = run(play())
+    assert isinstance(ended, DatabaseUnavailable)
+    assert told == "ok"
+    assert run(database.end_relay(pending, None))
