@@ -35,7 +35,7 @@ def verify_by_hex(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
 
 
 async def commit_then_publish(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    committed = await services.database.commit(admitted.grants[0], draft, admitted.caller)
+    committed = await services.database.commit(admitted.grant, draft, admitted.caller)
     await spooled.publish()
     return committed
 

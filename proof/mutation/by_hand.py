@@ -192,6 +192,8 @@ _ON_BOTH: Sequence[_Row] = [
         "AS holders FROM series_grants WHERE grant_key = :grant_key",
         "AS holders FROM series_grants WHERE true",
     ),
+    ("a series takes a signature too many", _SERIES, "series.signatures >= most", "series.signatures > most"),
+    ("a series counts no signature", _BOTH, "signatures = signatures + 1", "signatures = signatures + 0"),
     ("a series commits a condemned blob", _SERIES, "    if condemned:\n        raise refuse_condemned()\n", ""),
     ("a series of a revoked key commits", _SERIES, _EACH_KEY, ""),
     ("a series of a revoked key is passed on", _RELAYS, _EACH_KEY, ""),

@@ -34,7 +34,7 @@ def judged(
     requested: ResourceType | None = None,
     filename: str | None = "dir/Cat.PNG",
 ) -> Draft:
-    admitted = Admitted((grant(),), spec or UploadSpec(), {}, requested, filename, CALLER)
+    admitted = Admitted(grant(), spec or UploadSpec(), {}, requested, filename, CALLER)
     return asyncio.run(judge(world.services, admitted, "b" * 32, path, DIGEST))
 
 

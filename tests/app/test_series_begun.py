@@ -158,10 +158,10 @@ def test_who_joins_too_late_hears_that_its_signature_is_used(world: World, monke
     world.clock.time += 1
     fields, join, other = world.sign(), world.database.join_series, list[Answer]()
 
-    async def late(*arguments: Any) -> Any:
+    async def late(*arguments: Any, **more: Any) -> Any:
         monkeypatch.setattr(world.database, "join_series", join)
         other.append(await client.chunk(*LAST, fields=fields))
-        return await join(*arguments)
+        return await join(*arguments, **more)
 
     monkeypatch.setattr(world.database, "join_series", late)
     assert_refused(asyncio.run(client.chunk(*LAST, fields=fields)), 400, "signature_used")

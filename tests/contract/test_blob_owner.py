@@ -1,6 +1,7 @@
 """What any BlobStore must do, run on every back end: know whose it is."""
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -26,4 +27,18 @@ def test_a_store_has_the_owner_that_came_first_and_it_is_no_blob(name: str, tmp_
         assert await store.owner() == second
 
     with STORES[name].opened(tmp_path) as store:
+        run(scenario(store))
+
+
+def test_the_first_owner_stays_where_files_have_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    async def scenario(store: BlobStore) -> None:
+        for owner in ("1" * 32, "2" * 32):
+            await store.set_owner(owner)
+        assert await store.owner() == "1" * 32
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with STORES["local"].opened(tmp_path) as store:
         run(scenario(store))

@@ -30,6 +30,7 @@ from uponce.core.errors import (
     UnknownApiKey,
     UponceError,
 )
+from uponce.core.lineage import follows
 from uponce.core.values import (
     AuditEvent,
     GrantStatus,
@@ -236,3 +237,16 @@ def test_all_servers_of_a_database_have_one_owner(backend: Backend, database: Da
     run(database.freeze())
     (owner,) = set(run(make()))
     assert [run(server.owner()) for server in servers] == [owner, owner]
+
+
+def test_of_two_owners_that_follow_one_at_once_the_first_counts(backend: Backend, database: Database) -> None:
+    servers = [database, backend.server()]
+
+    async def follow() -> list[str]:
+        return await asyncio.gather(*(server.follow_owner("lost") for server in servers * 4))
+
+    run(database.make_owner())
+    (owner,) = set(run(follow()))
+    assert run(database.owner()) == owner
+    assert follows(owner, "lost")
+    assert run(database.follow_owner(owner)) != owner

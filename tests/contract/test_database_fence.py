@@ -77,7 +77,8 @@ def test_a_start_widens_a_fence_to_its_own_skew(backend: Backend, database: Data
     """The copy noted an older skew. What lies behind the fence already stays, and so do keys that are new since."""
     run(database.fence(SKEW))
     run(database.add_key(replace(KEY, api_key="444", created_at=START + 1), new=True))
-    started = run(database.create_series(series(), grant("begun", at=START + SKEW + 1), per_key=9, in_all=9))
+    begun = replace(series(), grant=grant("begun", at=START + SKEW + 1))
+    started = run(database.create_series(begun, per_key=9, in_all=9))
     backend.clock.time = START + 60
     run(database.widen_fence(SKEW))
     assert run(database.find_series(started.id)) is not None

@@ -29,7 +29,7 @@ async def parts_of(database: Database, span: Span = ALL, limit: int = 99) -> lis
 
 def test_parts_come_back_in_order(database: Database) -> None:
     async def play() -> None:
-        assert await begin_shared(database) == replace(series(), shared=True, grants=(A,))
+        assert await begin_shared(database) == replace(series(), shared=True, grant=A)
         for start in (40, 0, 20):
             recorded = await database.record_span("one", Span(start, start + 20), 60, [part(start, start + 20)])
         assert (recorded.spans, recorded.complete) == ((Span(0, 60),), True)

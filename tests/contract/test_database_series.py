@@ -16,6 +16,7 @@ from uponce.core.errors import (
     SignatureUsed,
     StaleRequest,
     TooManySeries,
+    TooManySignatures,
     UnknownApiKey,
     UponceError,
 )
@@ -32,6 +33,7 @@ def series(name: str = "one", *, upload_id: str | None = "id", at: int = START) 
         id=name,
         cloud="demo",
         api_key=KEY.api_key,
+        grant=A,
         upload_id=upload_id,
         requested=ResourceType.VIDEO,
         parameters=(("context", "größe=1"), ("folder", "cats")),
@@ -43,21 +45,25 @@ def series(name: str = "one", *, upload_id: str | None = "id", at: int = START) 
 
 
 async def begin(database: Database, new: Series, first: Grant = A, *, per_key: int = 9, in_all: int = 9) -> Series:
-    return await database.create_series(new, first, per_key=per_key, in_all=in_all)
+    return await database.create_series(replace(new, grant=first), per_key=per_key, in_all=in_all)
+
+
+async def join(database: Database, series_id: str, grant: Grant, *, most: int = 9) -> Series:
+    return await database.join_series(series_id, grant, most=most)
 
 
 async def complete(database: Database, *grants: Grant) -> Series:
     """A series of ten bytes that are all there, with these grants."""
     begun = await begin(database, series(), grants[0])
     for further in grants[1:]:
-        await database.join_series(begun.id, further)
+        await join(database, begun.id, further)
     return await database.record_span(begun.id, Span(0, 10), 10)
 
 
 def test_a_series_comes_back_as_it_was_begun(database: Database) -> None:
     async def play() -> None:
         begun = await begin(database, series())
-        assert begun == replace(series(), grants=(A,))
+        assert begun == series()
         assert await database.find_series("one") == begun
         assert await database.find_named_series("demo", KEY.api_key, "id") == begun
         assert await database.find_named_series("other", KEY.api_key, "id") is None
@@ -66,7 +72,7 @@ def test_a_series_comes_back_as_it_was_begun(database: Database) -> None:
         assert list(await database.find_series_of(B.key)) == []
         anonymous = [replace(series(name, upload_id=None), requested=None, filename=None) for name in "xy"]
         for new, own in zip(anonymous, (B, C), strict=True):
-            assert await begin(database, new, own) == replace(new, grants=(own,))
+            assert await begin(database, new, own) == replace(new, grant=own)
 
     run(play())
 
@@ -133,7 +139,7 @@ def test_the_check_goes_red_when_only_the_last_one_is_spent(
 ) -> None:
     """As it would be if the chunk that completes a series were the only one whose signature counts."""
 
-    monkeypatch.setattr(operations, "_to_spend", lambda whole: whole.grants[-1:])
+    monkeypatch.setattr(operations, "_to_spend", lambda grants: grants[-1:])
     with pytest.raises(AssertionError):
         run(check_all_are_spent(database))
 
@@ -224,10 +230,11 @@ def test_a_grant_is_in_as_many_series_as_it_has_uses(database: Database) -> None
             await begin(database, series("z", upload_id="z"), twice)
         await begin(database, series("z", upload_id="z"), B)
         with pytest.raises(SignatureInUse):
-            await database.join_series("z", twice)
+            await join(database, "z", twice)
         assert await database.end_series("x")
-        assert (await database.join_series("z", twice)).grants in ((B, twice), (twice, B))
-        assert len((await database.join_series("z", twice)).grants) == 2
+        for _ in range(2):
+            assert (await join(database, "z", twice)).signatures == 2
+            assert set(await database.series_grants("z")) == {B, twice}
         assert not await database.end_series("x")
 
     run(play())
@@ -253,11 +260,11 @@ def test_what_may_not_join(database: Database) -> None:
         await database.revoke_grant(C, CALLER)
         for own, refusal in ((B, SignatureUsed), (C, SignatureRevoked)):
             with pytest.raises(refusal):
-                await database.join_series("one", own)
+                await join(database, "one", own)
         with pytest.raises(UnknownApiKey):
-            await database.join_series("one", replace(grant("d"), api_key="unknown"))
+            await join(database, "one", replace(grant("d"), api_key="unknown"))
         with pytest.raises(SeriesGone):
-            await database.join_series("nobody", grant("d"))
+            await join(database, "nobody", grant("d"))
 
     run(play())
 
@@ -274,6 +281,22 @@ def test_limits(database: Database) -> None:
             await begin(database, series("y", upload_id="y"), B, in_all=2)
         assert caught.value.retry_after
         assert (await begin(database, series("y", upload_id="x"), B, per_key=1)).id == "x"
+
+    run(play())
+
+
+def test_a_series_takes_no_more_signatures_than_the_limit(database: Database) -> None:
+    async def play() -> None:
+        whole = await complete(database, A, B)
+        with pytest.raises(TooManySignatures, match="has 2 signatures, and 2 are allowed"):
+            await join(database, whole.id, C, most=2)
+        for known in (A, B):
+            assert await join(database, whole.id, known, most=2) == whole
+        assert [await database.has_joined_series(whole.id, each.key) for each in (A, B, C)] == [True, True, False]
+        assert await database.find_series(whole.id) == replace(whole, signatures=2)
+        await database.commit_series(whole.id, draft(blob="blob-one"), CALLER)
+        assert await database.find_grant(C.key) is None
+        assert list(await database.series_grants(whole.id)) == []
 
     run(play())
 

@@ -19,12 +19,13 @@ from uponce.core.series import (
     grown,
 )
 from uponce.core.spans import Span
-from uponce.core.values import Algorithm, ResourceType
+from uponce.core.values import Algorithm, Grant, ResourceType
 
 SERIES = Series(
     id="1",
     cloud="demo",
     api_key="111",
+    grant=Grant(b"K", "demo", "111", 1, 1, 9000),
     upload_id="a",
     requested=ResourceType.RAW,
     parameters=freeze({"timestamp": "1", "folder": "cats", "public_id": "tom", "api_key": "111", "signature": "x"}),

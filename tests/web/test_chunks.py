@@ -81,6 +81,36 @@ def test_ten_in_parallel(world: World) -> None:
     assert (world.traces().assets, world.traces().grants) == (1, 1)
 
 
+def test_a_file_of_500_chunks_may_have_a_signature_for_each(world: World) -> None:
+    """As `upload_large` makes them."""
+    data = noise(500 * CHUNK)
+    client = Client(world, data)
+
+    async def play() -> list[Answer]:
+        return [await client.chunk(*span, fields=world.sign({"nonce": f"{span[0]}"})) for span in client.spans]
+
+    *_, final = asyncio.run(play())
+    assert stored(world, final) == data
+    assert world.sql("SELECT count(*) FROM grants") == 500
+
+
+def test_a_signature_beyond_the_limit_is_refused_and_those_before_still_count(tmp_path: Path) -> None:
+    world = World(tmp_path, limits=Limits(min_chunk_bytes=CHUNK, signatures_per_series=2))
+    client, fields = Client(world, DATA), [world.sign({"nonce": f"{n}"}) for n in range(3)]
+
+    async def play() -> list[Answer]:
+        return [await client.chunk(*span, fields=fields[n]) for n, span in enumerate(client.spans[:3])]
+
+    *before, beyond = asyncio.run(play())
+    assert [answer.status for answer in before] == [200, 200]
+    assert_refused(beyond, 400, "too_many_signatures")
+    assert "has 2 signatures, and 2 are allowed" in beyond.json["error"]["message"]
+    *_, final = [asyncio.run(client.chunk(*span, fields=fields[1])) for span in client.spans[2:]]
+    assert stored(world, final) == DATA
+    assert world.sql("SELECT count(*) FROM grants") == 2
+    world.close()
+
+
 def test_each_chunk_may_be_signed_anew(world: World) -> None:
     """As SDKs do it; the timestamp differs, a public_id may be there on the first one only. All are spent together."""
     signatures = []

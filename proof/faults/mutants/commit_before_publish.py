@@ -10,7 +10,7 @@ from uponce.app.uploading import pipeline as upload
 
 
 async def commit_first(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    committed = await services.database.commit(admitted.grants[0], draft, admitted.caller)
+    committed = await services.database.commit(admitted.grant, draft, admitted.caller)
     await spooled.publish()
     return committed
 

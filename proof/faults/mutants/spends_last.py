@@ -4,7 +4,7 @@ from uponce.adapters.database import series as operations
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.
-operations._to_spend = lambda series: series.grants[-1:]
+operations._to_spend = lambda grants: grants[-1:]
 
 if __name__ == "__main__":
     main()

@@ -78,12 +78,13 @@ class UploadRequest:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An upload whose grants were good, and what the file was sent as. `params` are those that the client signed.
+    """An upload whose grant was good, and what the file was sent as. `params` are those that the client signed.
 
-    `requested` None is auto. `series_id` is that of an upload in parts. `upstream` is None if uponce stores the file.
+    `requested` None is auto. `series_id` is that of an upload in parts, and `grant` is one of those that it spends.
+    `upstream` is None if uponce stores the file.
     """
 
-    grants: tuple[Grant, ...]
+    grant: Grant
     spec: UploadSpec
     params: Mapping[str, str]
     requested: ResourceType | None
@@ -97,7 +98,7 @@ class Admitted:
     def of(request: UploadRequest, verified: Verified, filename: str | None) -> "Admitted":
         """Return the upload of a whole file."""
         return Admitted(
-            (verified.grant,),
+            verified.grant,
             verified.spec,
             verified.params,
             request.requested,
@@ -109,7 +110,7 @@ class Admitted:
 
     @property
     def payer(self) -> Payer:
-        return Payer.of(self.grants[0], self.caller)
+        return Payer.of(self.grant, self.caller)
 
 
 async def verify_signed(

@@ -13,7 +13,7 @@ UponceError
 │   ├── FileRefused             the file is wrong
 │   │   ├── FileTooLarge · EmptyFile · InvalidMedia · MediaTooLarge · FormatNotAllowed · ContentMismatch
 │   ├── SeriesRefused           a part does not fit its series, which stays as it was
-│   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries
+│   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries · TooManySignatures
 │   │   └── OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
 │   ├── UpstreamRefused         the upstream of a relay refused the upload
 │   └── RequestRefused          the request itself is wrong
@@ -210,6 +210,10 @@ class ChunkSuperseded(SeriesRefused, code="chunk_superseded"):
 
 class TooManySeries(SeriesRefused, code="too_many_series", retry=60):
     """The limit of unfinished uploads in several requests is reached."""
+
+
+class TooManySignatures(SeriesRefused, code="too_many_signatures"):
+    """The limit of signatures of one upload in several requests is reached."""
 
 
 class OffsetConflict(SeriesRefused, code="offset_conflict"):

@@ -100,6 +100,11 @@ class Limits:
     max_series_per_key: int = _number(
         1_000, "Maximum number of unfinished uploads in several requests, of one API key."
     )
+    signatures_per_series: int = _limit(
+        2_048,
+        "Maximum number of signatures of one unfinished upload in several requests. SDKs make one for each chunk.",
+        most=10_000,  # PostgreSQL holds a lock for each when they are spent, in a table of about 14,000 by default
+    )
     waiting_per_series: int = _number(
         16,
         "Maximum number of requests in one process that wait for an unfinished upload, while another request sends or "

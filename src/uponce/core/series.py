@@ -45,14 +45,16 @@ class Series:
     """An unfinished upload. `upload_id` is its client's name for it, unique within cloud and API key.
 
     Without an `upload_id`, only `id` leads to the series; no client can guess it. `spans` are merged and durable.
-    `grants` are those of all signatures in its requests; the commit spends them all. The bytes of a `shared` series are
-    stored parts, which every server can read. Otherwise they are in a file of one server. `arrived` counts bytes from
-    their arrival on, before they are recorded. It counts repeated bytes again.
+    `grant` is one of the grants of its requests, and `signatures` is their number. The commit spends them all; only the
+    database knows all. The bytes of a `shared` series are stored parts, which every server can read. Otherwise
+    they are in a file of one server. `arrived` counts bytes from their arrival on, before they are recorded. It counts
+    repeated bytes again.
     """
 
     id: str
     cloud: str
     api_key: str
+    grant: Grant
     upload_id: str | None
     requested: ResourceType | None
     parameters: tuple[tuple[str, str], ...]
@@ -64,7 +66,7 @@ class Series:
     shared: bool = False
     arrived: int = 0
     spans: tuple[Span, ...] = ()
-    grants: tuple[Grant, ...] = ()
+    signatures: int = 1
 
     @property
     def received(self) -> int:
@@ -79,9 +81,6 @@ class Series:
     def complete(self) -> bool:
         """Return whether the total is known and every byte is there."""
         return self.received == self.total
-
-    def has(self, grant: Grant) -> bool:
-        return any(known.key == grant.key for known in self.grants)
 
 
 def freeze(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""What is looked at in a large database: pages of the list, by key and status, and an outbox in which many wait."""
+"""What is looked at in a large database: pages of the list, an outbox in which many wait, a series of many grants."""
 
 from tests.contract.databases import START
 from uponce.core.values import GrantStatus
@@ -31,4 +31,12 @@ INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, de
 SELECT 'notify', CASE WHEN i = {2 * MANY + 2} THEN 'another' ELSE 'one' END, '',
   CASE WHEN i = {FIRST} THEN {START + 3600} ELSE {START} END, 0, '', {START}, CASE WHEN i <= {MANY} THEN 1 ELSE 0 END
 FROM {numbers} ORDER BY i
+"""
+
+
+def joining(numbers: str, key: str) -> str:
+    """Return what adds grants to the series `one`, from a table of numbers. `key` is the grant key of the number i."""
+    return f"""
+INSERT INTO series_grants (series_id, grant_key, timestamp, max_uses, keep_until)
+SELECT 'one', {key}, {START} + i, 1, {START} + 7500 FROM {numbers}
 """

@@ -14,6 +14,7 @@ APPLIED = {
     "migrations/0004_noted_settings.sql": "8a24365defd803e7",
     "migrations/0005_order_of_effects.sql": "d517b526fd1a8f05",
     "migrations/0006_fences.sql": "3910639f7919138d",
+    "migrations/0007_signatures_of_series.sql": "1f8feab9470b3793",
 }
 
 

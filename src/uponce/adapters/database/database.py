@@ -108,6 +108,8 @@ class Database(Backend):
     find_series = _runs(series.find)
     find_named_series = _runs(series.find_named)
     find_series_of = _runs(series.find_of)
+    has_joined_series = _runs(series.has_joined)
+    series_grants = _runs(series.grants)
     record_span = _runs(series.record)
     series_parts = _runs(series.parts)
     commit_series = _runs(series.commit)

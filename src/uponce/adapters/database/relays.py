@@ -94,7 +94,8 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
     return pending
 
 
-@operation(rules=Rules.SHARED, grouped=True, locks=_locks)
+# Apart from groups: it may wait for the row of its effect, which a frozen server may hold.
+@operation(rules=Rules.SHARED, locks=_locks)
 def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> Steps[bool]:
     """Do what Relays.end_relay promises. Only the transaction that deletes the row may write the outcome."""
     (ended,) = yield [("end_relay", {"relay_id": relay.id})]

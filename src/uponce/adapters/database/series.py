@@ -35,7 +35,7 @@ from uponce.adapters.database.steps import (
 )
 from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Committed, Draft
-from uponce.core.errors import SeriesGone, SignatureInUse, TooManySeries
+from uponce.core.errors import SeriesGone, SignatureInUse, TooManySeries, TooManySignatures
 from uponce.core.refusals import WHY_SIGNATURES_COLLIDE
 from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
 from uponce.core.spans import Span
@@ -49,9 +49,9 @@ _SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 
-@operation(rules=Rules.SHARED, locks=lambda new, grant, **_: (BEGINNING_A_SERIES, of_grant(grant.key)))
-def create(now: float, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Steps[Series]:
-    """Return the new series with its first grant. If a series has this upload_id already, return it unchanged."""
+@operation(rules=Rules.SHARED, locks=lambda new, **_: (BEGINNING_A_SERIES, of_grant(new.grant.key)))
+def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Series]:
+    """Return the new series. If a series has this upload_id already, return it unchanged."""
     ((count,), *existing) = yield [
         ("count_series", {"api_key": new.api_key}),
         *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
@@ -60,20 +60,22 @@ def create(now: float, new: Series, grant: Grant, *, per_key: int, in_all: int) 
         return _series_of(existing[0][0])
     _check_room(count["of_key"], per_key, "with this API key")
     _check_room(count["in_all"], in_all, "on this server")
-    yield from _check_joins(grant)
-    yield [("add_series", _series_params(new)), _joining(new.id, grant, now)]
-    return (yield from _get(new.id))
+    yield from _check_joins(new.grant)
+    yield [("add_series", _series_params(new)), _joining(new.id, new.grant, now)]
+    return new
 
 
 @operation(rules=Rules.SHARED)
-def join(now: float, series_id: str, grant: Grant) -> Steps[Series]:
+def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series]:
     """Return the series with the grant in it. Until the series ends, the ledger's row of the grant stays."""
     series = yield from _hold(series_id)
-    if series.has(grant):
+    (joined,) = yield [_ask_joined(series_id, grant.key)]
+    if joined:
         return series
+    _check_signatures(series, most)
     yield [("hold", {"numbers": [of_grant(grant.key)]})]
     yield from _check_joins(grant)
-    yield [_joining(series_id, grant, now)]
+    yield [_joining(series_id, grant, now), ("count_signature", {"series_id": series_id})]
     return (yield from _get(series_id))
 
 
@@ -133,14 +135,16 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
 
 def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
     """Return the grants whose spend ends the series. Until the transaction ends, no other one changes or uses them."""
-    grants = _to_spend((yield from _hold(series_id)))
+    yield from _hold(series_id)
+    (rows,) = yield [_ask_grants(series_id)]
+    grants = _to_spend(_grants_of(rows[0]))
     yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
     return grants
 
 
-def _to_spend(series: Series) -> Sequence[Grant]:
-    """Return the grants of all signatures of the series, in the order of their keys."""
-    return sorted(series.grants, key=lambda grant: grant.key)
+def _to_spend(grants: Sequence[Grant]) -> Sequence[Grant]:
+    """Return those of the grants of a series that the commit spends: all, in the order of their keys."""
+    return sorted(grants, key=lambda grant: grant.key)
 
 
 @operation()
@@ -159,6 +163,18 @@ def find_named(_: float, cloud: str, api_key: str, upload_id: str) -> Steps[Seri
 def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
     (rows,) = yield [("find_series_of_grant", {"grant_key": grant_key})]
     return [_series_of(row) for row in rows]
+
+
+@operation()
+def has_joined(_: float, series_id: str, grant_key: bytes) -> Steps[bool]:
+    (rows,) = yield [_ask_joined(series_id, grant_key)]
+    return bool(rows)
+
+
+@operation()
+def grants(_: float, series_id: str) -> Steps[Sequence[Grant]]:
+    (rows,) = yield [_ask_grants(series_id)]
+    return _grants_of(rows[0]) if rows else []
 
 
 @operation()
@@ -219,7 +235,7 @@ def _blob_keys(rows: Rows) -> list[str]:
 def _hold(series_id: str) -> Steps[Series]:
     """Return the series. No other transaction changes it until this one ends. Raise SeriesGone."""
     yield [("hold_series", {"series_id": series_id})]
-    # A separate statement: the one above may have waited for a transaction whose grants its own snapshot does not show.
+    # A separate statement: the one above may have waited for a transaction whose writes its own snapshot does not show.
     return (yield from _get(series_id))
 
 
@@ -238,12 +254,29 @@ def _ask_named(cloud: str, api_key: str, upload_id: str) -> Ask:
     return "find_named_series", {"cloud": cloud, "api_key": api_key, "upload_id": upload_id}
 
 
+def _ask_joined(series_id: str, grant_key: bytes) -> Ask:
+    return "find_series_grant", {"series_id": series_id, "grant_key": grant_key}
+
+
+def _ask_grants(series_id: str) -> Ask:
+    return "find_series_grants", {"series_id": series_id}
+
+
 def _check_room(count: int, limit: int, where: str) -> None:
     """Raise TooManySeries if so many are unfinished already."""
     if count >= limit:
         raise TooManySeries(
             f"{limit} uploads {where} are unfinished, and {limit} are allowed. Finish one, send the file in one "
             "request, or try again later."
+        )
+
+
+def _check_signatures(series: Series, most: int) -> None:
+    """Raise TooManySignatures if the series takes no further one."""
+    if series.signatures >= most:
+        raise TooManySignatures(
+            f"This upload has {series.signatures} signatures, and {most} are allowed. Send the other chunks with one "
+            "of these signatures, or begin again with larger chunks."
         )
 
 
@@ -269,7 +302,7 @@ def _series_gone() -> SeriesGone:
 
 
 def _series_params(series: Series) -> Params:
-    same = "id cloud api_key upload_id requested algorithm filename blob_key created_at total arrived"
+    same = "id cloud api_key upload_id requested algorithm filename blob_key created_at total arrived signatures"
     return params_of(series, same) | {
         "parameters": json_text(series.parameters),
         "shared": int(series.shared),
@@ -282,20 +315,25 @@ def _spans_text(spans: Iterable[Span]) -> str:
 
 
 def _series_of(row: Row) -> Series:
-    """Return the series of a row. Its columns have the names of the fields."""
-    cloud, api_key = row["cloud"], row["api_key"]
+    """Return the series of a row. Its columns have the names of the fields, except those of the grant."""
+    values = dict(row)
+    key, *times = (values.pop(name) for name in ("grant_key", "timestamp", "max_uses", "keep_until"))
     read = {
+        "grant": Grant(key, row["cloud"], row["api_key"], *times),
         "requested": None if row["requested"] is None else ResourceType(row["requested"]),
         "parameters": _PAIRS.decode(row["parameters"]),
         "algorithm": Algorithm(row["algorithm"]),
         "shared": bool(row["shared"]),
         "spans": tuple(Span(start, stop) for start, stop in _SPANS.decode(row["spans"])),
-        "grants": tuple(
-            Grant(bytes.fromhex(key), cloud, api_key, timestamp, max_uses, keep_until)
-            for key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
-        ),
     }
-    return Series(**dict(row) | read)
+    return Series(**values | read)
+
+
+def _grants_of(row: Row) -> Sequence[Grant]:
+    return [
+        Grant(bytes.fromhex(key), row["cloud"], row["api_key"], timestamp, max_uses, keep_until)
+        for key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
+    ]
 
 
 def _part_params(series_id: str, part: StoredPart) -> Params:

@@ -6,7 +6,7 @@ from secrets import token_hex
 
 from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
-from uponce.core.lineage import heir
+from uponce.core.lineage import follows, heir
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
 # 2 ms, 5,000 took 280 ms, and as long again to commit.
@@ -149,10 +149,15 @@ def make_owner(_: float) -> Steps[str]:
     return name
 
 
-@operation(writes=True)
+@operation(rules=Rules.OWN)
 def follow_owner(_: float, owner: str) -> Steps[str]:
-    name = heir(token_hex(16), owner)
-    yield [("drop_owner", {}), ("add_owner", {"name": name})]
+    """Return an owner that follows this one. If two servers make it at once, both get the first one's."""
+    (rows,) = yield [("find_owner", {})]
+    name: str = rows[0]["name"] if rows else owner
+    if name == owner or not follows(name, owner):
+        new = heir(token_hex(16), owner)
+        _dropped, _added, (row,) = yield [("drop_owner", {}), ("add_owner", {"name": new}), ("find_owner", {})]
+        name = row["name"]
     return name
 
 

@@ -262,12 +262,17 @@ class InternalLocation:
 
 
 def _link(published: Path, path: Path) -> None:
-    """Give the file another name. It keeps its first one: a commit whose outcome is unknown may name the blob."""
+    """Give the file another name. It keeps its first one: a commit whose outcome is unknown may name the blob.
+
+    Raise FileExistsError if a file has that name.
+    """
     try:
         path.hardlink_to(published)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
+        if path.exists():
+            raise FileExistsError(path) from error
         published.rename(path)  # the next try moves it back: better than no try at all
 
 

@@ -178,15 +178,15 @@ class Catalog(Protocol):
 class OpenSeries(Protocol):
     """Series that are not complete yet."""
 
-    async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
+    async def create_series(self, new: Series, *, per_key: int, in_all: int) -> Series:
         """Begin a series with its first grant. If a series of this upload_id exists, return it unchanged.
 
         Raise TooManySeries if the API key has `per_key` unfinished series, or if there are `in_all`. Otherwise raise as
         `join_series` does.
         """
 
-    async def join_series(self, series_id: str, grant: Grant) -> Series:
-        """Add the grant to the series. Repeating it changes nothing.
+    async def join_series(self, series_id: str, grant: Grant, *, most: int) -> Series:
+        """Add the grant to the series. Repeating it changes nothing. Raise TooManySignatures if it has `most` others.
 
         Raise SignatureUsed, SignatureRevoked, StaleRequest and UnknownApiKey as `commit` does. Raise SignatureInUse if
         other series hold all remaining uses of the grant, SeriesGone if the series has ended. Until the series ends,
@@ -199,6 +199,11 @@ class OpenSeries(Protocol):
 
     async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
         """Return all series that the grant belongs to."""
+
+    async def has_joined_series(self, series_id: str, grant_key: bytes) -> bool: ...
+
+    async def series_grants(self, series_id: str) -> Sequence[Grant]:
+        """Return all grants of the series, in the order of their keys. After its end, return an empty list."""
 
     async def record_span(
         self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()

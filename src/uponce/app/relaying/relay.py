@@ -75,7 +75,7 @@ class Relaying:
         self._admitted = admitted
         self._attempt = services.ids.hex(32)
         self._key_hash = _hash_of(admitted.idempotency_key)
-        seed = seed_of(admitted.grants[0], self._attempt, self._key_hash)
+        seed = seed_of(admitted.grant, self._attempt, self._key_hash)
         self._target = aim(upstream, admitted.spec, admitted.params, admitted.requested, admitted.filename, seed)
         self._pending: Relay | None = None
         self.digest: Digest | None = None
@@ -154,8 +154,8 @@ class Relaying:
         assert self.digest is not None
         new = Relay(
             id=self._attempt,
-            cloud=admitted.grants[0].cloud,
-            grants=admitted.grants,
+            cloud=admitted.grant.cloud,
+            grants=(admitted.grant,),
             target=self._target,
             digest=self.digest,
             caller=admitted.caller,

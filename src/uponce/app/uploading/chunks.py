@@ -85,13 +85,14 @@ class ChunkIntake(Receiver[Spooled | Append]):
         series = await services.database.find_named_series(request.cloud, params.get("api_key", ""), self._upload_id)
         verified, params = await self._verify(params, series)
         check_route(params, request.cloud, request.requested)
-        if series is None or not series.has(verified.grant):
+        joined = series is not None and await services.database.has_joined_series(series.id, verified.grant.key)
+        if not joined:
             check_grant_fresh(services, verified)
         await check_usable(services, verified, request)
         check_size(self._chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
         self._params = params
         try:
-            self._series = await self._join(series, verified)
+            self._series = await self._join(series, verified, joined=joined)
         except SeriesGone:  # completed by another request, perhaps with this signature
             await check_usable(services, verified, request)
             raise
@@ -108,7 +109,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         params = {name: value for name, value in params.items() if name != "public_id"}
         return await verify_signed(self._services, cloud, params), params
 
-    async def _join(self, series: Series | None, verified: Verified) -> Series:
+    async def _join(self, series: Series | None, verified: Verified, *, joined: bool = False) -> Series:
         """Return the series with this signature in it. Begin a series if it does not exist."""
         services, request = self._services, self.request
         if series is None and not self._chunk.span.size:
@@ -128,10 +129,12 @@ class ChunkIntake(Receiver[Spooled | Append]):
         check_alive(series, services.clock.now(), services.limits)
         check_parameters(series, self._params, request.requested)
         check_chunk(series, self._chunk)
-        if series.has(verified.grant):
+        if joined or series.grant.key == verified.grant.key:
             return series
         try:
-            return await services.database.join_series(series.id, verified.grant)
+            return await services.database.join_series(
+                series.id, verified.grant, most=services.limits.signatures_per_series
+            )
         except SeriesGone:
             if series.spans:
                 raise

@@ -75,7 +75,7 @@ def _may_pass_later(error: Refused | BlobCondemned, series: Series) -> bool:
 def _admitted(series: Series, key: ApiKey | None, caller: Caller) -> Admitted:
     params, upstream = dict(series.parameters), None if key is None else key.upstream
     return Admitted(
-        series.grants,
+        series.grant,
         read_parameters(params) if upstream is None else read_relayed(params),
         params,
         series.requested,
@@ -120,7 +120,7 @@ async def _commit(services: Services, series: Series, assembly: Assembly, draft:
 async def _give_up(services: Services, series: Series, assembly: Assembly, caller: Caller) -> None:
     """End it for good; what cannot be done now is the sweeper's."""
     with suppress(Unavailable):
-        for grant in series.grants:
+        for grant in await services.database.series_grants(series.id):
             record = await services.database.find_grant(grant.key)
             refusal = record and refusal_of(record, grant.max_uses)
             if isinstance(refusal, GrantRefused):

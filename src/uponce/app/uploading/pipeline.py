@@ -98,7 +98,7 @@ async def _relay(services: Services, admitted: Admitted, body: Spooled | Held, d
             return await body.finish(digest)
         return await send_spooled(services, admitted, digest, body.blocks())
     except GrantRefused as refusal:
-        await record_refusal(services, admitted.grants[0], refusal.code, admitted.caller)
+        await record_refusal(services, admitted.grant, refusal.code, admitted.caller)
         raise
     finally:
         await body.discard()
@@ -106,7 +106,7 @@ async def _relay(services: Services, admitted: Admitted, body: Spooled | Held, d
 
 async def _answer_again(services: Services, admitted: Admitted, digest: Digest) -> Committed | Forwarded | None:
     """Return the stored answer, or None. A refusal for other bytes goes to the audit."""
-    grant = admitted.grants[0]
+    grant = admitted.grant
     if admitted.idempotency_key is None:
         return None
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
@@ -126,7 +126,7 @@ async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled:
     A definite refusal deletes the bytes. An unknown outcome deletes nothing: the asset is read back. If that fails too,
     the sweeper deletes the bytes later, unless the commit happened.
     """
-    grant, caller = admitted.grants[0], admitted.caller
+    grant, caller = admitted.grant, admitted.caller
     try:
         await spooled.publish(stored_type(draft.facts))
         with services.metrics.committing():
@@ -193,7 +193,7 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
     original = split_filename(spec.naming.filename_override or filename or "")[0]
     return Draft(
-        name=AssetName(admitted.grants[0].cloud, facts.kind, spec.type, public_id),
+        name=AssetName(admitted.grant.cloud, facts.kind, spec.type, public_id),
         asset_id=ids.dated_hex(),
         version_id=ids.hex(32),
         blob_key=blob_key,

@@ -99,7 +99,7 @@ async def begin_with(
 
 
 def address_of(series: Series) -> Address:
-    return Address(series.cloud, series.grants[0].key, series.id)
+    return Address(series.cloud, series.grant.key, series.id)
 
 
 async def resume(
@@ -199,8 +199,7 @@ async def _signer(services: Services, api_key: str) -> Signer:
 async def _take_in(
     services: Services, series: Series, part: Part, blocks: AsyncIterator[bytes], caller: Caller
 ) -> Series:
-    for grant in series.grants:
-        await refuse_spent(services, grant, caller)
+    await refuse_spent(services, series.grant, caller)
     chunk = _chunk(series, part, services.limits.max_bytes(series.requested, read_relayed(dict(series.parameters))))
     writer = await append(services, series, chunk)
     try:

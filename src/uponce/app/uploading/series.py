@@ -27,7 +27,7 @@ from uponce.core.errors import (
 )
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze, is_slow
 from uponce.core.spans import Span
-from uponce.core.values import Grant, ResourceType
+from uponce.core.values import ResourceType
 
 T = TypeVar("T")
 
@@ -59,6 +59,7 @@ async def begin(
             id=services.ids.hex(32),
             cloud=grant.cloud,
             api_key=grant.api_key,
+            grant=grant,
             upload_id=upload_id,
             requested=requested,
             parameters=freeze(params),
@@ -70,7 +71,7 @@ async def begin(
             shared=parts.shared,
         )
         try:
-            series = await _insert(services, new, grant)
+            series = await _insert(services, new)
         except OutcomeUnknown:
             raise
         except (Refused, Unavailable):
@@ -86,20 +87,18 @@ async def _undo_begin(services: Services, new: Series) -> None:
         await services.blobs.delete(new.blob_key)
 
 
-async def _insert(services: Services, new: Series, grant: Grant) -> Series:
+async def _insert(services: Services, new: Series) -> Series:
     limits = services.limits
-    insert = partial(
-        services.database.create_series, new, grant, per_key=limits.max_series_per_key, in_all=limits.max_series
-    )
+    insert = partial(services.database.create_series, new, per_key=limits.max_series_per_key, in_all=limits.max_series)
     for _ in range(_TRIES):
         try:
             return await insert()
         except SignatureInUse:
-            others = await services.database.find_series_of(grant.key)
+            others = await services.database.find_series_of(new.grant.key)
             if others and not any([await _drop_if_slow(services, series) for series in others]):
                 raise
         except TooManySeries:
-            await _drop_slowest(services, grant.api_key)
+            await _drop_slowest(services, new.api_key)
     return await insert()
 
 

@@ -46,8 +46,10 @@ def own() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def mortal(own: Postgres) -> Iterator[PostgresDatabase]:
-    database = PostgresDatabase(own.fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=SECONDS)
+def mortal(own: Postgres, request: pytest.FixtureRequest) -> Iterator[PostgresDatabase]:
+    """Its parameter is what the URL has behind the schema, in the options of the connection."""
+    url = own.fresh_schema() + getattr(request, "param", "")
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=SECONDS)
     database.open()
     run(database.add_key(KEY))
     yield database
@@ -229,6 +231,11 @@ def test_a_reader_that_is_cancelled_leaves_no_connection_behind(database: Postgr
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("mortal", ["%20-cclient_min_messages%3Dlog%20-clog_statement%3Dall"], indirect=True)
+def test_a_commit_whose_statements_are_shown_to_the_client_is_known(mortal: PostgresDatabase) -> None:
+    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+
+
 def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, mortal: PostgresDatabase) -> None:
     assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
     own.kill()
@@ -324,6 +331,7 @@ def read_back(database: PostgresDatabase, blob: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("mortal", ["", "%20-cclient_min_messages%3Derror"], indirect=True)
 def test_a_cancelled_wait_for_a_standby_is_no_success(own: Postgres, mortal: PostgresDatabase) -> None:
     """PostgreSQL answers such a COMMIT with success and a warning; a failover could forget it."""
     cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, SteppedClock, attempt, draft, grant, run
-from tests.contract.test_database_series import series
+from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
 from uponce.adapters.database import grants, replies
 from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase
@@ -109,7 +109,7 @@ def test_one_long_lived_row_keeps_its_partition_but_not_the_others(
 def check_a_series_keeps_its_grant(database: PostgresDatabase, clock: SteppedClock) -> None:
     """Its partition stays with it, though newer ones go, until the series has ended."""
     held, newer = grant("held"), grant("newer", at=START + SPAN)
-    run(database.create_series(series(), held, per_key=1, in_all=1))
+    run(begin(database, series(), held))
     for subject in (held, newer):
         assert spend(database, subject) == "ok"
     clock.time = newer.keep_until + 1
@@ -316,3 +316,18 @@ def test_the_statements_of_a_group_find_grants_of_several_partitions(database: P
         return found
 
     assert [found.uses for found in run(database._pool.run(look))] == [1] * len(subjects)
+
+
+def test_partitions_are_made_and_dropped_where_the_server_quotes_every_name(clock: SteppedClock) -> None:
+    url = f"{shared().fresh_schema()}%20-cquote_all_identifiers%3Don"
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=clock)
+    database.open()
+    run(database.add_key(KEY))
+    for _ in range(2):
+        assert run(database.purge(10**6)) == 0
+    assert spend(database, grant()) == "ok"
+    assert partitions(database)[f'"grants_{START}"'] == 1
+    clock.time = START + KEPT + 2701
+    assert run(database.purge(10**6)) == 1
+    assert f'"grants_{START}"' not in partitions(database)
+    database.close()

@@ -10,10 +10,12 @@ import psycopg
 import pytest
 from psycopg.sql import Literal
 
-from tests.adapters.database.pages import FIRST, KINDS, MANY, waiting
-from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, run
+from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
+from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, grant, run
+from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
 from uponce.adapters.database import grants, outbox, upkeep
+from uponce.adapters.database import series as operations
 from uponce.adapters.database.postgres import PostgresDatabase, schema
 from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.schema import SPAN
@@ -285,3 +287,38 @@ def test_the_check_goes_red_without_the_order_of_a_subject(
     run(database.claim_effects("notify", 16, 120))
     connection.execute("DROP INDEX outbox_order")
     assert rows_read(connection, hasten_next()) > MANY / 4
+
+
+@pytest.fixture
+def joined() -> Iterator[psycopg.Connection]:
+    """A database with a series of many grants."""
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock())
+    database.open()
+    run(database.add_key(KEY))
+    run(begin(database, series()))
+    with psycopg.connect(database._address.url, autocommit=True) as connection:
+        adapt(connection)
+        connection.execute(joining(f"generate_series(1, {MANY}) AS i", "sha256(i::text::bytea)").encode())
+        connection.execute("ANALYZE series_grants")
+        yield connection
+    database.close()
+
+
+SERIES: list[Operation[Any]] = [
+    operations.find("one"),
+    operations.find_named("demo", KEY.api_key, "id"),
+    operations.has_joined("one", grant("b").key),
+]
+
+
+def test_a_look_at_a_series_reads_few_of_its_grants(joined: psycopg.Connection) -> None:
+    """`join` and `record` have no other statement that reads them."""
+    for read in (rows_read, rows_read_by_one_plan):
+        assert [read(joined, each) <= FEW for each in SERIES] == [True] * 3
+
+
+def test_the_check_goes_red_if_a_look_reads_all_grants(
+    joined: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch, "find_series", "ORDER BY grant_key LIMIT 1", "ORDER BY timestamp, grant_key LIMIT 1")
+    assert rows_read(joined, SERIES[0]) > MANY / 4

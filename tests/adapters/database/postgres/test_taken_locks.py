@@ -10,16 +10,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, relay, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase, pool
 from uponce.adapters.database.postgres.connection import connect
 from uponce.adapters.database.postgres.pool import Engine
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation, Rules, of_grant, of_name
+from uponce.core.errors import DatabaseUnavailable
+from uponce.core.relaying import Relay
 
 OTHERS = 20
 HELD = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -154,3 +157,36 @@ def test_a_server_that_hangs_right_before_its_commit_does_not_keep_its_locks(
         woken.set()
         holder.join()
         hung.close()
+
+
+def test_an_owner_that_another_transaction_makes_is_returned(database: PostgresDatabase) -> None:
+    first = run(database.make_owner())
+
+    async def follow(other: psycopg.Connection) -> str:
+        following = asyncio.ensure_future(database.follow_owner(first))
+        while not following.done() and shared().ask(WAITING) == [(0,)]:
+            await asyncio.sleep(0.01)
+        other.commit()
+        return await following
+
+    with psycopg.connect(database._address.url) as other:
+        other.execute("DELETE FROM owner")
+        other.execute("INSERT INTO owner (one, name) VALUES (1, 'other')")
+        assert run(follow(other)) == run(database.owner()) == "other"
+
+
+def test_an_upload_does_not_wait_for_the_end_of_a_relay_whose_effect_is_held(database: PostgresDatabase) -> None:
+    """A server that froze while it claimed the effect may hold the row."""
+    pending = run(database.begin_relay(relay(grant("passed on")), 60))
+    assert isinstance(pending, Relay)
+
+    async def play() -> tuple[object, ...]:
+        ending = database.end_relay(pending, None)
+        return tuple(await asyncio.gather(ending, attempt(database, grant(), draft(blob="a")), return_exceptions=True))
+
+    with psycopg.connect(database._address.url) as other:
+        other.execute("SELECT FROM outbox FOR UPDATE")
+        ended, told = run(play())
+    assert isinstance(ended, DatabaseUnavailable)
+    assert told == "ok"
+    assert run(database.end_relay(pending, None))

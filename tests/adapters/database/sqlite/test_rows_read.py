@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.database.pages import FIRST, KINDS, MANY, waiting
-from tests.contract.databases import KEY, OTHER, START, open_sqlite, run
+from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
+from tests.contract.databases import KEY, OTHER, START, grant, open_sqlite, run
+from tests.contract.test_database_series import begin, series
 from uponce.adapters.database import catalog, grants, outbox, upkeep
+from uponce.adapters.database import series as operations
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Connection
 from uponce.adapters.database.statements import load
@@ -22,6 +24,7 @@ from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.steps import run as run_operation
 from uponce.app.ports import CONTEXT_WINDOW
 from uponce.core.signature import dated
+from uponce.core.spans import Span
 from uponce.core.values import GrantStatus, ResourceType
 
 ROWS = 20_000
@@ -205,3 +208,37 @@ def test_the_check_goes_red_without_the_order_of_a_subject(crowded: tuple[Sqlite
     run(database.finish_effect(FIRST))
     connection.execute("DROP INDEX outbox_order")
     assert look_steps(connection) > MANY
+
+
+def series_steps(folder: Path, many: int) -> int:
+    """Of what the requests of a series do before its end, if the series has many grants besides its first."""
+    path = folder / f"{many}.db"
+    database = open_sqlite(path)
+    run(database.add_key(KEY))
+    run(begin(database, series()))
+    database.close()
+    work: list[Operation[Any]] = [
+        operations.find("one"),
+        operations.find_named("demo", KEY.api_key, "id"),
+        operations.has_joined("one", grant("b").key),
+        operations.join("one", grant("b"), most=10 * MANY),
+        operations.record("one", Span(0, 10), 10),
+    ]
+    with closing(sqlite3.connect(path, isolation_level=None, factory=Connection)) as connection:
+        connection.row_factory = sqlite3.Row
+        numbers = f"SELECT 1 AS i UNION ALL SELECT i + 1 FROM numbers WHERE i < {many}"
+        connection.execute(f"WITH RECURSIVE numbers(i) AS ({numbers}) {joining('numbers', 'randomblob(32)')}")
+        return sum(steps(connection, partial(ask, connection, each)) for each in work)
+
+
+def test_a_request_of_a_series_reads_as_much_however_many_grants_the_series_has(tmp_path: Path) -> None:
+    assert series_steps(tmp_path, MANY) <= 1.1 * series_steps(tmp_path, FEW)
+
+
+def test_the_check_goes_red_if_a_join_counts_grants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statements = load("sqlite")
+    slow = statements["find_series_grant"]
+    monkeypatch.setitem(
+        statements, slow.name, replace(slow, text=slow.text.replace("AND grant_key =", "AND +grant_key ="))
+    )
+    assert series_steps(tmp_path, MANY) > MANY

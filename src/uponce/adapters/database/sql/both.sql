@@ -19,7 +19,7 @@ at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, reques
 
 -- fragment: series_columns
 id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared,
-arrived, spans
+arrived, spans, signatures
 
 -- fragment: relay_columns
 relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses
@@ -257,18 +257,27 @@ SELECT blob_key, bytes, md5, sha256 FROM assets WHERE blob_key >= :first AND blo
 SELECT blob_key FROM series;
 
 
--- Series. `whole_series` is a view: the series with its grants as JSON.
+-- Series. A series may have thousands of grants, so only what spends them all reads them all. `whole_series` is a view:
+-- the series with its grants as JSON.
+
+-- fragment: series_with_first_grant
+SELECT @series_columns, grant_key, timestamp, max_uses, keep_until FROM series JOIN series_grants
+ON series_id = id AND grant_key = (SELECT grant_key FROM series_grants WHERE series_id = id ORDER BY grant_key LIMIT 1)
 
 -- name: find_series
-SELECT @series_columns, grants FROM whole_series WHERE id = :series_id;
+@series_with_first_grant WHERE id = :series_id;
 
 -- name: find_named_series
-SELECT @series_columns, grants FROM whole_series
-WHERE cloud = :cloud AND api_key = :api_key AND upload_id = :upload_id;
+@series_with_first_grant WHERE cloud = :cloud AND api_key = :api_key AND upload_id = :upload_id;
 
 -- name: find_series_of_grant
-SELECT @series_columns, grants FROM whole_series
-WHERE id IN (SELECT series_id FROM series_grants WHERE grant_key = :grant_key);
+@series_with_first_grant WHERE id IN (SELECT series_id FROM series_grants WHERE grant_key = :grant_key);
+
+-- name: find_series_grant
+SELECT grant_key FROM series_grants WHERE series_id = :series_id AND grant_key = :grant_key;
+
+-- name: find_series_grants
+SELECT cloud, api_key, grants FROM whole_series WHERE id = :series_id;
 
 -- name: count_series
 SELECT count(*) AS in_all, count(CASE WHEN api_key = :api_key THEN 1 END) AS of_key FROM series;
@@ -286,6 +295,9 @@ SELECT count(*) AS holders FROM series_grants WHERE grant_key = :grant_key;
 -- name: add_series_grant!
 INSERT INTO series_grants (series_id, grant_key, timestamp, max_uses, keep_until)
 VALUES (:series_id, :grant_key, :timestamp, :max_uses, :keep_until);
+
+-- name: count_signature!
+UPDATE series SET signatures = signatures + 1 WHERE id = :series_id;
 
 -- name: add_part!
 INSERT INTO series_parts (series_id, start, stop, name, sha256) VALUES (:series_id, :start, :stop, :name, :sha256);

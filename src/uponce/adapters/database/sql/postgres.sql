@@ -72,11 +72,13 @@ SET LOCAL transaction_timeout = 0;
 -- name: end_transactions!
 SET transaction_timeout = '{seconds}s';
 
+-- Session.commit reads the warnings of COMMIT: the role or the database must neither hide them nor add other messages.
 -- name: limit!
 SET statement_timeout = '{seconds}s';
 SET lock_timeout = '{seconds}s';
 SET idle_in_transaction_session_timeout = '{silent_seconds}s';
 SET default_transaction_isolation = 'read committed';
+SET client_min_messages = 'warning';
 
 -- name: durability
 SELECT name, setting FROM pg_settings WHERE name IN
@@ -223,7 +225,7 @@ SELECT bt_index_check(CAST(:name AS regclass), true);
 grant_key >= :from_key AND grant_key < :to_key
 
 -- name: list_grant_parts
-SELECT CAST(CAST(inhrelid AS regclass) AS text) AS name FROM pg_inherits WHERE inhparent = CAST('grants' AS regclass);
+SELECT relname AS name FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = CAST('grants' AS regclass);
 
 -- name: keeps_grants
 SELECT 1 AS kept FROM grants WHERE @within AND keep_until >= :now
