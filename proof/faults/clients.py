@@ -126,25 +126,27 @@ class Connection:
         self._writer.transport.abort()
 
     async def reply(self, *, to_head: bool = False) -> Reply:
-        try:
-            async with asyncio.timeout(_SECONDS):
-                return await self._read(to_head)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return Reply(LOST)
+        async with asyncio.timeout(_SECONDS):
+            return await reply_of(self._reader, to_head=to_head)
 
     async def ask(self, request: bytes) -> Reply:
         await self.send(request)
         return await self.reply(to_head=request.startswith(b"HEAD "))
 
-    async def _read(self, to_head: bool) -> Reply:
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+
+async def reply_of(reader: asyncio.StreamReader, *, to_head: bool = False) -> Reply:
+    """Return the next reply of a stream. It is lost if it ends early."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         status = int(status_line.split()[1])
         length = 0 if to_head or status == _NO_CONTENT else int(headers["content-length"])
-        data = await self._reader.readexactly(length)
-        is_json = bool(data) and headers.get("content-type", "").startswith("application/json")
-        return Reply(status, json.loads(data) if is_json else {}, data, headers)
+        data = await reader.readexactly(length)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return Reply(LOST)
+    is_json = bool(data) and headers.get("content-type", "").startswith("application/json")
+    return Reply(status, json.loads(data) if is_json else {}, data, headers)
 
 
 @asynccontextmanager

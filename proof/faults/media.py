@@ -17,6 +17,10 @@ _PAGE, _RECORD = 4096, struct.Struct(">8s32sQQ32sI")  # of packs: magic, key, se
 
 
 class Media(Protocol):
+    def add(self, key: str, data: bytes) -> None:
+        """Store a blob that no row names."""
+        ...
+
     def keys(self) -> frozenset[str]:
         """Return the keys of all blobs."""
         ...
@@ -33,6 +37,11 @@ class Media(Protocol):
 @dataclass(frozen=True, slots=True)
 class Folder:
     path: Path
+
+    def add(self, key: str, data: bytes) -> None:
+        folder = self.path / "blobs" / key[:2]
+        folder.mkdir(exist_ok=True)
+        (folder / key).write_bytes(data)
 
     def keys(self) -> frozenset[str]:
         return frozenset(path.name for path in self._files()) | self._packed().keys()
@@ -67,6 +76,9 @@ class Bucket:
         access = {name.lower(): value for name, value in environment.items() if name.startswith("AWS_")}
         options = {"client_options": {"allow_http": True}}
         self._store = S3Store(parts.netloc, prefix=parts.path.strip("/"), config=access, **options)  # type: ignore[arg-type]
+
+    def add(self, key: str, data: bytes) -> None:
+        obstore.put(self._store, f"blobs/{key[:2]}/{key}", data)
 
     def keys(self) -> frozenset[str]:
         return frozenset(name.rpartition("/")[2] for name in self._names("blobs"))

@@ -20,7 +20,6 @@ from uponce.web import places
 from uponce.web.discarding import GONE
 
 BIG = bytes(range(256)) * 4096
-OTHER = BIG[::-1]
 
 
 class Counted(Metrics):
@@ -109,20 +108,21 @@ def test_a_first_block_that_cannot_be_read_is_a_refusal(
     assert far.opened == 1  # the look-up found no newer bytes
 
 
-def test_an_overwrite_before_the_first_block_is_read_delivers_the_new_bytes(world: World, path: str) -> None:
-    far, overwritten = Far(world), False
+@pytest.mark.parametrize("overwrites", [1, 3])
+def test_overwrites_before_the_first_block_is_read_deliver_the_new_bytes(
+    world: World, path: str, overwrites: int
+) -> None:
+    far, pending = Far(world), [bytes([number]) * len(BIG) for number in range(overwrites)]
 
     def overwrite(_: int) -> None:
-        nonlocal overwritten
-        if not overwritten:
-            overwritten = True
+        if far.opened <= overwrites:
             with ThreadPoolExecutor(1) as thread:
-                thread.submit(store, world, OTHER, kind="raw", public_id="big").result()
+                thread.submit(store, world, pending[far.opened - 1], kind="raw", public_id="big").result()
             fail(0)
 
     far.before_read = overwrite
     answer = world.get(path)
-    assert (answer.status, answer.body, far.opened) == (200, OTHER, 2)
+    assert (answer.status, answer.body, far.opened) == (200, pending[-1], overwrites + 1)
 
 
 def test_an_answer_without_bytes_reads_none(world: World, path: str) -> None:

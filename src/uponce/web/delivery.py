@@ -39,17 +39,21 @@ _VALIDATORS = (b"etag", b"last-modified")
 async def deliver(services: Services, looking_up: Places, opening: Places, request: Request) -> Response:
     """Return the original at `/<cloud>/<resource_type>/<type>/[s--sig--/]v<version>/<public_id>.<ext>`."""
     path = parse_path(raw_path(request.scope))
-    async with looking_up.of(request):
-        asset = await find(services, path)
-    try:
-        return await _answer(services, opening, request, path, asset)
-    except StorageUnavailable:
-        # An overwrite may have deleted the bytes since the look-up. Then a second look-up finds the new bytes.
+
+    async def look_up() -> Asset:
         async with looking_up.of(request):
-            newer = await find(services, path)
-        if newer.blob_key == asset.blob_key:
-            raise
-    return await _answer(services, opening, request, path, newer)
+            return await find(services, path)
+
+    asset = await look_up()
+    while True:
+        try:
+            return await _answer(services, opening, request, path, asset)
+        except StorageUnavailable:
+            # An overwrite may have deleted the bytes since the look-up. Then another look-up finds the new bytes.
+            newer = await look_up()
+            if newer.blob_key == asset.blob_key:
+                raise
+            asset = newer
 
 
 async def _answer(services: Services, opening: Places, request: Request, path: DeliveryPath, asset: Asset) -> Response:
