@@ -47,7 +47,21 @@ def own() -> Iterator[Postgres]:
 
 @pytest.fixture
 def mortal(own: Postgres) -> Iterator[PostgresDatabase]:
-    database = PostgresDatabase(own.fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=SECONDS)
+    """For tests that wait for a timeout."""
+    with opened(own, SECONDS) as database:
+        yield database
+
+
+@pytest.fixture
+def patient(own: Postgres) -> Iterator[PostgresDatabase]:
+    """For tests that a PostgreSQL that has just started must not keep waiting too long."""
+    with opened(own, 10 * SECONDS) as database:
+        yield database
+
+
+@contextmanager
+def opened(own: Postgres, seconds: int) -> Iterator[PostgresDatabase]:
+    database = PostgresDatabase(own.fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=seconds)
     database.open()
     run(database.add_key(KEY))
     yield database
@@ -229,23 +243,23 @@ def test_a_reader_that_is_cancelled_leaves_no_connection_behind(database: Postgr
     assert time.monotonic() - began < 20
 
 
-def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, mortal: PostgresDatabase) -> None:
-    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, patient: PostgresDatabase) -> None:
+    assert run(attempt(patient, grant("a"), draft(blob="a"))) == "ok"
     own.kill()
-    assert run(attempt(mortal, grant("b"), draft("b", blob="b"))) == "database_unavailable"
+    assert run(attempt(patient, grant("b"), draft("b", blob="b"))) == "database_unavailable"
     with pytest.raises(UponceError, match="database does not answer now"):
-        run(mortal.find_asset(draft(blob="x").name))
+        run(patient.find_asset(draft(blob="x").name))
     own.start()
-    assert run(mortal.find_commit("a")) is not None
-    assert run(attempt(mortal, grant("a"), draft(blob="a2"))) == "signature_used"
-    assert run(attempt(mortal, grant("b"), draft("b", blob="b"))) == "ok"
+    assert run(patient.find_commit("a")) is not None
+    assert run(attempt(patient, grant("a"), draft(blob="a2"))) == "signature_used"
+    assert run(attempt(patient, grant("b"), draft("b", blob="b"))) == "ok"
 
 
-def test_connections_that_died_while_idle_cost_no_request(own: Postgres, mortal: PostgresDatabase) -> None:
-    run(mortal.ping())
+def test_connections_that_died_while_idle_cost_no_request(own: Postgres, patient: PostgresDatabase) -> None:
+    run(patient.ping())
     own.kill()
     own.start()
-    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+    assert run(attempt(patient, grant("a"), draft(blob="a"))) == "ok"
 
 
 @pytest.mark.proof
