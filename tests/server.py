@@ -112,6 +112,10 @@ class Server:
             self.urls = tuple(re.findall(r"^CLOUDINARY_URL=(\S+)$", self.output, re.MULTILINE))
         self._until(self._is_ready, "become ready")
 
+    def wait_for_all(self) -> None:
+        """Return when all workers serve: `start` waits for one of them. Its log level is `info` for this."""
+        self._until(lambda: f"all {self.workers} workers serve" in self.output, "start all workers")
+
     def stop(self) -> int:
         """Ask it to stop and wait for it; its exit code."""
         assert self._process is not None
