@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,9 @@ from cloudinary.utils import api_sign_request
 _URL = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MULTILINE)
 _LISTENING = re.compile(r"^listening on (http://[^\s:]+:(\d+))\s*$", re.MULTILINE)
 # Below those that the kernel gives to outgoing connections: one of those could take the port of a server that is dead.
-_PORTS = range(12_000, 32_000)
+# A test process claims a block of ports: it has the first one as long as it lives, and gives the others to its servers.
+_BLOCK = 50
+_BLOCKS = range(12_000, 32_000, _BLOCK)
 _ROOT = Path(__file__).parents[1]
 _START_SECONDS = 60
 _STOP_SECONDS = 20
@@ -109,6 +112,10 @@ class Server:
             self.urls = tuple(re.findall(r"^CLOUDINARY_URL=(\S+)$", self.output, re.MULTILINE))
         self._until(self._is_ready, "become ready")
 
+    def wait_for_all(self) -> None:
+        """Return when all workers serve: `start` waits for one of them. Its log level is `info` for this."""
+        self._until(lambda: f"all {self.workers} workers serve" in self.output, "start all workers")
+
     def stop(self) -> int:
         """Ask it to stop and wait for it; its exit code."""
         assert self._process is not None
@@ -195,9 +202,38 @@ def accepts(port: int) -> bool:
 
 
 def lasting_port() -> int:
-    """One that is free now, and that the kernel gives to no outgoing connection later."""
+    """One that is free now, and that no other test process and no outgoing connection gets while this process lives."""
+    with _drawing:
+        return next(_ports)
+
+
+def _claimed_ports() -> Iterator[int]:
+    """Each port once."""
+    claims = []
     while True:
-        port = random.SystemRandom().choice(_PORTS)  # which no test has seeded
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
+        first = random.SystemRandom().choice(_BLOCKS)  # which no test has seeded
+        with suppress(OSError):
+            claims.append(_bound(first))
+            for port in range(first + 1, first + _BLOCK):
+                if _is_free(port):
+                    yield port
+
+
+def _is_free(port: int) -> bool:
+    with suppress(OSError), _bound(port):
+        return True
+    return False
+
+
+def _bound(port: int) -> socket.socket:
+    """Raises OSError if another socket has the port."""
+    bound = socket.socket()
+    try:
+        bound.bind(("127.0.0.1", port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+_drawing, _ports = threading.Lock(), _claimed_ports()

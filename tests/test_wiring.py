@@ -147,6 +147,9 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
     async def serve() -> None:
         async with lifespan(server)(None):
             await asyncio.sleep(0.2)
+            async with asyncio.timeout(20):
+                while playground != "off" and len(kept) < 2:
+                    await asyncio.sleep(0.01)
 
     monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
     monkeypatch.setattr("uponce.lifespan.tidy_playground", tidy)

@@ -14,7 +14,7 @@ from tests.stores import seaweedfs
 from tests.stores.seaweedfs import SeaweedFS
 
 UPONCE = ("-m", "uponce")
-DATABASE_SECONDS = 2
+DATABASE_SECONDS = 10  # that no statement takes on a busy machine
 STORAGE_SECONDS = 5
 
 
@@ -41,7 +41,10 @@ class Fleet:
 @contextmanager
 def on_sqlite(folder: Path, count: int, *, program: Sequence[str] = UPONCE, **settings: str) -> Iterator[Fleet]:
     """Yield one server with so many processes on SQLite."""
-    with Server(folder / "data", workers=count, env={"UPONCE_DECODERS": "2", **settings}, program=program) as server:
+    env = {"UPONCE_DECODERS": "2", "UPONCE_LOG_LEVEL": "info", **settings}
+    with Server(folder / "data", workers=count, env=env, program=program) as server:
+        if count > 1:
+            server.wait_for_all()
         yield Fleet([server], Place(server.data_dir))
 
 

@@ -51,11 +51,14 @@ Plan = Callable[[int], Fault]
 class FaultProxy:
     """Listens on `port` from `__enter__` to `__exit__`. `struck` counts faults that came to pass, by kind.
 
-    `sent` is how many bytes came on the connection with the most since `hang_up`.
+    `sent` is how many bytes came on the connection with the most since `hang_up`. With `most`, no more bytes than that
+    pass from all clients before `go_on`.
     """
 
-    def __init__(self, server_port: int, plan: Plan) -> None:
+    def __init__(self, server_port: int, plan: Plan, most: int | None = None) -> None:
         self.plan = plan
+        self._left = most
+        self._may_go_on = asyncio.Event()
         self.port = 0
         self.connections = 0
         self.sent = 0
@@ -85,6 +88,17 @@ class FaultProxy:
         """End all connections. The next ones get the plan as it is then."""
         self.sent = 0
         self._loop.call_soon_threadsafe(lambda: [each.cancel() for each in self._open])
+
+    def go_on(self) -> None:
+        """Let all bytes pass from now on."""
+        self._loop.call_soon_threadsafe(self._may_go_on.set)
+
+    async def gate(self, size: int) -> None:
+        """Return when so many more bytes may pass."""
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                await self._may_go_on.wait()
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -147,6 +161,7 @@ class Link:
         while block := await self._reader.read(_BLOCK):
             if fault.rate is not None:
                 await asyncio.sleep(len(block) / fault.rate)
+            await self._proxy.gate(len(block))
             left = fault.after - self._sent
             if fault.kind not in _UNTIMED and len(block) >= left and not self._strikes:
                 self._strike()

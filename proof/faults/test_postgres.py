@@ -163,17 +163,21 @@ DIFFERENT = (
     {"UPONCE_MAX_RAW_BYTES": "9000", "UPONCE_WINDOW": "60", "UPONCE_ATTEMPTS_PER_GRANT": "1"},
 )
 ROTATED_AFTER, ROTATION_LANES, LANE_UPLOADS = 20, 4, 15
+WITH_BOTH = 9  # the first upload of a lane that waits for the new secret
 
 
 async def _rotate_amid_uploads(fleet: Fleet, tally: Counter[str]) -> Key:
     """Let each signature be used on one server and tried on the other one, before and after a rotation of their key."""
     first, secrets = fleet.first, [fleet.first.browser]
-    begun = itertools.count()
+    begun, rotated = itertools.count(), asyncio.Event()
 
     async def lane(name: int) -> None:
         for number in range(LANE_UPLOADS):
+            if number >= WITH_BOTH:
+                await rotated.wait()
             if next(begun) == ROTATED_AFTER:
                 secrets.append(await asyncio.to_thread(rotate_key, fleet.place, first.browser, 3600))
+                rotated.set()
             here, there, key = fleet.dealt(number), fleet.dealt(number + 1), secrets[number // 2 % len(secrets)]
             fields = first.signed({"nonce": f"{name}-{number}"}, key)
             tally[f"{secrets.index(key)} {(await ask(here, form(here, fields, b'once'))).verdict}"] += 1

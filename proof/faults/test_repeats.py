@@ -60,7 +60,9 @@ def is_replay(reply: Reply) -> bool:
 def test_of_twenty_equal_uploads_one_is_stored_and_all_get_its_answer(tmp_path: Path, which: str) -> None:
     """Under a key whose signatures work once, and under one with any number of uses."""
     processes: set[int] = set()
-    with Server(tmp_path / "data", workers=2, env={"UPONCE_ATTEMPTS_PER_GRANT": str(RACERS + 1)}) as server:
+    settings = {"UPONCE_ATTEMPTS_PER_GRANT": str(RACERS + 1), "UPONCE_LOG_LEVEL": "info"}
+    with Server(tmp_path / "data", workers=2, env=settings) as server:
+        server.wait_for_all()
         for number in range(SIGNATURES):
             fields = server.signed({"nonce": str(number)}, getattr(server, which))
             data = f"the bytes of upload {number}, ".encode() * 500

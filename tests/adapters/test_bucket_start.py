@@ -36,7 +36,7 @@ def refusal(url: str, environment: dict[str, str], folder: Path) -> str:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("UPONCE_", "AWS_", "AZURE_"))}
     done = subprocess.run(
         [sys.executable, "-m", "uponce", "serve", "--data", str(folder), "--port", "0"],
-        env=environ | environment | {"UPONCE_STORAGE": url, "UPONCE_STORAGE_SECONDS": "2"},
+        env=environ | environment | {"UPONCE_STORAGE": url, "UPONCE_STORAGE_SECONDS": "10"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -130,7 +130,10 @@ from uponce.adapters.system import RandomIds
 
 async def leave(store):
     asking = asyncio.ensure_future(store.open("0" * 32))
-    await asyncio.sleep(0.3)
+    for _ in range(2000):
+        if Path(sys.argv[3]).exists():
+            break
+        await asyncio.sleep(0.01)
     asking.cancel()
 
 store = BucketBlobs(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2, uploads=16)
@@ -140,10 +143,16 @@ asyncio.run(leave(store))
 
 
 def test_a_process_may_end_while_a_request_is_under_way(server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+
+    def hang(method: str, path: str) -> Illness:
+        asked.touch()
+        return Illness.HANG
+
     with sick(server.endpoint) as proxy:
-        proxy.rule = lambda method, path: Illness.HANG
+        proxy.rule = hang
         done = subprocess.run(
-            [sys.executable, "-c", LEAVE, url, str(tmp_path / "spool")],
+            [sys.executable, "-c", LEAVE, url, str(tmp_path / "spool"), str(asked)],
             env=os.environ | server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint},
             cwd=ROOT,
             capture_output=True,

@@ -84,11 +84,13 @@ def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monke
     """Two completions hash in all threads for large files, piece by piece. Others get a turn between two pieces."""
     monkeypatch.setattr(parts, "_HASHED_AT_ONCE", 1024 * 1024)
     pieces, threads = 16, LARGE_WORKERS
-    read = list[bytes]()
+    read, another_waits = list[bytes](), threading.Event()
 
     def slowly(*span: int) -> Iterator[bytes]:
         for block in blocks_of(*span):
             read.append(block)
+            if len(read) > 2 * threads:
+                another_waits.wait(SECONDS)
             time.sleep(0.02)
             yield block
 
@@ -103,7 +105,10 @@ def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monke
         seals = [asyncio.ensure_future(each.seal(size, nothing())) for each in sealed]
         while len(read) < threads:
             await asyncio.sleep(0.01)
-        read_before = await store.disk.lane().run(lambda: len(read))
+        other = asyncio.ensure_future(store.disk.lane().run(lambda: len(read)))
+        await asyncio.sleep(0)
+        another_waits.set()
+        read_before = await other
         assert read_before < threads * pieces / 2
         assert len({(await seal).sha256 for seal in seals}) == 1
         for each in sealed:

@@ -44,8 +44,9 @@ def test_the_displaced_attempt_is_told_the_limit_and_what_to_do(world: World, us
     room = ROOM + uses - 1
 
     async def play() -> SignatureInUse:
-        slow = asyncio.create_task(send(world, stream(drip(fields), hold=asyncio.Event())))
-        await asyncio.sleep(0.1)
+        reached = asyncio.Event()
+        slow = asyncio.create_task(send(world, stream(drip(fields), hold=asyncio.Event(), reached=reached)))
+        await reached.wait()
         crowd = Crowd(world)
         for number in range(room):
             await crowd.begin(drip(fields, 5_000), elsewhere(number))
@@ -225,6 +226,9 @@ def test_of_a_flood_of_refusals_a_few_are_written_down_at_a_time(world: World) -
         await asyncio.sleep(0.1)  # for the others to come as far as they get
         waiting = [held.waiting]
         flooders += [asyncio.create_task(outcome(world, form(fields))) for fields in spent[1:]]
+        async with asyncio.timeout(20):
+            while held.waiting < 4:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         waiting.append(held.waiting)
         held.release.set()

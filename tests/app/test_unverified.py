@@ -22,8 +22,9 @@ def test_files_before_their_signature_are_bounded_together_and_the_slowest_ends(
 
     async def play() -> list[str]:
         crowd = Crowd(world)
-        slow = asyncio.create_task(send(world, stream(drip({}), hold=asyncio.Event())))
-        await asyncio.sleep(0.1)
+        reached = asyncio.Event()
+        slow = asyncio.create_task(send(world, stream(drip({}), hold=asyncio.Event(), reached=reached)))
+        await reached.wait()
         for number in range(2):
             await crowd.begin(fast_file_first(world), elsewhere(number))
         with world.untouched():
@@ -237,11 +238,11 @@ def test_a_silent_connection_is_cut_off_in_time(world: World) -> None:
 
 def test_the_deadline_covers_the_body_not_the_decoder(world: World) -> None:
     """A decoder has its own limit; an upload that has arrived in time is not cut off while it is inspected."""
-    world.swap(limits=replace(Limits(), unverified_seconds=INSTANT))
+    world.swap(limits=replace(Limits(), unverified_seconds=cast(int, 0.5)))
 
     class Slow(Failing):
         async def inspect(self, *args: Any) -> Any:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.7)
             return await self._real.inspect(*args)
 
     world.swap(inspector=Slow(world.services.inspector))

@@ -19,6 +19,7 @@ from tests.server import Server
 
 pytestmark = pytest.mark.xdist_group("deployment")
 
+ROUNDS = 3  # at most: other work on the machine only adds time, and a front adds it in every round
 INSTALLED = {"caddy": shutil.which("caddy"), "nginx": NGINX}
 
 
@@ -92,13 +93,19 @@ def broken(front: Front) -> dict[str, bytes]:
 @pytest.mark.proof
 def test_broken_requests_take_no_server_out(front: Front) -> None:
     """After each of them every honest request is answered at once, on whichever server."""
-    slow = {}
+    assert [] in (slow_after_broken(front) for _ in range(ROUNDS))
+
+
+def slow_after_broken(front: Front) -> list[str]:
+    """The kinds of broken requests after which an honest one is slow. All honest ones are answered."""
+    slow = []
     for kind, data in broken(front).items():
         front.raw(data)
         answers = [front.ask("GET", "/healthz") for _ in range(10)]
-        if any(status != 200 or seconds > 1 for status, seconds in answers):
-            slow[kind] = answers
-    assert slow == {}
+        assert {status for status, _ in answers} == {200}, (kind, answers)
+        if any(seconds > 1 for _, seconds in answers):
+            slow.append(kind)
+    return slow
 
 
 def forged(front: Front) -> str:
@@ -178,14 +185,26 @@ def requests(front: Front) -> tuple[tuple[str, str], ...]:
 
 @pytest.mark.proof
 def test_a_dead_server_is_left_out_within_seconds(front: Front) -> None:
-    dead = front.servers[1]
+    assert any(longest_wait_beside_a_dead_server(front) < 1 for _ in range(ROUNDS))
+
+
+def longest_wait_beside_a_dead_server(front: Front) -> float:
+    """Seconds of an honest request, 5 seconds after the death of a server that the front had sent requests to."""
+    dead, deadline = front.servers[1], time.monotonic() + 60
+    while not takes_uploads_for(front, dead):
+        assert time.monotonic() < deadline
     dead.kill()
     try:
         time.sleep(5)
-        waits = [front.ask(method, path)[1] for _ in range(10) for method, path in requests(front)]
+        return max(front.ask(method, path)[1] for _ in range(10) for method, path in requests(front))
     finally:
         dead.start()
-    assert max(waits) < 1
+
+
+def takes_uploads_for(front: Front, server: Server) -> bool:
+    fields = server.signed({"nonce": time.monotonic_ns()})
+    url = f"{front.url}/v1_1/{server.cloud}/raw/upload"
+    return urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, retries=False).status == 200
 
 
 # The other server has other keys and refuses. The front chooses by chance: so many misses in a row do not happen.

@@ -18,7 +18,7 @@ from tests.e2e.commands import code_of
 from tests.scrape import BEARER, TOKEN, Scraped
 from tests.server import Server
 
-SETTINGS = {"UPONCE_METRICS_TOKEN": TOKEN, "UPONCE_INSTANCE": "server-7"}
+SETTINGS = {"UPONCE_METRICS_TOKEN": TOKEN, "UPONCE_INSTANCE": "server-7", "UPONCE_LOG_LEVEL": "info"}
 AT_ONCE = 8
 NOWHERE = """
 from uponce.adapters import metrics as module
@@ -88,6 +88,7 @@ def half_an_upload(server: Server) -> socket.socket:
 @pytest.mark.proof
 def test_each_worker_tells_the_sum_of_all_also_of_dead_ones(tmp_path: Path) -> None:
     with Server(tmp_path / "data", workers=2, env=SETTINGS) as server:
+        server.wait_for_all()
         (folder,) = set(workers(server).values())
         sent = 0
         while min(each := stored_by_each(folder)) == 0 or len(each) < 2:

@@ -1,6 +1,7 @@
 """The pages for people, in Chromium: `/`, the guide and the refusals. They need no JavaScript."""
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import Browser
@@ -51,13 +52,14 @@ def test_an_address_that_is_html_is_text(browser: Browser, playground: Server) -
 def test_no_other_site_can_frame_them(browser: Browser, playground: Server) -> None:
     page = browser.new_page()
     page.goto(f"http://localhost:{playground.port}/robots.txt")
-    for path in PAGES.values():
-        page.evaluate(
-            """(src) => new Promise((onload) => {
-              document.body.replaceChildren(Object.assign(document.createElement("iframe"), { src, onload }));
-            })""",
-            f"{playground.base}{path}",
-        )
-        page.wait_for_timeout(100)
-        assert page.frames[-1].url == "chrome-error://chromewebdata/", path
+    page.evaluate(
+        """(urls) => Promise.all(urls.map((src) => new Promise((onload) => {
+          document.body.append(Object.assign(document.createElement("iframe"), { src, onload }));
+        })))""",
+        [f"{playground.base}{path}" for path in PAGES.values()],
+    )
+    until = time.monotonic() + 20
+    while not all(frame.url for frame in page.frames) and time.monotonic() < until:
+        page.wait_for_timeout(50)  # a refused frame is told of after its load event
+    assert [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"] * len(PAGES)
     page.close()

@@ -43,22 +43,25 @@ def test_upload_and_see_it(page: Page, playground: Server) -> None:
     assert playground.get(url).data == (SAMPLES / "dusk.jpg").read_bytes()
     assert page.inner_text("#state") == "Used"
     assert "1600 × 1067" in page.inner_text("#result")
-    assert page.evaluate("document.querySelector('#result img').naturalWidth") == 1600
+    until(page, "document.querySelector('#result img').naturalWidth === 1600")
     assert page.evaluate("document.querySelector('#bar').value") == 1
     assert newest(page) == ["Stored", "used"]
     assert "The server deletes this file after 60 minutes at the latest." in page.inner_text("#result")
 
 
 def test_a_stored_file_goes_after_its_time(browser: Browser, tmp_path: Path) -> None:
-    with Server(tmp_path / "data", env=ON | {"UPONCE_PLAYGROUND_KEEP_SECONDS": "2"}) as server:
+    with Server(tmp_path / "data", env=ON) as server:
         watched = Watched(browser, server.base)
+        watched.page.wait_for_selector("#fields dd")
         path = upload(watched.page)
         assert server.get(path).status == 200
+        watched.close()
+        server.stop()
+    with Server(tmp_path / "data", port=server.port, env=ON | {"UPONCE_PLAYGROUND_KEEP_SECONDS": "2"}) as server:
         until = time.monotonic() + 20
         while server.get(path).status != 404:
             assert time.monotonic() < until
             time.sleep(0.2)
-        watched.close()
 
 
 def test_the_same_signature_again(page: Page) -> None:
@@ -168,7 +171,8 @@ def test_what_is_no_media_is_refused_and_the_signature_stays_unused(page: Page) 
     page.click("#upload")
     page.wait_for_selector("#result .refused")
     assert page.inner_text("#state") == "Unused"
-    assert (page.inner_text("#preview"), page.locator("#preview img").count()) == ("No preview", 0)
+    until(page, "document.querySelector('#preview').innerText === 'No preview'")
+    assert page.locator("#preview img").count() == 0
 
 
 @pytest.mark.parametrize("trial", ["again", "twenty", "cut", "lose"])

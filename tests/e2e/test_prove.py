@@ -202,9 +202,10 @@ def test_an_interrupted_proof_cleans_up(number: signal.Signals) -> None:
 
 
 def test_a_server_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    done = uponce("prove", "--url", f"http://127.0.0.1:{port}", "--key", "k:s@c")
+    with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else can
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        done = uponce("prove", "--url", f"http://127.0.0.1:{port}", "--key", "k:s@c")
     assert done.code == 1
     assert f"http://127.0.0.1:{port} did not take a first upload: no reply" in done.stderr
     assert "Check the address" in done.stderr

@@ -139,12 +139,13 @@ def test_the_page_is_reloaded(server: Server, visits: Callable[[Server], Visit],
     def plan(_: int) -> Fault:
         return Fault(rate=RATE)
 
-    with FaultProxy(server.port, plan) as slow:
+    with FaultProxy(server.port, plan, most=12 * MB) as slow:
         visit = visits(server)
         visit.page.on("request", lambda request: creations.append(request.url) if request.method == "POST" else None)
         visit.begin(slow.base)
         visit.wait_for(f"told.bytes > {6 * MB}")
         visit.begin(slow.base)
+        slow.go_on()
         assert_asset(server, visit.wait_for("told.asset"), data)
     assert len(creations) == 1
 

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ MIB = 1024 * 1024
 PICTURE = samples.png(7, 64, 64)
 
 _SAMPLE_SECONDS = 0.01
+_ROUNDS = 3
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
@@ -89,6 +90,10 @@ def raw(
     return Heard(data, closed=True)
 
 
+class Slow(AssertionError):
+    """An honest upload was stored, but waited longer than it may."""
+
+
 @dataclass(slots=True)
 class Waits:
     """What honest uploads beside an attack met: seconds of each, and every answer that was not 200."""
@@ -97,12 +102,29 @@ class Waits:
     failures: list[str] = field(default_factory=list)
 
     def check(self, *, worst: float, p50: float | None = None, least: int = 3) -> None:
-        """Raise unless at least `least` uploads ran, all were stored, and none waited longer than `worst` seconds."""
+        """Raise unless at least `least` uploads ran, all were stored, and none waited longer than `worst` seconds.
+
+        Raises Slow if the seconds are all that is wrong.
+        """
         assert not self.failures, self.failures[:5]
         assert len(self.seconds) >= least, f"only {len(self.seconds)} honest uploads ran beside the attack"
-        print(f"{len(self.seconds)} honest uploads: p50 {median(self.seconds):.3f} s, worst {max(self.seconds):.3f} s")
-        assert max(self.seconds) <= worst
-        assert p50 is None or median(self.seconds) <= p50
+        longest, middle = max(self.seconds), median(self.seconds)
+        seen = f"{len(self.seconds)} honest uploads: p50 {middle:.3f} s, worst {longest:.3f} s"
+        print(seen)
+        if longest > worst or (p50 is not None and middle > p50):
+            raise Slow(seen)
+
+
+def check_beside(attack: Callable[[], Waits], *, worst: float, p50: float | None = None, least: int = 3) -> None:
+    """Attack, and check the waits of honest uploads beside that attack.
+
+    Other work on the machine only adds time, so a slow round is measured again, twice at most. A server that an attack
+    holds up is slow in every round. An upload that is not stored fails at once.
+    """
+    for _ in range(_ROUNDS - 1):
+        with suppress(Slow):
+            return attack().check(worst=worst, p50=p50, least=least)
+    return attack().check(worst=worst, p50=p50, least=least)
 
 
 class Honest:

@@ -161,6 +161,7 @@ def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
         assert all("Timeout" in problem for problem in first)
         assert ["Timeout" in problem for problem in later] == [True, False, False, False, False]
         assert later[1] == "busy"
+        notifier._seconds = 20
         assert await post(notifier, receiver.url) == [""] * 5
         silent.close()
         refused = (await post(notifier, url))[0]  # at once: such a receiver holds no place

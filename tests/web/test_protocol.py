@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,13 @@ class Bare:
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Bare]:
-    command = [sys.executable, "-m", "tests.web.bare_server", str(HEAD_SECONDS)]
+    with running() as server:
+        yield server
+
+
+@contextmanager
+def running(head_seconds: int = HEAD_SECONDS) -> Iterator[Bare]:
+    command = [sys.executable, "-m", "tests.web.bare_server", str(head_seconds)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         server = Bare(process.pid, int(process.stdout.readline()))

@@ -204,7 +204,6 @@ def test_a_block_behind_no_bytes_is_itself() -> None:
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     env = {
-        "UPONCE_IDLE_SECONDS": "1",
         "UPONCE_ATTEMPTS_PER_GRANT": "1",
         "UPONCE_MAX_RAW_BYTES": str(8 * BLOCK_BYTES),
         "UPONCE_METRICS_TOKEN": "0123456789abcdef0123456789abcdef",
@@ -232,13 +231,14 @@ def spooled(server: Server) -> list[Path]:
     return list((server.data_dir / "media/spool").iterdir())
 
 
-def test_a_client_that_falls_silent_is_refused(strict: Server) -> None:
-    client = begun(strict, strict.signed({"nonce": "idle"}), len(BODY), 3 * BLOCK_BYTES)
-    received = answer(client)
-    assert statuses(received) == [400], received
-    assert b"No byte of the body arrived for 1 seconds" in received
-    assert b"\r\nretry-after: 1\r\n" in received
-    assert spooled(strict) == []
+def test_a_client_that_falls_silent_is_refused(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env={"UPONCE_IDLE_SECONDS": "1"}) as server:
+        client = begun(server, server.signed({"nonce": "idle"}), len(BODY), 3 * BLOCK_BYTES)
+        received = answer(client)
+        assert statuses(received) == [400], received
+        assert b"No byte of the body arrived for 1 seconds" in received
+        assert b"\r\nretry-after: 1\r\n" in received
+        assert spooled(server) == []
 
 
 def test_a_newer_upload_displaces_it(strict: Server) -> None:

@@ -166,7 +166,7 @@ def test_a_client_that_never_ends_is_left_in_the_end(monkeypatch: pytest.MonkeyP
 
     class Endless(Wire):
         async def receive(self) -> Message:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             self.order.append("receive")
             return MORE
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from proof.faults.campaigns.kill import MUTANTS, Control, sittings
 from proof.faults.campaigns.kill_s3 import DAWDLING, SERVERS
-from proof.faults.fleet import DATABASE_SECONDS, STORAGE_SECONDS, Fleet, fresh_bucket, on_postgres
+from proof.faults.fleet import STORAGE_SECONDS, Fleet, fresh_bucket, on_postgres
 from proof.faults.operator import recover
 from proof.faults.report import Report
 from proof.faults.sitting import RECOVERY_SECONDS, Fault, Sitting
@@ -25,6 +25,7 @@ from tests.server import Server
 from uponce.core.errors import Unavailable
 
 HELD_UP = "sweeps that a sleeping server held up"
+DATABASE_SECONDS = 2
 # PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
 SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
 IDLE_SECONDS = STORAGE_SECONDS
@@ -68,5 +69,6 @@ def run(seconds: float, seed: int) -> Report:
 
 
 def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> AbstractContextManager[Fleet]:
-    url, idle = postgres.shared().fresh_schema(), str(IDLE_SECONDS)
-    return on_postgres(folder, url, SERVERS, fresh_bucket(), program=program, UPONCE_IDLE_SECONDS=idle)
+    url, bucket = postgres.shared().fresh_schema(), fresh_bucket()
+    settings = {"UPONCE_DATABASE_SECONDS": str(DATABASE_SECONDS), "UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)}
+    return on_postgres(folder, url, SERVERS, bucket, program=program, **settings)

@@ -79,7 +79,9 @@ def run(play: Play, times: Times | None = None, **options: Any) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         async with world(times, **options) as (stub, client):
             await play(stub, client)
-        await asyncio.sleep(0.01)
+        deadline = time.monotonic() + 10
+        while len(asyncio.all_tasks()) > 1 and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())

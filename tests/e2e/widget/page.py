@@ -36,8 +36,8 @@ def in_parts(extra: str = "") -> str:
 
 
 def crawling(server: Server, rate: float = 3 * MB) -> FaultProxy:
-    """A line with time to look at an upload while it runs."""
-    return FaultProxy(server.port, lambda _: Fault(rate=rate))
+    """A slow line, on which no upload of more than 4 MB ends before `go_on`."""
+    return FaultProxy(server.port, lambda _: Fault(rate=rate), most=4 * MB)
 
 
 def transfer(kind: str) -> str:

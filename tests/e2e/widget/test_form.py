@@ -58,6 +58,7 @@ def test_a_required_field_and_a_running_upload_stop_the_form(server: Server, wid
         assert widget.js("[el.validity.valueMissing, el.validity.customError]") == [False, True]
         widget.page.click("text=Send")
         assert widget.site.submitted == []
+        proxy.go_on()
         widget.stored()
     assert widget.page.evaluate(valid)
     widget.click("Remove film.bin")

@@ -86,8 +86,8 @@ def test_the_server_says_when_to_try_again(line: Line, widget: Widget, film: Pat
     line.strike = lambda number, _: 1 if number == 1 else None
     widget.open(in_parts() if parts else form())
     widget.pick(film)
-    widget.until("el.uploads[0]?.state === 'retrying'")
-    assert widget.status() == "Retrying in 1 sec · server busy"
+    status = "el.shadowRoot.querySelector('[part=status]')?.innerText"
+    widget.until(f"el.uploads[0]?.state === 'retrying' && {status} === 'Retrying in 1 sec · server busy'")
     widget.stored()
     (_, _, first), (_, _, second), *_ = line.requests
     assert second - first >= 1
@@ -134,6 +134,7 @@ def test_offline_means_waiting_and_online_means_going_on(
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         widget.js("(el.timing.tries = 1)")
         context.set_offline(True)
+        proxy.go_on()
         widget.until("el.uploads[0].state === 'retrying'")
         widget.page.wait_for_timeout(500)  # time for many tries, if there were any
         assert widget.status() == "No connection · continues when you are online"

@@ -40,10 +40,13 @@ def test_an_upload_continues_after_the_page_has_ended(
         first.open(in_parts() if parts else form())
         first.pick(film)
         first.until(f"el.uploads[0]?.loaded > {2 * MB}")
-        end(first.page)
         offsets.clear()
-        again = Widget(context.new_page(), site) if end is crash else first
-        again.page.goto(site.url)
+        end(first.page)
+        again = first
+        if end is crash:
+            again = Widget(context.new_page(), site)
+            again.page.goto(site.url)
+        proxy.go_on()
         (answer,) = again.stored()
     assert bytes_of(server, answer) == film.read_bytes()
     assert len(site.asked) == 1
@@ -73,6 +76,7 @@ def test_a_file_too_large_to_keep_continues_when_it_is_chosen_again(
         widget.pick(film)
         widget.until(f"el.uploads[0]?.loaded > {2 * MB}")
         widget.page.reload()
+        proxy.go_on()
         widget.until("el.uploads[0]?.state === 'paused'")
         assert widget.status() == "Choose it again to continue"
         choosers: list[FileChooser] = []
@@ -137,6 +141,7 @@ def test_each_of_several_elements_gets_back_what_was_its_own(
         widget.pick(media / "dance.gif", film, of=second)
         widget.until(f"el.answers.length && el.uploads.at(-1).loaded > {MB}", of=second)
         widget.page.reload()
+        proxy.go_on()
         widget.stored(2, of=second)
     assert widget.values(0) == [cat["secure_url"]]
     assert sorted(each["name"] for each in widget.js("el.uploads", of=second)) == ["dance.gif", "film.bin"]
@@ -168,6 +173,7 @@ def test_another_tab_leaves_a_live_upload_alone(
         other.ready()
         other.js("el.restored")
         assert other.js("el.uploads") == []
+        proxy.go_on()
         widget.stored()
         widget.eventually(NOTHING_KEPT)
         assert other.js("el.uploads") == []
@@ -205,6 +211,7 @@ def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
         other.page.goto(widget.site.url)
         other.ready()
         other.js("(window.shown = 0, el.addEventListener('progress', () => { window.shown += 1 }), el.restored)")
+        proxy.go_on()
         widget.stored()
     other.eventually(NO_LOCK)
     assert other.page.evaluate("window.shown") == 0
@@ -232,6 +239,7 @@ def test_an_open_tab_continues_what_a_closed_one_has_begun(
         other.page.reload()
         other.ready()
         widget.page.close()
+        proxy.go_on()
         (answer,) = other.stored()
     assert bytes_of(server, answer) == film.read_bytes()
     assert len(widget.site.asked) == 1
@@ -280,6 +288,7 @@ def test_an_upload_continues_in_the_form_of_its_own_record_only(
         widget.pick(film)
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         visit(others)
+        proxy.go_on()
         widget.js("el.restored")
         widget.eventually(NO_LOCK)
         assert widget.states() == []
@@ -296,6 +305,7 @@ def test_a_place_on_the_page_is_no_other_record(server: Server, widget: Widget, 
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         widget.page.goto(f"{widget.site.url}#photos")
         widget.page.reload()
+        proxy.go_on()
         widget.stored()
     assert len(widget.site.asked) == 1
 
@@ -323,6 +333,7 @@ def test_an_element_that_leaves_the_page_stops_and_continues_when_it_is_back(
         widget.js("document.forms[0].prepend(el)")  # moved: goes on
         assert widget.states() == ["uploading"]
         assert widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => kept.uploads)") == []
+        proxy.go_on()
         widget.page.evaluate("document.forms[0].append(window.kept)")
         (answer,) = widget.stored()
     assert bytes_of(server, answer) == film.read_bytes()
@@ -365,6 +376,7 @@ def test_a_paused_upload_stays_paused_until_the_user_continues(server: Server, w
         widget.pick(film)
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         widget.click("Pause film.bin")
+        proxy.go_on()
         widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => 0)")
         widget.page.evaluate("document.forms[0].prepend(window.kept)")
         widget.until("el.uploads.length")

@@ -99,6 +99,7 @@ def test_pause_and_continue(server: Server, widget: Widget, film: Path) -> None:
         widget.pick(film)
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         widget.click("Pause film.bin")
+        proxy.go_on()
         assert widget.states() == ["paused"]
         assert widget.status().startswith("Paused at ")
         widget.click("Continue film.bin")
@@ -117,6 +118,7 @@ def test_a_removed_upload_ends_and_spends_nothing(server: Server, widget: Widget
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         with widget.page.expect_response(lambda each: each.request.method == "DELETE") as ended:
             widget.click("Remove film.bin")
+            proxy.go_on()
         assert ended.value.status == 204
     assert widget.js("el.uploads") == []
     (place,) = places
@@ -135,6 +137,7 @@ def test_a_removed_upload_does_not_come_back_if_its_server_has_ended_it(
         widget.pick(film)
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         widget.click("Pause film.bin")
+        proxy.go_on()
         place = places[0].replace(proxy.base, server.base)
         assert server.get(place, method="DELETE", headers={"Tus-Resumable": "1.0.0"}).status == 204
         with widget.page.expect_response(lambda each: each.request.method == "DELETE") as ended:
@@ -206,7 +209,9 @@ def test_leaving_the_page_amid_an_upload_needs_a_yes(server: Server, widget: Wid
         widget.page.mouse.click(5, 5)  # browsers ask only on pages that were used
         widget.pick(film)
         widget.until("el.uploads[0]?.loaded > 0")
-        widget.page.evaluate("setTimeout(() => { location.href = '/nowhere' })")
+        with widget.page.expect_event("dialog"):
+            widget.page.evaluate("setTimeout(() => { location.href = '/nowhere' })")
+        proxy.go_on()
         widget.stored()
     assert asked == ["beforeunload"]
     widget.page.evaluate("setTimeout(() => { location.href = '/nowhere' })")

@@ -47,9 +47,22 @@ def own() -> Iterator[Postgres]:
 
 @pytest.fixture
 def mortal(own: Postgres, request: pytest.FixtureRequest) -> Iterator[PostgresDatabase]:
-    """Its parameter is what the URL has behind the schema, in the options of the connection."""
-    url = own.fresh_schema() + getattr(request, "param", "")
-    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=SECONDS)
+    """For tests that wait for a timeout. Its parameter is what the URL has behind the schema."""
+    with opened(own, SECONDS, getattr(request, "param", "")) as database:
+        yield database
+
+
+@pytest.fixture
+def patient(own: Postgres) -> Iterator[PostgresDatabase]:
+    """For tests that a PostgreSQL that has just started must not keep waiting too long."""
+    with opened(own, 10 * SECONDS) as database:
+        yield database
+
+
+@contextmanager
+def opened(own: Postgres, seconds: int, options: str = "") -> Iterator[PostgresDatabase]:
+    url = own.fresh_schema() + options
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=seconds)
     database.open()
     run(database.add_key(KEY))
     yield database
@@ -236,23 +249,23 @@ def test_a_commit_whose_statements_are_shown_to_the_client_is_known(mortal: Post
     assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
 
 
-def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, mortal: PostgresDatabase) -> None:
-    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, patient: PostgresDatabase) -> None:
+    assert run(attempt(patient, grant("a"), draft(blob="a"))) == "ok"
     own.kill()
-    assert run(attempt(mortal, grant("b"), draft("b", blob="b"))) == "database_unavailable"
+    assert run(attempt(patient, grant("b"), draft("b", blob="b"))) == "database_unavailable"
     with pytest.raises(UponceError, match="database does not answer now"):
-        run(mortal.find_asset(draft(blob="x").name))
+        run(patient.find_asset(draft(blob="x").name))
     own.start()
-    assert run(mortal.find_commit("a")) is not None
-    assert run(attempt(mortal, grant("a"), draft(blob="a2"))) == "signature_used"
-    assert run(attempt(mortal, grant("b"), draft("b", blob="b"))) == "ok"
+    assert run(patient.find_commit("a")) is not None
+    assert run(attempt(patient, grant("a"), draft(blob="a2"))) == "signature_used"
+    assert run(attempt(patient, grant("b"), draft("b", blob="b"))) == "ok"
 
 
-def test_connections_that_died_while_idle_cost_no_request(own: Postgres, mortal: PostgresDatabase) -> None:
-    run(mortal.ping())
+def test_connections_that_died_while_idle_cost_no_request(own: Postgres, patient: PostgresDatabase) -> None:
+    run(patient.ping())
     own.kill()
     own.start()
-    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+    assert run(attempt(patient, grant("a"), draft(blob="a"))) == "ok"
 
 
 @pytest.mark.proof
