@@ -4,7 +4,9 @@ import errno
 import signal
 import socket
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ class Worker:
     can_start: bool = True
     is_terminated: bool = False
     exitcode: int = 1
+    child_conn: Any = field(default_factory=lambda: SimpleNamespace(close=lambda: None))
 
     def is_alive(self, timeout: float) -> bool:
         return False
@@ -60,6 +63,25 @@ def test_workers_that_die_at_once_are_started_every_few_seconds(monkeypatch: pyt
         supervisor.now = now
         supervisor.keep_subprocess_alive()
         assert supervisor.started == started
+
+
+class Silent(multiprocess.Process):
+    """A worker that never comes to answer a ping."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        time.sleep(600)
+
+
+def test_a_worker_that_ends_before_it_answers_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the supervisor waits as if the worker hung, and hears no signal."""
+    supervisor = Supervisor(monkeypatch)
+    monkeypatch.setattr(serve, "_PONG_SECONDS", 600)
+    worker = Silent(supervisor.config, [])
+    worker.start()
+    supervisor.processes = [worker]
+    threading.Timer(0.5, worker.process.kill).start()
+    supervisor.keep_subprocess_alive()
+    assert supervisor.processes[0] is not worker
 
 
 def test_a_server_that_ends_starts_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,8 +158,10 @@ class _Workers(Multiprocess):
             listener.close()
 
     def keep_subprocess_alive(self) -> None:
+        self._let_ends_show()
         if not self.served:
             super().keep_subprocess_alive()
+            self._let_ends_show()
             self.served = all(worker.process.is_alive() and worker.is_ready(_PONG_SECONDS) for worker in self.processes)
             if self.served:
                 log.info("all %d workers serve", len(self.processes))
@@ -180,6 +182,11 @@ class _Workers(Multiprocess):
                 log.error("the worker did not start: %s. The next try is in %d seconds", error, _NEXT_START_SECONDS)
                 return
             self.processes[index] = successor
+
+    def _let_ends_show(self) -> None:
+        """Close our copies of the workers' ends of the pipes: a worker that ends then answers a ping at once."""
+        for worker in self.processes:
+            worker.child_conn.close()
 
     def handle_signals(self) -> None:
         """Do what each signal asks for: SIGHUP starts all workers again, SIGTTIN one more."""
