@@ -84,6 +84,18 @@ def test_a_database_that_fails_leaves_nothing_running(world: World) -> None:
     assert (ended, due.finished) == ([True], [])
 
 
+@pytest.mark.parametrize("error", [DatabaseUnavailable("away"), TimeoutError()])
+def test_a_failure_that_passes_kills_no_effect(world: World, error: Exception) -> None:
+    """A look-up of a relay goes on for days while the account is away. Then the database fails once."""
+    due = Due([replace(SLOW, tries=1000)])
+
+    async def work(_: Services, effect: Effect) -> Later | None:
+        raise error
+
+    assert asyncio.run(run_due(with_due(world, due), "work", Work(work))) == 1
+    assert due.died == [False]
+
+
 def test_only_an_effect_that_goes_on_raising_dies_of_its_tries(world: World) -> None:
     """What returns Later says itself when it gives up."""
     due = Due([replace(SLOW, tries=999)], [replace(SLOW, tries=1000)], [replace(QUICK, tries=1000)])

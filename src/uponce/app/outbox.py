@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 from uponce.app.ports import Effect
 from uponce.app.services import DetailsOf, Services
-from uponce.core.errors import UponceError
+from uponce.core.errors import Unavailable, UponceError
 
 log = logging.getLogger("uponce")
 
 _LEASE_SECONDS = 120
 _AT_ONCE = 16  # of one kind
 _LOOK_SECONDS = 1  # between looks for further due effects, while some run
-_MOST_TRIES = 1000  # of an effect that raises; one that returns Later decides itself when it is dead
+# Of an effect that fails by a defect. One that returns Later decides itself when it is dead. A part of the server that
+# is away for a moment kills nothing.
+_MOST_TRIES = 1000
+_PASSING = (Unavailable, TimeoutError)
 _MOST_WAIT = 300
 
 
@@ -73,7 +76,8 @@ async def _run(services: Services, effect: Effect, work: Work) -> None:
     except Exception as error:
         log.exception("effect %d, %s of %s, failed", effect.id, effect.name, effect.subject)
         detail = error.for_operator if isinstance(error, UponceError) else repr(error)
-        later = Later(min(_MOST_WAIT, 2 ** min(effect.tries, 10)), detail, dead=effect.tries >= _MOST_TRIES)
+        dead = effect.tries >= _MOST_TRIES and not isinstance(error, _PASSING)
+        later = Later(min(_MOST_WAIT, 2 ** min(effect.tries, 10)), detail, dead)
     if later is None:
         await database.finish_effect(effect.id)
     else:
