@@ -23,7 +23,7 @@ from uponce.adapters.database.failures import closed, in_the_way, no_answer, out
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run
 from uponce.app.ports import Prepare
-from uponce.core.errors import UponceError
+from uponce.core.errors import Unavailable, UponceError
 from uponce.core.values import ApiKey, GrantRecord
 
 T = TypeVar("T")
@@ -207,7 +207,8 @@ class Committer:
             outcomes = self._engine.transact([_operation(each) for each in group], more)
         except UponceError as error:
             outcomes = [error] * len(group)
-            self._give_up(error)
+            if isinstance(error, Unavailable):
+                self._give_up(error)
         taken = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is TAKEN]
         self._answer(group, outcomes)
         group[:] = taken
@@ -245,7 +246,8 @@ class Committer:
             if not isinstance(error, UponceError):
                 log.exception("the steps of a group of uploads failed")
             failure = self._records.failed(error)
-            self._give_up(failure)
+            if isinstance(failure, Unavailable):
+                self._give_up(failure)
             return [failure] * len(arrived)
 
     def _give_up(self, failure: UponceError) -> None:

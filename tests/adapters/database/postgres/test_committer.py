@@ -17,7 +17,7 @@ from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.postgres.connection import unavailable
 from uponce.adapters.database.postgres.pool import MAX_GROUP, Engine
 from uponce.adapters.database.steps import Operation, Rules
-from uponce.core.errors import DatabaseUnavailable
+from uponce.core.errors import DatabaseUnavailable, InvalidParameter, UponceError
 
 COPIES = 1000
 
@@ -91,13 +91,14 @@ class Failing(Engine):
         nothing: Any = None
         super().__init__(nothing)
         self.go = threading.Event()
+        self.failure: UponceError = no_answer("silent")
         self.begun: list[int] = []
 
     def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
         assert self.go.wait(20)
         self.begun.append(len(operations))
         if len(self.begun) == 1:
-            raise no_answer("silent")
+            raise self.failure
         return ["ok"] * len(operations)
 
     def look(self) -> Any:
@@ -151,6 +152,13 @@ def test_a_server_that_ends_does_not_wait_for_a_database_that_fails() -> None:
     engine = Failing()
     assert answers_of(engine, closes=True) == ["database_unavailable"] * COPIES
     assert len(engine.begun) == 1
+
+
+def test_what_one_upload_has_done_wrong_ends_no_other_one() -> None:
+    """PostgreSQL refuses the text of one operation: the database itself does not fail."""
+    engine = Failing()
+    engine.failure = InvalidParameter("no such text")
+    assert answers_of(engine, closes=True).count("ok") == COPIES - engine.begun[0]
 
 
 @pytest.mark.proof
