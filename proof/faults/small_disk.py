@@ -114,6 +114,8 @@ class Story:
             self._expect_served(receipt)
         ready = self._server.get("/readyz").status
         self._tally.expect(ready == 503, "full disks that looked ready", f"{self._disk.name}: {ready}")
+        asked = self._server.get("/readyz?for=balancer").status
+        self._tally.expect(asked == 200, "full disks that end deliveries", f"{self._disk.name}: {asked}")
 
     def free(self) -> None:
         """Delete the ballast. What was refused works within the promised time, each once."""

@@ -137,6 +137,7 @@ def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Else
     assert int(refused.headers["retry-after"]) > 0
     ready = box.get("/readyz")
     assert (ready.status, ready.json()["checks"]["database"].startswith("The database is frozen")) == (503, True)
+    assert box.get("/readyz?for=balancer").status == 200
 
     environment = elsewhere.environment | {"UPONCE_SECRET_KEY": secret_key(box)}
     with Server(tmp_path / "server", env=environment) as server:

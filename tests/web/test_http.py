@@ -1,6 +1,7 @@
 """Health, routes, methods and CORS: what the server says beside its main business."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +91,20 @@ def test_readiness_is_503_and_names_the_part_that_fails(world: World, broken: st
     assert answer.status == 503
     assert answer.json["status"] == "unavailable"
     assert {name for name, said in answer.json["checks"].items() if said != "ok"} == {broken}
+
+
+@pytest.mark.parametrize(("broken", "status"), [("database", 503), ("storage", 503), ("decoders", 200), ("full", 200)])
+def test_a_balancer_leaves_out_only_what_another_server_may_do_better(
+    world: World, monkeypatch: pytest.MonkeyPatch, broken: str, status: int
+) -> None:
+    """A server with a full disk delivers files, and says why it takes none."""
+    assert world.get("/readyz?for=balancer").status == 200
+    if broken == "full":
+        monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_bavail=0, f_files=0))
+    else:
+        _break(world, broken)
+    assert world.get("/readyz").status == 503
+    assert world.get("/readyz?for=balancer").status == status
 
 
 def test_an_upload_without_a_database_is_503_with_retry_after_and_leaves_nothing(world: World) -> None:

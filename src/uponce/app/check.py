@@ -12,13 +12,28 @@ from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, StorageU
 _SECONDS = 5
 
 
-async def check_ready(services: Services) -> dict[str, str | None]:
+async def check_ready(services: Services, *, for_balancer: bool = False) -> dict[str, str | None]:
     """Return, for each part of the server, the reason of its failure that clients may read; None if the part works.
 
-    Any client may ask, as often as it likes, and a check writes to the database. So requests share one check a second.
+    Any client may ask, as often as it likes, and a check writes to the database. So requests share the one that runs.
+    A balancer asks whether to send requests here. A full disk, a frozen database and busy decoders are no reason
+    against that: files are delivered, and every refusal says what to do.
     """
-    parts = await services.readiness.get(lambda: check_parts(services))
+    parts = dict(await services.readiness.get(lambda: check_parts(services)))
+    if for_balancer:
+        parts["decoders"] = None
+        if await _is_frozen(services):
+            parts["database"] = None
+        parts = {name: None if isinstance(error, StorageFull) else error for name, error in parts.items()}
     return {name: None if error is None else error.message for name, error in parts.items()}
+
+
+async def _is_frozen(services: Services) -> bool:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await services.database.frozen()
+    except (UponceError, TimeoutError):
+        return False
 
 
 async def check_parts(services: Services) -> Mapping[str, UponceError | None]:

@@ -27,14 +27,15 @@ async def healthz(_: Request) -> Response:
 async def readyz(services: Services, request: Request) -> Response:
     """Return 200 if the database, the blob store and the decoders work. 503 names the part that fails.
 
-    A server that is shutting down answers 503 without asking its parts. A balancer that must wait for a slow database
+    With `?for=balancer`, 503 says that another server may do better. A server that is shutting down answers 503 without asking its parts. A balancer that must wait for a slow database
     would send uploads for too long.
     """
     checks: dict[str, str | None]
     if request.scope.get("state", {}).get("draining", bool)():
         checks = {"server": "Shutting down: this server accepts requests for a few more seconds."}
     else:
-        checks = await check_ready(services)
+        for_balancer = ("for", "balancer") in request.query(services.limits)
+        checks = await check_ready(services, for_balancer=for_balancer)
     ready = all(problem is None for problem in checks.values())
     body = {"status": "ok" if ready else "unavailable", "checks": {k: v or "ok" for k, v in checks.items()}}
     return json_response(body) if ready else json_response(body, status=503, headers=(_RETRY,))
