@@ -27,8 +27,8 @@ async def healthz(_: Request) -> Response:
 async def readyz(services: Services, request: Request) -> Response:
     """Return 200 if the database, the blob store and the decoders work. 503 names the part that fails.
 
-    With `?for=balancer`, 503 says that another server may do better. A server that is shutting down answers 503 without asking its parts. A balancer that must wait for a slow database
-    would send uploads for too long.
+    With `?for=balancer`, 503 says that another server may do better. A server that is shutting down answers 503 without
+    asking its parts. A balancer that must wait for a slow database would send uploads for too long.
     """
     checks: dict[str, str | None]
     if request.scope.get("state", {}).get("draining", bool)():
