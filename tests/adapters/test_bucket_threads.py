@@ -24,7 +24,7 @@ def opened(seconds: float, bucket: Any = None) -> Iterator[BucketBlobs]:
 
 async def all_busy(store: BucketBlobs, until: Event) -> "list[asyncio.Task[bool]]":
     """Give each thread for uploads a long one."""
-    tasks = [asyncio.create_task(store.run(lambda: until.wait(60))) for _ in range(store._movers._max_workers)]
+    tasks = [asyncio.create_task(store.run(lambda: until.wait(60))) for _ in range(store._movers._most)]
     await asyncio.sleep(0.05)
     return tasks
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +142,31 @@ def test_a_pack_stays_while_the_disk_cannot_read_one_of_its_headers(
         assert asyncio.run(store.sweep_spool(0)) == 0
     assert packs(root) == [place(root, kept)[0]]
     assert asyncio.run(get(store, kept)) == b"abc"
+
+
+def test_a_pack_that_cannot_be_opened_keeps_no_spooled_file_and_no_other_pack(
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, the deletion of old spooled files makes room."""
+    for _ in range(2):
+        (key,) = put(store, b"abc")
+        local_of(store)._packs._end_pack()
+        asyncio.run(store.delete(key))
+    broken, other = local_of(store)._packs._packs()
+    spooled = store.folder / ("0" * 32)
+    spooled.write_bytes(b"old")
+    open_ = os.open
+
+    def refuse(path: Any, *flags: Any, **named: Any) -> int:
+        if path == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_(path, *flags, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(StorageUnavailable):
+            asyncio.run(store.sweep_spool(0))
+    assert (spooled.exists(), broken.exists(), other.exists()) == (False, True, False)
 
 
 def test_a_disk_that_fails_in_another_way_ends_the_listing_and_erases_nothing(

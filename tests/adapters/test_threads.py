@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from uponce.adapters.system import LINUX
-from uponce.adapters.threads import Lane, Threads, ThreadsEnded
+from uponce.adapters.threads import Lane, NoThread, Threads, ThreadsEnded
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_where_the_system_allows_no_more_threads_the_ones_that_run_do_the_work(
     async def play() -> list[object]:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         for runs in (threads.run, lane.run):
-            with pytest.raises(RuntimeError, match="new thread"):
+            with pytest.raises(NoThread, match="new thread"):
                 await runs(lambda: 0)
         monkeypatch.setattr(threading.Thread, "start", real)
         first = await lane.run(lambda: 1)

@@ -1,6 +1,7 @@
 """Whatever breaks on the way: nothing is spent, nothing is left; and what may have happened is never undone."""
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.app.failing import Failing, FailingSpool, Held, Tripwire
 from tests.app.uploads import attempt, form, live_attempts, outcome, send
 from tests.asgi import END, FORM, Answer, call, part, parts_of
-from tests.world import OTHER_PNG, PNG, World, assert_accepted
+from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
 from uponce.app.sweep import sweep
 from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import (
@@ -75,6 +76,23 @@ def test_a_failure_before_the_commit_is_free(world: World, name: str) -> None:
     assert live_attempts(world) == 0
     world.use(healthy)
     assert attempt(world, fields) == "ok"
+
+
+@pytest.mark.parametrize("refused", ["uponce-large", "uponce-sync"])
+def test_a_system_that_allows_no_more_threads_spends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    real, fields, file = threading.Thread.start, world.sign(), bytes(2 * 1024 * 1024)
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith(refused):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with monkeypatch.context() as patched, world.untouched():
+        patched.setattr(threading.Thread, "start", start)
+        assert_refused(world.upload(fields, file, kind="raw"), 503, "storage_unavailable")
+    assert_accepted(world.upload(fields, file, kind="raw"))
 
 
 def test_a_bug_in_an_adapter_spends_nothing_either(world: World) -> None:

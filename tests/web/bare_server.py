@@ -4,7 +4,9 @@ python -m tests.web.bare_server HEAD_SECONDS
 """
 
 import asyncio
+import errno
 import hashlib
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -21,13 +23,15 @@ from uponce.web.response import Response, length_header, send_response
 
 LARGE, BLOCK = 64 * 1024 * 1024, 256 * 1024
 
+_dup = os.dup
+
 seen: list[str] = []
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`/download` is LARGE zeros, whose blocks `/seen` counts, `/refuse` refuses unread, `/late` after a while,
-    `/account` does so with an upstream's answer, `/reset` without lingering, `/slow` takes 2 seconds, `/soon` 0.3,
-    `/seen` lists what came.
+    `/account` does so with an upstream's answer, `/reset` without lingering, `/crowded` without a free descriptor,
+    `/slow` takes 2 seconds, `/soon` 0.3, `/seen` lists what came.
     `/messages` answers with the number of messages that its body came in, `/unread` before its body has come.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
@@ -43,8 +47,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if path == "/download":
         await _download(scope, receive, send)
         return
-    if path in ("/refuse", "/account", "/reset", "/late"):
+    if path in ("/refuse", "/account", "/reset", "/late", "/crowded"):
         response.LINGER_SECONDS = 0 if path == "/reset" else 30
+        os.dup = _no_descriptor if path == "/crowded" else _dup
         await asyncio.sleep(0.3 if path == "/late" else 0)
 
         async def counted() -> Message:
@@ -69,6 +74,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = b" ".join(name for name, _ in scope["headers"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _no_descriptor(_: int) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 async def _large(scope: Scope, receive: Receive, send: Send) -> None:

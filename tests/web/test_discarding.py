@@ -32,7 +32,7 @@ def test_exactly_so_many_bytes_go(pair: Pair) -> None:
     sender, receiver = pair
     sender.sendall(b"x" * 1000 + b"next")
 
-    play(lambda: discard(receiver.fileno(), 1000, 5))
+    play(lambda: discard(receiver, 1000, 5))
 
     assert receiver.recv(100) == b"next"
 
@@ -42,7 +42,7 @@ def test_they_are_handed_to_nobody(pair: Pair) -> None:
     sender.sendall(b"x" * 1000)
     sender.shutdown(socket.SHUT_WR)
 
-    play(lambda: discard(receiver.fileno(), 10_000, 5))
+    play(lambda: discard(receiver, 10_000, 5))
 
     assert discarding._NOWHERE.count(b"x") == 0
 
@@ -51,7 +51,7 @@ def test_bytes_that_come_bit_by_bit(pair: Pair) -> None:
     sender, receiver = pair
 
     async def both() -> None:
-        gone = asyncio.ensure_future(discard(receiver.fileno(), 300, 5))
+        gone = asyncio.ensure_future(discard(receiver, 300, 5))
         for _ in range(3):
             await asyncio.sleep(0.02)
             assert not gone.done()
@@ -69,13 +69,13 @@ def test_a_sender_that_goes_ends_it(pair: Pair, reset: bool) -> None:
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sender.close()
 
-    play(lambda: discard(receiver.fileno(), 1000, 5))
+    play(lambda: discard(receiver, 1000, 5))
 
 
 def test_a_silent_sender_is_waited_for_a_while(pair: Pair) -> None:
     with pytest.raises(TimeoutError):
-        play(lambda: discard(pair[1].fileno(), 1000, 0.05))
+        play(lambda: discard(pair[1], 1000, 0.05))
 
 
 def test_nothing_to_come_is_not_waited_for(pair: Pair) -> None:
-    play(lambda: discard(pair[1].fileno(), 0, 5))
+    play(lambda: discard(pair[1], 0, 5))

@@ -354,6 +354,14 @@ def test_what_a_refused_client_goes_on_to_write_is_handed_to_nobody(bare: Bare) 
     assert b"received for /refuse" in bare.say(get("/seen", close=True))
 
 
+def test_a_client_reads_why_it_was_refused_also_if_no_descriptor_is_free(bare: Bare) -> None:
+    before = bare.say(get("/seen", close=True)).count(b"refused /crowded")
+    received = post(bare, "/crowded", 30 * MEBIBYTE)
+    assert statuses(received) == [400]
+    assert received.endswith(b'{"error":{"message":"Already used.","code":"signature_used"}}')
+    assert bare.say(get("/seen", close=True)).count(b"refused /crowded") == before + 1
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_client_that_has_gone_before_it_is_refused_is_no_failure(bare: Bare, reset: bool) -> None:
     def count() -> int:

@@ -143,9 +143,10 @@ def test_a_server_that_can_discard_a_body_is_asked_to(sized: bool) -> None:
     """One whose length nobody knows is read to its end in the ordinary way."""
     wire, asked = Wire([LAST]), []
 
-    async def discard(length: int, idle_seconds: float) -> None:
+    async def discard(length: int, idle_seconds: float) -> bool:
         asked.append(length)
         assert wire.order == ["send", "send"]
+        return True
 
     framing = (b"content-length", b"1000") if sized else (b"transfer-encoding", b"chunked")
     scope = {"type": "http", "method": "POST", "headers": [framing], "extensions": {DISCARD: discard}}
@@ -153,6 +154,18 @@ def test_a_server_that_can_discard_a_body_is_asked_to(sized: bool) -> None:
 
     assert (asked, "receive" in wire.order) == (([1000], False) if sized else ([], True))
     assert wire.order[-1] == "end"
+
+
+def test_a_body_that_the_server_cannot_discard_now_is_read() -> None:
+    wire = Wire([MORE, LAST])
+
+    async def discard(length: int, idle_seconds: float) -> bool:
+        return False
+
+    framing = (b"content-length", b"1000")
+    scope = {"type": "http", "method": "POST", "headers": [framing], "extensions": {DISCARD: discard}}
+    asyncio.run(send_error(scope, wire.receive, wire.send, SignatureUsed("No."), body_complete=False))
+    assert wire.order == ["send", "send", "receive", "receive", "end"]
 
 
 def test_a_silent_client_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,10 @@ class ThreadsEnded(Exception):
     """Work was requested after `close`."""
 
 
+class NoThread(Exception):
+    """The system allows no thread for the work, so the work will not be done."""
+
+
 class Threads:
     """At most `most` threads. One more starts if there is more work than threads. Event loops may share them.
 
@@ -44,7 +48,7 @@ class Threads:
         self._closed = False
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Return or raise what the work returns or raises. Raise ThreadsEnded after `close`.
+        """Return or raise what the work returns or raises. Raise ThreadsEnded after `close`, or NoThread.
 
         If the caller is cancelled, work that has begun goes on, and other work does not begin.
         """
@@ -55,7 +59,7 @@ class Threads:
         return result
 
     def put(self, item: "_Job | Lane") -> bool:
-        """Let a thread do the work. Return False after `close`. Raise RuntimeError if no thread can start at all."""
+        """Let a thread do the work. Return False after `close`. Raise NoThread if no thread can start at all."""
         with self._gate:
             if self._closed:
                 return False
@@ -79,9 +83,9 @@ class Threads:
         thread = threading.Thread(target=self._serve, name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system allows no more threads: the running ones do the work
+        except RuntimeError as error:  # the system allows no more threads: the running ones do the work
             if not self._members:
-                raise
+                raise NoThread(str(error)) from error
         else:
             self._members.append(thread)
 

@@ -5,7 +5,8 @@ import os
 import socket
 
 # ASGI extensions of our protocol. CYCLE is uvicorn's object for a request and its answer. DISCARD is an asynchronous
-# function of the body's length and of idle seconds. GONE is a function that returns whether the connection has ended.
+# function of the body's length and of idle seconds. It returns False, and drops nothing, if the process has no
+# descriptor left. GONE is a function that returns whether the connection has ended.
 CYCLE = "uponce.cycle"
 DISCARD = "uponce.discard"
 GONE = "uponce.gone"
@@ -14,10 +15,18 @@ GONE = "uponce.gone"
 _NOWHERE = bytearray(1 << 20)
 
 
-async def discard(descriptor: int, size: int, idle_seconds: float) -> None:
+def duplicate(descriptor: int) -> socket.socket | None:
+    """Return the socket under another descriptor, for `discard`. Return None if the process has no descriptor left."""
+    try:
+        return socket.socket(fileno=os.dup(descriptor))
+    except OSError:
+        return None
+
+
+async def discard(source: socket.socket, size: int, idle_seconds: float) -> None:
     """Drop `size` bytes, or fewer if the connection ends. Raise TimeoutError if no byte arrives for `idle_seconds`.
 
-    No other code may read from the descriptor at the same time.
+    No other code may read from the socket at the same time.
     """
     if size <= 0:
         return
@@ -33,17 +42,16 @@ async def discard(descriptor: int, size: int, idle_seconds: float) -> None:
         if taken is None or left == 0:
             ended.set_result(None)
 
-    with socket.socket(fileno=os.dup(descriptor)) as source:
-        source.setblocking(False)
-        loop.add_reader(source, take)
-        try:
-            while not ended.done():
-                before = left
-                await asyncio.wait((ended,), timeout=idle_seconds)
-                if left == before and not ended.done():
-                    raise TimeoutError
-        finally:
-            loop.remove_reader(source)
+    source.setblocking(False)
+    loop.add_reader(source, take)
+    try:
+        while not ended.done():
+            before = left
+            await asyncio.wait((ended,), timeout=idle_seconds)
+            if left == before and not ended.done():
+                raise TimeoutError
+    finally:
+        loop.remove_reader(source)
 
 
 def _take(source: socket.socket, size: int) -> int | None:

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
-from uponce.web.discarding import CYCLE, DISCARD, GONE, discard
+from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
 from uponce.web.proxies import TrustedProxies
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
@@ -301,15 +301,20 @@ class HardenedProtocol(HttpToolsProtocol):
             self._arm()  # no request waits any more for the rest of this body
         super().on_response_complete()
 
-    async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
+    async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> bool:
         """Drop the rest of a body of `length` bytes. Read nothing else from this connection."""
         cycle.keep_alive = False  # the parser does not get these bytes
-        if cycle.more_body and not self.transport.is_closing():
+        if not cycle.more_body or self.transport.is_closing():
+            return True
+        source = duplicate(self.transport.get_extra_info("socket").fileno())
+        if source is None:
+            return False
+        with source:
             self.flow.pause_reading()
             if self._large is not None:
                 self._large.close()
-            descriptor = self.transport.get_extra_info("socket").fileno()
-            await discard(descriptor, length - self.body_bytes, idle_seconds)
+            await discard(source, length - self.body_bytes, idle_seconds)
+        return True
 
     def on_body(self, body: bytes) -> None:
         self._fruitless_bytes = 0

@@ -141,16 +141,14 @@ async def _linger(scope: Scope, receive: Receive) -> None:
     length = next((value for name, value in scope.get("headers", ()) if name == b"content-length"), None)
     try:
         async with asyncio.timeout(LINGER_SECONDS):
-            if discard is not None and length is not None:
-                await discard(int(length), LINGER_IDLE_SECONDS)
-            else:
+            if discard is None or length is None or not await discard(int(length), LINGER_IDLE_SECONDS):
                 await _receive_rest(receive)
     except TimeoutError:
         return
 
 
 async def _receive_rest(receive: Receive) -> None:
-    """Read to the end: for servers that cannot discard, and for bodies of unknown length."""
+    """Read to the end: if the server cannot discard the body, or if its length is unknown."""
     more = True
     while more:
         async with asyncio.timeout(LINGER_IDLE_SECONDS):

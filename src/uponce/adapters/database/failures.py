@@ -20,6 +20,10 @@ def no_answer(detail: str) -> DatabaseUnavailable:
     )
 
 
+def no_thread(error: Exception) -> DatabaseUnavailable:
+    return no_answer(f"{error}: see the limit of threads (ulimit -u, TasksMax, or the pids limit of a container)")
+
+
 def in_the_way() -> DatabaseUnavailable:
     return no_answer("another transaction holds the lock of this name or signature for long: a server may hang")
 

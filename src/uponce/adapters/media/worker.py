@@ -6,13 +6,14 @@ much CPU time. SIGPROF then ends it during a library's work, where Python code c
 """
 
 import contextlib
+import io
 import os
 import signal
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -26,6 +27,9 @@ from uponce.core.errors import FileRefused, InvalidMedia, MediaTooLarge, Storage
 from uponce.core.formats import FORMATS, Format
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _INSPECTORS = {ResourceType.IMAGE: inspect_image, ResourceType.VIDEO: inspect_video}
 
@@ -84,18 +88,38 @@ def _timed(job: Job, setup: Setup) -> Answer:
 def _answer(job: Job, setup: Setup) -> Answer:
     if job.format is None:
         return Answer()
-    format_ = FORMATS[job.format]
     try:
-        with open(job.path, "rb") as file:  # noqa: PTH123
-            return Answer(facts=_inspect(file, format_, setup.limits))
+        with _Source(job.path) as source, io.BufferedReader(source) as file:
+            answer = _judged(file, FORMATS[job.format], setup)
+            if source.failure is not None:  # the disk is the reason, whatever a library made of it
+                raise source.failure
+            return answer
+    except OSError as error:
+        message = "The received file cannot be read. Send the upload again."
+        return Answer(code=StorageUnavailable.code, message=message, detail=str(error))
+
+
+class _Source(io.FileIO):
+    """A file that remembers a read that the disk failed. Reads by descriptor or by mmap do not come here."""
+
+    failure: OSError | None = None
+
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _judged(file: BinaryIO, format_: Format, setup: Setup) -> Answer:
+    try:
+        return Answer(facts=_inspect(file, format_, setup.limits))
     except MemoryError as error:
         message = f"Reading this {format_.kind} needs more than {setup.memory_bytes} bytes of memory, the limit."
         return Answer(code=MediaTooLarge.code, message=message, detail=repr(error)[:500])
     except (FileRefused, StorageUnavailable) as error:
         return Answer(code=error.code, message=error.message, detail=error.detail)
-    except OSError as error:
-        message = "The received file cannot be read. Send the upload again."
-        return Answer(code=StorageUnavailable.code, message=message, detail=str(error))
 
 
 def _inspect(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:

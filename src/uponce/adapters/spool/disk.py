@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from uponce.adapters.files import guarded
-from uponce.adapters.threads import Lane, Threads, ThreadsEnded
+from uponce.adapters.threads import Lane, NoThread, Threads, ThreadsEnded
 from uponce.core.errors import StorageUnavailable
 
 T = TypeVar("T")
@@ -29,11 +29,11 @@ class Disk:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what blocking work returns. An error of the operating system becomes an error of core/errors.py."""
-        return await _run(self._threads, work)
+        return await run_guarded(self._threads, work)
 
     async def sync(self, work: Callable[[], T], size: int) -> T:
         """Return what `in_thread` would, for work that syncs `size` bytes. No small file waits for a large one."""
-        return await _run(self._threads if size <= _QUICKLY_SYNCED else self._syncing, work)
+        return await run_guarded(self._threads if size <= _QUICKLY_SYNCED else self._syncing, work)
 
     def lane(self) -> Lane:
         """Return a lane on the threads for large files."""
@@ -41,7 +41,7 @@ class Disk:
 
     async def in_lane(self, lane: Lane, work: Callable[[], T]) -> T:
         """Return what `in_thread` would. The work waits for the earlier work of the lane."""
-        return await _run(lane, work)
+        return await run_guarded(lane, work)
 
     def count(self, writer: object) -> None:
         """Share the memory with this writer while the writer exists."""
@@ -57,8 +57,14 @@ class Disk:
             threads.close()
 
 
-async def _run(threads: Threads | Lane, work: Callable[[], T]) -> T:
+async def run_guarded(threads: Threads | Lane, work: Callable[[], T]) -> T:
+    """Return what blocking work returns. Every failure of the system becomes an error of core/errors.py."""
     try:
         return await threads.run(lambda: guarded(work))
     except ThreadsEnded:
         raise StorageUnavailable("The server has stopped. Send the same request again later.") from None
+    except NoThread as error:
+        raise StorageUnavailable(
+            "The server's storage cannot be used now. Nothing was stored. Send the request again later.",
+            detail=f"{error}: see the limit of threads (ulimit -u, TasksMax, or the pids limit of a container)",
+        ) from error

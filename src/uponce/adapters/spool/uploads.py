@@ -154,6 +154,9 @@ class NewFile:
                 self.path.unlink()
         return self._descriptor
 
+    def __del__(self) -> None:
+        self._close()  # without a thread to discard the upload, an open deleted file would keep its space
+
     def _close(self) -> None:
         self._ended = True
         descriptor, self._descriptor = self._descriptor, None

@@ -232,8 +232,9 @@ class LocalBlobs(Blobs):
         await self.disk.in_thread(lambda: write_whole(self._owner, [owner.encode()], give_name))
 
     async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
+        deleted = await super().sweep_spool(older_than, spare)  # first: this makes room, also if a pack is broken
         await self.disk.in_thread(self._packs.drop_empty)
-        return await super().sweep_spool(older_than, spare)
+        return deleted
 
     async def take_back(self, key: str, path: Path) -> None:
         def link() -> None:

@@ -12,17 +12,18 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from uponce.adapters.files import KEY, SAFE, checked, guarded, make_folder, make_one_folder, shard_of, swept
-from uponce.adapters.spool.disk import Disk
+from uponce.adapters.files import KEY, SAFE, checked, make_folder, make_one_folder, shard_of, swept
+from uponce.adapters.spool.disk import Disk, run_guarded
 from uponce.adapters.spool.hashes import digest_of
 from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
+from uponce.adapters.threads import Threads
 from uponce.app.ports import PLACES, Ids, Parts, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
@@ -51,8 +52,8 @@ class BucketBlobs(Blobs):
         self._bucket = bucket
         self._seconds = seconds
         # Separate, so that no delivery waits for gigabytes of another client. Few, since each may hold 25 MiB.
-        self._movers = ThreadPoolExecutor(uploads, thread_name_prefix="uponce-upload")
-        self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
+        self._movers = Threads(uploads, "uponce-upload")
+        self._askers = Threads(_ASKERS, "uponce-bucket")
 
     def open_store(self) -> None:
         try:
@@ -67,8 +68,8 @@ class BucketBlobs(Blobs):
         return "each blob is an object in the bucket"
 
     def close(self) -> None:
-        for pool in (self._movers, self._askers):
-            pool.shutdown()
+        for threads in (self._movers, self._askers):
+            threads.close()
         super().close()
 
     async def open(self, key: str) -> "ObjectBlob | None":
@@ -128,13 +129,19 @@ class BucketBlobs(Blobs):
     async def _ask(self, work: Callable[[], T]) -> T:
         return await self._run(self._askers, work, "thread")
 
-    async def _run(self, pool: Executor, work: Callable[[], T], what: str) -> T:
+    async def _run(self, threads: Threads, work: Callable[[], T], what: str) -> T:
         """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls."""
-        queued = pool.submit(guarded, work)
-        running = asyncio.wrap_future(queued)
+        start = Future[None]()  # either a thread begins the work, or this cancels the work
+
+        def begin() -> T:
+            if not start.set_running_or_notify_cancel():
+                raise asyncio.CancelledError
+            return work()
+
+        running = asyncio.ensure_future(run_guarded(threads, begin))
         try:
             await asyncio.wait([running], timeout=self._seconds)
-            if queued.cancel():  # no thread has begun it
+            if not running.done() and start.cancel():
                 raise StorageUnavailable(
                     "The server's storage is too slow now. Nothing was stored. Send the request again later.",
                     detail=f"no {what} became free within {self._seconds} seconds",

@@ -218,15 +218,25 @@ class Packs:
     def drop_empty(self) -> None:
         """Delete the packs that have no blob and that no process appends to.
 
-        A pack with a page that the disk cannot read stays: a later read may succeed.
+        A pack with a page that the disk cannot read stays: a later read may succeed. After an OSError of one pack, go
+        on with the others, then raise the first error.
         """
+        failed: OSError | None = None
         for path in self._packs():
-            with suppress(FileNotFoundError), closing_file(os.open(path, os.O_RDWR | SAFE)) as descriptor:
-                try:
-                    if LOCKS.lock(descriptor, _APPENDING) and not any(True for _ in _walk(path)):
-                        path.unlink()
-                finally:
-                    LOCKS.release(descriptor)
+            try:
+                self._drop_if_empty(path)
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _drop_if_empty(self, path: Path) -> None:
+        with suppress(FileNotFoundError), closing_file(os.open(path, os.O_RDWR | SAFE)) as descriptor:
+            try:
+                if LOCKS.lock(descriptor, _APPENDING) and not any(True for _ in _walk(path)):
+                    path.unlink()
+            finally:
+                LOCKS.release(descriptor)
 
     def holes(self) -> bool:
         """Return whether a hole frees space on this file system. Raise OSError if it cannot be tried."""

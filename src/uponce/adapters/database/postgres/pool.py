@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from uponce.adapters.database import failures
 from uponce.adapters.database.committer import TAKEN, More
-from uponce.adapters.database.failures import closed, outcome_unknown
+from uponce.adapters.database.failures import closed, no_thread, outcome_unknown
 from uponce.adapters.database.postgres.connection import (
     Address,
     connect,
@@ -29,7 +29,7 @@ from uponce.adapters.database.postgres.connection import (
 )
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation, RefusedAfterWrite, Rules, run, run_in_step, waves
-from uponce.adapters.threads import Threads, ThreadsEnded
+from uponce.adapters.threads import NoThread, Threads, ThreadsEnded
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
@@ -108,6 +108,8 @@ class Pool:
                 return await self._threads.run(lend)
             except ThreadsEnded:
                 raise closed() from None
+            except NoThread as error:
+                raise no_thread(error) from error
             except asyncio.CancelledError:
                 with self._lending:  # a session that was given back may belong to another caller by now
                     given_up = True

@@ -8,10 +8,10 @@ from time import monotonic
 from typing import TypeVar
 
 from uponce.adapters.database import catalog
-from uponce.adapters.database.failures import closed
+from uponce.adapters.database.failures import closed, no_thread
 from uponce.adapters.database.sqlite.connection import Connection, Held, translated
 from uponce.adapters.database.steps import run
-from uponce.adapters.threads import Threads, ThreadsEnded
+from uponce.adapters.threads import NoThread, Threads, ThreadsEnded
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.values import Asset, AssetName
 
@@ -37,6 +37,8 @@ class Readers:
             return await self._threads.run(lambda: self._run(read))
         except ThreadsEnded:
             raise closed() from None
+        except NoThread as error:
+            raise no_thread(error) from error
 
     def close(self) -> None:
         self._threads.close()
