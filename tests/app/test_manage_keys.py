@@ -102,6 +102,17 @@ def test_a_rotated_key_is_the_same_key_while_its_old_secret_works(world: World) 
     assert known(world).secrets == rotated.secrets[:1]
 
 
+@pytest.mark.parametrize("overlap", [0, 60])
+def test_a_secret_before_a_rotation_is_not_that_of_another_key(world: World, overlap: int) -> None:
+    """A signature that was made and used with it would work once more."""
+    bring(world, KEY)
+    asyncio.run(rotate_key(world.services, KEY.api_key, overlap))
+    world.clock.time += overlap + 1
+    with pytest.raises(InvalidParameter, match=f"API keys other and {KEY.api_key} have the same secret"):
+        bring(world, replace(KEY, api_key="other"))
+    assert bring(world, KEY) == ([], [Conflict(KEY.api_key, "secret")])
+
+
 @pytest.mark.parametrize("secret", ["{0}", "x{0}", "{0:.25}"])
 def test_no_secret_ends_like_that_of_another_key(world: World, secret: str) -> None:
     """Nor among the keys that come together; none of them is added then."""

@@ -12,9 +12,11 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.system import RandomIds
+from uponce.app.check import check_frozen
 from uponce.app.copy_media import _Copier
 from uponce.app.migrate_store import Store, migrate_store
 from uponce.app.ports import StoredBlob
+from uponce.core.errors import SettingRefused
 
 
 @pytest.fixture
@@ -41,6 +43,28 @@ def test_media_follow_the_rows_that_an_earlier_run_has_moved(world: World, targe
         assert (moved.complete, moved.rows) == (True, {})
         assert (moved.media.copied, moved.media.present) == (copied, present)
     assert arriving in run(spooled(target))
+
+
+def test_no_server_starts_on_a_part_of_a_store(world: World, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would import keys from its settings, and know no spent signature. Here media come only with the second run."""
+    assert_accepted(world.upload(world.sign()))
+    source, freeze = Store(world.database, world.blobs), world.database.freeze
+
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.database, "freeze", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(migrate_store(source, target, media=False))
+    world.swap(database=target.database)
+    with pytest.raises(SettingRefused, match="has not filled it yet"):
+        run(check_frozen(world.services))
+    monkeypatch.setattr(world.database, "freeze", freeze)
+    moved = run(migrate_store(source, target))
+    assert moved.media is not None
+    assert (moved.complete, moved.media.present) == (True, 1)
+    world.swap(database=target.database)
+    run(check_frozen(world.services))
 
 
 def test_media_that_cannot_follow_are_named(world: World, target: Store) -> None:

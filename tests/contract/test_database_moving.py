@@ -152,17 +152,17 @@ class BreaksOff:
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
 
-    async def add_rows(self, table: Table, rows: list[Row]) -> None:
+    async def add_rows(self, table: Table, rows: list[Row], *, opens: bool = False) -> None:
         self._left -= 1
         if self._left < 0:
             raise DatabaseUnavailable("gone")
-        await self._real.add_rows(table, rows)  # type: ignore[attr-defined]
+        await self._real.add_rows(table, rows, opens=opens)  # type: ignore[attr-defined]
 
 
 def test_it_goes_on_wherever_it_broke_off(
     database: MovableDatabase, others: list[Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is there by then, no key is: a server on it would know no signature."""
+    """Whatever is there by then, no server starts on it, and no key can be added."""
     monkeypatch.setattr("uponce.app.migrate_store._BATCH", LIMIT)
     fill(database)
     for other in others:
@@ -174,12 +174,15 @@ def test_it_goes_on_wherever_it_broke_off(
             except DatabaseUnavailable:
                 broken += 1
                 assert run(target.list_keys()) == []
+                assert run(target.frozen())
+                with pytest.raises(DatabaseUnavailable):
+                    run(target.add_key(replace(KEY, created_at=START + 60)))
                 continue
             break
         assert moved.complete and broken >= 10
         assert everything(target) == everything(database)  # type: ignore[arg-type]
         again = move(database, target)
-        assert (again.complete, again.rows) == (True, {})
+        assert (again.complete, again.rows, run(target.frozen())) == (True, {}, False)
 
 
 def test_it_goes_on_between_two_batches_of_keys(
@@ -197,9 +200,42 @@ def test_it_goes_on_between_two_batches_of_keys(
 
         with pytest.raises(KeyboardInterrupt):
             run(migrate_store(Store(database, stays), Store(target, stays), media=False, progress=stop))  # type: ignore[arg-type]
-        assert len(run(target.list_keys())) == 1
+        assert (len(run(target.list_keys())), run(target.frozen())) == (1, True)
         assert move(database, target).complete
         assert everything(target) == everything(database)  # type: ignore[arg-type]
+
+
+def test_a_part_of_a_store_whose_keys_a_server_has_imported_is_not_called_moved(
+    database: Database, others: list[Backend]
+) -> None:
+    """An earlier release kept a target open while rows came. A signature spent before works there once more."""
+    fill(database)
+    run(database.freeze())
+    for other in others:
+        target = other.server()
+        for key in run(database.list_keys()):
+            run(target.add_key(replace(key, secrets=key.secrets[:1], created_at=START + 60)))
+        with pytest.raises(SettingRefused, match="has other API keys already"):
+            move(database, target)
+
+
+def test_a_store_without_keys_is_open_in_the_end(others: list[Backend]) -> None:
+    source, target = (other.server() for other in others)
+    assert move(source, target).complete
+    assert (run(source.frozen()), run(target.frozen())) == (True, False)
+
+
+def test_into_an_older_backup_no_rows_are_added(database: MovableDatabase, others: list[Backend]) -> None:
+    """It is frozen like a target that an interrupted run has left, and has fewer keys."""
+    fill(database)
+    run(database.freeze())
+    for other in others:
+        backup = other.server()
+        run(backup.add_rows(Table.KEYS, run(database.rows(Table.KEYS, None, 1))))  # type: ignore[attr-defined]
+        run(backup.freeze())
+        with pytest.raises(SettingRefused, match="The target's assets differ from those of the source"):
+            move(database, backup)
+        assert (run(backup.frozen()), run(backup.count_rows(Table.ASSETS))) == (True, 0)  # type: ignore[attr-defined]
 
 
 def test_into_a_database_of_somebody_else_it_does_not_move(database: Database, others: list[Backend]) -> None:

@@ -10,6 +10,7 @@ from tests.contract.databases import (
     OTHER,
     START,
     Backend,
+    PlainBox,
     draft,
     grant,
     publish,
@@ -19,6 +20,7 @@ from tests.contract.databases import (
 from uponce.app.ports import Database
 from uponce.core.errors import (
     InvalidParameter,
+    SettingRefused,
 )
 from uponce.core.values import (
     Algorithm,
@@ -178,7 +180,19 @@ def test_a_rotated_secret_counts_until_its_overlap_is_over(backend: Backend, dat
     for seconds, secrets in ((99, ("newer", "the-secret")), (1, ("newer",))):
         backend.clock.time += seconds
         assert run(database.find_key("111")) == replace(KEY, secrets=secrets)
+    assert run(database.past_secrets()) == {"111": "the-secret"}
     assert run(database.rotate_key("unknown", "x", 100)) is None
+
+
+def test_a_lost_secret_is_not_among_the_past_ones(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `uponce keys renew` the old secrets cannot be read, and servers start nevertheless."""
+
+    def refuse(_: PlainBox, cipher: bytes, context: str) -> str:
+        raise SettingRefused("lost")
+
+    run(database.rotate_key("111", "newer", 0))
+    monkeypatch.setattr(PlainBox, "decrypt", refuse)
+    assert run(database.past_secrets()) == {}
 
 
 def test_rotating_without_overlap_ends_the_old_secret_now(database: Database) -> None:

@@ -191,6 +191,19 @@ def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_places")
+def test_with_a_clock_behind_the_backup_nothing_is_restored(server: Server, tmp_path: Path) -> None:
+    """The fence would be as far behind, and signatures used since would work again. A lost time stops no restore."""
+    as_json(server, "backup", tmp_path / "backup")
+    facts, data = tmp_path / "backup" / "backup.json", tmp_path / "restored"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"made_at": int(time.time()) + 600}))
+    refused = restored(tmp_path / "backup", data)
+    assert (refused.code, "seconds behind the time of the backup" in refused.stderr) == (1, True)
+    assert not (data / "uponce.db").exists()
+    facts.write_text("{")
+    assert restored(tmp_path / "backup", data).code == 0
+
+
+@pytest.mark.usefixtures("few_places")
 def test_a_restore_replaces_the_empty_database_that_a_refused_start_leaves(server: Server, tmp_path: Path) -> None:
     """Not one with a key: that server may have taken uploads."""
     as_json(server, "backup", tmp_path / "backup")

@@ -9,7 +9,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,12 @@ class Archive:
             last.check(secrets or AesSecretBox(*self._key()), now)
             with self._opened_media():
                 yield last
+
+    def made_at(self) -> int:
+        with suppress(OSError, ValueError):
+            made_at: int = json.loads(self._facts.read_bytes()).get("made_at", 0)
+            return made_at
+        return 0
 
     def take(self, on_pages: Progress) -> Snapshot:
         take(self._live, self._draft, on_pages)

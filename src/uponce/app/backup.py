@@ -10,6 +10,7 @@ from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, 
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
 from uponce.core.errors import SettingRefused
+from uponce.core.freshness import utc
 from uponce.core.values import Asset
 
 OnPages = Callable[[int, int], None]  # copied pages of the database, and all its pages
@@ -62,6 +63,9 @@ class Archive(Protocol):
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the folder has another secret key."""
+
+    def made_at(self) -> int:
+        """Return the Unix second of the last finished backup, by the clock of its server. Return 0 if unknown."""
 
     def begun_restore(self) -> AbstractContextManager[None]:
         """Hold the server's data folder: inside, no other restore writes there, and no server makes a database there.
@@ -138,8 +142,10 @@ async def restore(
     The database comes last, so no server can start on half a restore. After an interruption, it may be repeated.
     Nothing in the store is deleted. Raise SettingRefused if the store has an owner, or blobs that the snapshot does not
     name: sweeps of the restored server would delete the blobs of a server that runs. `reuses_storage` skips this check.
-    `owner` is new, so later sweeps with the lost database delete no file of the store.
+    `owner` is new, so later sweeps with the lost database delete no file of the store. Raise SettingRefused too if the
+    clock is behind the backup by more than the skew: the fence would let used signatures in.
     """
+    _refuse_slow_clock(archive.made_at(), int(clock.now()), skew)
     blobs.open_store()
     with closing(blobs):
         if not reuses_storage:
@@ -204,6 +210,15 @@ async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:
         raise SettingRefused(
             f"UPONCE_STORAGE {found}. Another server may use it. Nothing was restored. Name an empty storage. If this "
             "is the storage of the server that lost its database, add --reuse-storage."
+        )
+
+
+def _refuse_slow_clock(made_at: int, now: int, skew: int) -> None:
+    if made_at > now + skew:
+        raise SettingRefused(
+            f"The clock is {made_at - now} seconds behind the time of the backup, {utc(made_at)}. The limit is {skew} "
+            "seconds, since signatures that were used before would work again. Nothing was restored. Set the clock. If "
+            "it is right, the clock of the lost server was ahead: restore after that time."
         )
 
 

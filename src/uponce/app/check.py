@@ -47,12 +47,12 @@ async def check_parts(services: Services) -> Mapping[str, UponceError | None]:
 
 
 async def check_frozen(services: Services) -> None:
-    """Raise SettingRefused if the database is frozen: it never accepts writes again."""
+    """Raise SettingRefused if the database is frozen: a backup, moved away, or only a part of a store that moves."""
     if await services.database.frozen():
         raise SettingRefused(
-            "The database is frozen: it is a backup, or `uponce migrate-store` has moved it. Restore a backup with "
-            "`uponce restore`. After a move, point UPONCE_DATABASE to the new database. If the move has not ended, run "
-            "it again, or cancel it with `uponce migrate-store --undo`."
+            "The database is frozen: it is a backup, or `uponce migrate-store` has moved it, or has not filled it yet. "
+            "Restore a backup with `uponce restore`. After a move, point UPONCE_DATABASE to the new database. If the "
+            "move has not ended, run it again, or cancel it at the old store with `uponce migrate-store --undo`."
         )
 
 

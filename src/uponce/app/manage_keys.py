@@ -199,13 +199,14 @@ async def import_keys(services: Services, keys: Iterable[GivenKey]) -> tuple[lis
 async def find_new_keys(services: Services, keys: Iterable[GivenKey]) -> tuple[list[GivenKey], list[Conflict]]:
     """Return, or raise, what `import_keys` would. Add no key."""
     known, added, conflicts = list(await services.database.list_keys()), [], []
+    past = await services.database.past_secrets()
     for given in keys:
         key = given.key
         existing = next((other for other in known if other.api_key == key.api_key), None)
         if existing is not None:
             conflicts += _conflicts(given, existing)
             continue
-        _check(key, known)
+        _check(key, known, past)
         known.append(key)
         added.append(replace(given, key=replace(key, created_at=int(services.clock.now()))))
     return added, conflicts
@@ -232,11 +233,12 @@ def _conflicts(given: GivenKey, existing: ApiKey) -> list[Conflict]:
     return found[:1]
 
 
-def _check(key: ApiKey, others: Sequence[ApiKey]) -> None:
+def _check(key: ApiKey, others: Sequence[ApiKey], past: Mapping[str, str]) -> None:
     """Raise InvalidParameter if the key is malformed, or if its signatures could be valid for another key as well.
 
     A signature is a hash of the parameters followed by the secret. With a secret that ends like another key's, one
-    signature could be a grant of both keys, and so be used twice.
+    signature could be a grant of both keys, and so be used twice. That holds for `past` secrets too: signatures made
+    with them may have been used.
     """
     if not _API_KEY.fullmatch(key.api_key):
         raise InvalidParameter(f"API key {key.api_key[:80]!r} is not valid. Use 1 to 64 letters, digits, '-' or '_'.")
@@ -248,8 +250,10 @@ def _check(key: ApiKey, others: Sequence[ApiKey]) -> None:
             "ASCII. `openssl rand -hex 20` makes a good secret."
         )
     for other in others:
-        if any(secret.endswith(theirs) or theirs.endswith(secret) for theirs in other.secrets):
+        of_other = (*other.secrets, past.get(other.api_key, other.secrets[0]))
+        if any(secret.endswith(theirs) or theirs.endswith(secret) for theirs in of_other):
             raise InvalidParameter(
                 f"API keys {key.api_key} and {other.api_key} have the same secret, or one secret ends with the other. "
-                "One signature would then work for both keys. Give each key its own secret."
+                "The secret before a rotation counts too. One signature would then work for both keys. Give each key "
+                "its own secret."
             )

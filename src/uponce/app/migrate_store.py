@@ -1,8 +1,9 @@
 """Move a store to another database and another blob store. After an interruption at any point, it may be begun again.
 
 Media are copied first, while servers still accept uploads. Then the source database is frozen for good, and the later
-media follow, with all rows. So the source spends no signature that the new store does not know. Keys come last: before
-them the new store accepts no upload. Unfinished uploads stay behind; their signatures are not spent.
+media follow, with all rows. So the source spends no signature that the new store does not know. The new database is
+frozen from the beginning until its keys have come, which are the last rows. So no server starts on a part of a store.
+Unfinished uploads stay behind; their signatures are not spent.
 """
 
 from collections.abc import Callable
@@ -55,17 +56,28 @@ async def migrate_store(
     moved = Moved(frozen=await source.database.frozen())
     own = check_owner if moved.frozen else claim_storage
     await own(source.database, source.blobs)
+    has_keys = await target.database.last_row(Table.KEYS) is not None  # so it has all other rows, or is a backup
+    await _shut(target, media)
     if not await _freeze(source, target, moved, media, progress):
         return moved
-    if await target.database.last_row(Table.GRANTS) is None:
-        await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the partitions of the ledger
     for table in Table:
-        await _copy_rows(source.database, target.database, table, progress)
+        if table is Table.KEYS or not has_keys:
+            await _copy_rows(source.database, target.database, table, progress)
         moved.rows[table] = await _compare(source.database, target.database, table)
     if not media:
         await _hand_over(source, target.database)
     moved.complete = True
     return moved
+
+
+async def _shut(target: Store, media: bool) -> None:
+    """Let no server start on the target, and no command add keys to it, before all its rows have come."""
+    if media:
+        await _claim(target)  # a frozen database takes no storage
+    if not await target.database.frozen():
+        if await target.database.last_row(Table.GRANTS) is None:
+            await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the partitions of the ledger
+        await target.database.freeze()
 
 
 async def _freeze(source: Store, target: Store, moved: Moved, media: bool, progress: Progress) -> bool:
@@ -129,12 +141,13 @@ async def _hand_over(source: Store, target: Database) -> None:
 async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
     """Return whether an earlier run has moved the rows and keys. Raise SettingRefused if the target has other keys.
 
-    A run that was interrupted may have moved some of the keys, which are the last rows.
+    A run that was interrupted may have moved some of the keys, which are the last rows. A key that a server has
+    imported into the target was made at another time than that of the source.
     """
-    there = {key.api_key for key in await target.list_keys()}
+    there = await _keys(target)
     if not there:
         return False
-    keys, frozen = {key.api_key for key in await source.list_keys()}, await source.frozen()
+    keys, frozen = await _keys(source), await source.frozen()
     if frozen and there < keys:
         return False
     if not frozen or not there >= keys:
@@ -142,8 +155,16 @@ async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
     return True
 
 
-async def _copy_media(source: Store, target: Store, progress: Progress) -> Copying:
+async def _keys(database: MovableDatabase) -> set[tuple[str, str, int]]:
+    return {(key.api_key, key.cloud, key.created_at) for key in await database.list_keys()}
+
+
+async def _claim(target: Store) -> None:
     await claim_storage(target.database, target.blobs, lacks_files=True)
+
+
+async def _copy_media(source: Store, target: Store, progress: Progress) -> Copying:
+    await _claim(target)
     return await copy_media(
         source.database,
         source.blobs,
@@ -153,13 +174,19 @@ async def _copy_media(source: Store, target: Store, progress: Progress) -> Copyi
 
 
 async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Table, progress: Progress) -> None:
-    """Copy the rows that the target lacks: the copied ones come first, since rows go in the order of their keys."""
+    """Copy the rows that the target lacks: the copied ones come first, since rows go in the order of their keys.
+
+    The last key also opens the target, even if there is no key.
+    """
     total, done = await source.count_rows(table), await target.count_rows(table)
     after = await target.last_row(table)
     while rows := await source.rows(table, after, _BATCH):
-        await target.add_rows(table, rows)
-        after, done = rows[-1], done + len(rows)
+        done += len(rows)
+        await target.add_rows(table, rows, opens=table is Table.KEYS and done == total)
+        after = rows[-1]
         progress(table, done, total)
+    if table is Table.KEYS and not total:
+        await target.add_rows(table, [], opens=True)
 
 
 async def _compare(source: MovableDatabase, target: MovableDatabase, table: Table) -> int:

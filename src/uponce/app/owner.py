@@ -66,13 +66,13 @@ async def claim_storage(database: Database, blobs: BlobStore, *, lacks_files: bo
 
     Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
     the storage: another database may have the files already. An empty storage is refused if the database names files,
-    unless it `lacks_files`: a disk that is not mounted looks like this. Of two databases that claim a storage at once,
-    one is refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep
-    that makes room there may continue.
+    unless it `lacks_files`: a disk that is not mounted looks like this. A database that `lacks_files` may be frozen:
+    the store is moving there. Of two databases that claim a storage at once, one is refused. All servers of one
+    database have its owner. A full storage stays without an owner, and the sweep that makes room there may continue.
     """
     if await check_owner(database, blobs, lacks_files=lacks_files):
         return await _renew(database, blobs, await blobs.owner())
-    if await database.frozen():
+    if not lacks_files and await database.frozen():
         raise SettingRefused(
             "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
             "database that was moved or restored, or give up a move with `uponce migrate-store --undo`."

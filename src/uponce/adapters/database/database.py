@@ -71,6 +71,7 @@ class Database(Backend):
     find_key = _runs_with_secrets(keys.find)
     list_keys = _runs_with_secrets(keys.list_all)
     unreadable_keys = _runs_with_secrets(keys.list_unreadable)
+    past_secrets = _runs_with_secrets(keys.list_past)
     add_key = _runs_with_secrets(keys.add)
     revoke_key = _runs_with_secrets(keys.revoke)
     rotate_key = _runs_with_secrets(keys.rotate)

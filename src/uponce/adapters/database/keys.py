@@ -1,6 +1,7 @@
 """Operations on API keys: rows, rotation, revocation. Secrets are encrypted at rest, bound to their cloud and key."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -49,6 +50,19 @@ def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
         except SettingRefused as error:
             reasons[row["api_key"]] = error.message
     return reasons
+
+
+@operation()
+def list_past(_: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
+    """Return by API key the secret before the last rotation, unless it cannot be decrypted."""
+    (rows,) = yield [("list_all_keys", {})]
+    found: dict[str, str] = {}
+    for row in rows:
+        if row["previous_secret"] is not None:
+            with suppress(SettingRefused):
+                context = _secret_context(row["cloud"], row["api_key"])
+                found[row["api_key"]] = secrets.decrypt(row["previous_secret"], context)
+    return found
 
 
 @operation(rules=Rules.OWN)

@@ -127,6 +127,7 @@ def thaw_unfenced(_: float) -> Steps[None]:
 
 
 _TRIGGERS = [{"table": table, "event": event} for table in _FREEZABLE for event in _EVENTS]
+_INSERTS = [trigger for trigger in _TRIGGERS if trigger["event"] == "insert"]
 
 
 @operation()
@@ -221,8 +222,15 @@ def last_row(_: float, table: Table) -> Steps[Row | None]:
     return dict(found[0]) if found else None
 
 
-@operation(writes=True)
-def add_rows(_: float, table: Table, rows: Sequence[Row]) -> Steps[None]:
+@operation(rules=Rules.OWN)
+def add_rows(now: float, table: Table, rows: Sequence[Row], *, opens: bool = False) -> Steps[None]:
+    """Add rows also to a frozen database, which stays frozen unless this `opens` it."""
+    refusing = _TRIGGERS if opens else [each for each in _INSERTS if each["table"] == table.value]
+    is_frozen = yield from frozen.steps(now)
+    if is_frozen:
+        yield [("thaw", trigger) for trigger in refusing]
     yield [(f"add_to_{table}", row) for row in rows]
     if table in _NUMBERED:
         yield [("count_on", {"table": table.value})]
+    if is_frozen and not opens:
+        yield [("freeze", trigger) for trigger in refusing]

@@ -250,6 +250,9 @@ class Keys(Protocol):
     async def unreadable_keys(self) -> Mapping[str, str]:
         """Return the API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
 
+    async def past_secrets(self) -> Mapping[str, str]:
+        """Return by API key the secret before its last rotation, also after its end, unless it cannot be decrypted."""
+
     async def add_key(self, *keys: ApiKey, new: bool = False) -> None:
         """Store all keys or none. The first one also makes the secret key. A later one may raise SettingRefused.
 

@@ -13,8 +13,8 @@ Row: TypeAlias = Mapping[str, Any]
 class Table(StrEnum):
     """The tables of a store, in the order in which they move.
 
-    A store without keys accepts no upload. Keys move last, so a half moved store cannot forget what was spent. Of
-    unfinished uploads, only those that were passed on move, since they may complete.
+    A store without keys accepts no upload. Keys move last, and open the database, so a half moved store accepts none.
+    Of unfinished uploads, only those that were passed on move, since they may complete.
     """
 
     ASSETS = "assets"
@@ -41,8 +41,11 @@ class Moving(Protocol):
     async def last_row(self, table: Table) -> Row | None:
         """Return the row with the greatest key."""
 
-    async def add_rows(self, table: Table, rows: Sequence[Row]) -> None:
-        """Add all rows or none. They are in the order of their keys, after those in the table."""
+    async def add_rows(self, table: Table, rows: Sequence[Row], *, opens: bool = False) -> None:
+        """Add all rows or none, also to a frozen database. They are in the order of their keys, after those there.
+
+        With `opens`, the database accepts writes from then on, without a fence: it has the whole ledger.
+        """
 
 
 class MovableDatabase(Database, Moving, Protocol):
