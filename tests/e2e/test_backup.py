@@ -61,7 +61,7 @@ def test_a_backup_under_uploads_is_whole_and_what_it_forgot_is_refused(server: S
     assert checked["examined"]["assets"] == checked["examined"]["hashed"] == made["assets"]
     assert (checked["damage"], checked["removable"], set(checked["counts"])) == (0, 0, {"watermark"})
 
-    with Server(data) as second:
+    with Server(data, env={"UPONCE_SKEW": "0"}) as second:
         second.cloud, second.browser = server.cloud, server.browser
         for name, contents in traffic.made.items():
             found = second.get(f"/{second.cloud}/raw/upload/{name}")

@@ -268,7 +268,7 @@ def test_a_server_that_stored_nothing_leaves_the_widget_its_next_signature(
 
 def test_a_service_worker_that_hides_the_progress_breaks_no_line(server: Server, widget: Widget, film: Path) -> None:
     """The upload takes three times as long as a line may be silent."""
-    with crawling(server, rate=2 * MB) as proxy:
+    with FaultProxy(server.port, lambda _: Fault(rate=2 * MB)) as proxy:
         widget.site.via = proxy.base
         widget.open(form())
         widget.serve_by_worker()

@@ -60,6 +60,7 @@ def test_components_with_a_widget_each_get_back_their_own_files(
         widget.pick(film, of="x-b uponce-upload")
         widget.page.wait_for_function(f"b.uploads[0]?.loaded > {MB}")
         widget.page.reload()
+        proxy.go_on()
         widget.page.wait_for_function("window.b?.answers?.length === 1")
     assert widget.page.evaluate("[a, b].map((each) => each.answers[0].original_filename)") == ["cat", "film"]
     assert len(widget.site.asked) == 2
