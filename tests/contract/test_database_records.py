@@ -195,7 +195,10 @@ def test_a_lost_secret_is_not_among_the_past_ones(database: Database, monkeypatc
     assert run(database.past_secrets()) == {}
 
 
-def test_rotating_without_overlap_ends_the_old_secret_now(database: Database) -> None:
+def test_rotating_without_overlap_ends_the_old_secret_now(backend: Backend, database: Database) -> None:
+    """Also if the clock steps back later: that secret may have leaked."""
     rotated = run(database.rotate_key("111", "newer", 0))
     assert rotated is not None
     assert rotated.secrets == ("newer",)
+    backend.clock.time -= 3600
+    assert run(database.find_key("111")) == replace(KEY, secrets=("newer",))
