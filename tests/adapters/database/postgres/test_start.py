@@ -117,6 +117,20 @@ def test_a_database_of_each_earlier_schema_serves(url: str, monkeypatch: pytest.
     database.close()
 
 
+def test_a_frozen_database_of_an_earlier_release_opens_and_stays_frozen(url: str) -> None:
+    """A step that writes must not be refused: the move that froze it could neither go on nor be undone."""
+    database = open_postgres(url)
+    run(database.freeze())
+    database.close()
+    with psycopg.connect(url) as connection:
+        connection.execute("ALTER TABLE series DROP COLUMN signatures; UPDATE schema_version SET version = 6")
+    database = open_postgres(url)
+    assert run(database.frozen())
+    with pytest.raises(DatabaseUnavailable):
+        run(database.add_key(KEY))
+    database.close()
+
+
 def test_a_migration_may_take_longer_than_a_statement(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a second server waits for it."""
     open_postgres(url).close()

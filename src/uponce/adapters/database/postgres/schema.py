@@ -16,10 +16,11 @@ from typing import Any
 
 import psycopg
 
+from uponce.adapters.database import upkeep
 from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.statements import load, load_migrations
-from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
+from uponce.adapters.database.steps import Ask, Operation, Params, Rules, Steps, operation
 from uponce.core.signature import dated, timestamp_of
 
 _STATEMENTS = load("postgres")
@@ -41,10 +42,21 @@ def migrate(connection: Connection) -> None:
             connection.execute(_STATEMENTS["wait_briefly"].filled({"milliseconds": int(connection.wait_seconds * 500)}))
             present = version_of(connection)
             refuse_newer(present, len(steps) + 1)
+            is_frozen = present > 0 and connection.execute(_STATEMENTS["is_frozen"].text).fetchone() != (0,)
+            if is_frozen:  # a step may write, and the copy must be usable in this release too
+                _change(connection, upkeep.thaw_unfenced())
             for step in steps[present:]:
                 connection.execute(step)
+            if is_frozen:
+                _change(connection, upkeep.freeze())
             for name in ("forget_version", "record_version"):
                 connection.execute(_STATEMENTS[name].filled({"version": len(steps)}))
+
+
+def _change(connection: Connection, operation: Operation[None]) -> None:
+    """Run an operation of one step, whose statements have only names in them."""
+    for name, values in next(operation.begin(0)):
+        connection.execute(_STATEMENTS[name].filled(values))
 
 
 def version_of(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
