@@ -30,16 +30,20 @@ class Counting:
 
     def __init__(self, real: Any, may_end: asyncio.Event) -> None:
         self._real = real
-        self._may_end = may_end
-        self.pings = 0
+        self.may_end = may_end
+        self.pings = self.looks = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
     async def ping(self) -> None:
         self.pings += 1
-        await self._may_end.wait()
+        await self.may_end.wait()
         await self._real.ping()
+
+    async def frozen(self) -> bool:
+        self.looks += 1
+        return bool(await self._real.frozen())
 
 
 def test_requests_share_one_check_of_the_parts(world: World) -> None:
@@ -48,10 +52,11 @@ def test_requests_share_one_check_of_the_parts(world: World) -> None:
     may_end = asyncio.Event()
     ports = [Counting(port, may_end) for port in (real.database, real.blobs, real.inspector)]
     database, blobs, inspector = ports
+    paths = ["/readyz", "/", "/readyz?for=balancer"]
     world.swap(database=database, blobs=blobs, inspector=inspector)
 
     async def flood() -> list[Answer]:
-        requests = [asyncio.create_task(call(world.app, "GET", path)) for path in ["/readyz", "/"] * 100]
+        requests = [asyncio.create_task(call(world.app, "GET", path)) for path in paths * 100]
         for _ in range(100):  # until all of them wait
             await asyncio.sleep(0)
         may_end.set()
@@ -59,6 +64,20 @@ def test_requests_share_one_check_of_the_parts(world: World) -> None:
 
     assert {answer.status for answer in asyncio.run(flood())} == {200}
     assert [port.pings for port in ports] == [1, 1, 1]
+    assert [port.looks for port in ports] == [0, 0, 0]
+
+
+def test_requests_share_the_look_at_a_database_that_fails(world: World) -> None:
+    database = Counting(world.services.database, asyncio.Event())
+    database.may_end.set()
+    world.swap(database=database)
+    world.database.close()
+
+    async def flood() -> list[Answer]:
+        return await asyncio.gather(*(call(world.app, "GET", "/readyz?for=balancer") for _ in range(100)))
+
+    assert {answer.status for answer in asyncio.run(flood())} == {503}
+    assert database.looks == 1
 
 
 def test_a_failure_and_its_end_show_at_once(world: World) -> None:

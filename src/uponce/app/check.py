@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from uponce.app.owner import PROBE, check_owner
 from uponce.app.ports import BlobStore, Database
@@ -19,21 +19,24 @@ async def check_ready(services: Services, *, for_balancer: bool = False) -> dict
     A balancer asks whether to send requests here. A full disk, a frozen database and busy decoders are no reason
     against that: files are delivered, and every refusal says what to do.
     """
-    parts = dict(await services.readiness.get(lambda: check_parts(services)))
+    parts, is_frozen = await services.readiness.get(lambda: _check(services))
     if for_balancer:
-        parts["decoders"] = None
-        if await _is_frozen(services):
-            parts["database"] = None
-        parts = {name: None if isinstance(error, StorageFull) else error for name, error in parts.items()}
+        passable = {"decoders", "database"} if is_frozen else {"decoders"}
+        parts = {
+            name: None if name in passable or isinstance(error, StorageFull) else error for name, error in parts.items()
+        }
     return {name: None if error is None else error.message for name, error in parts.items()}
 
 
-async def _is_frozen(services: Services) -> bool:
-    try:
-        async with asyncio.timeout(_SECONDS):
-            return await services.database.frozen()
-    except (UponceError, TimeoutError):
-        return False
+async def _check(services: Services) -> tuple[Mapping[str, UponceError | None], bool]:
+    """Return what `check_parts` returns, and whether the database fails because it is frozen."""
+    parts = await check_parts(services)
+    is_frozen = False
+    if parts["database"] is not None:
+        with suppress(UponceError, TimeoutError):
+            async with asyncio.timeout(_SECONDS):
+                is_frozen = await services.database.frozen()
+    return parts, is_frozen
 
 
 async def check_parts(services: Services) -> Mapping[str, UponceError | None]:

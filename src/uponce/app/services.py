@@ -36,8 +36,8 @@ class Services:
 
     `group_store` exists if the blob store takes small blobs in groups. `presigner` exists if delivery redirects to the
     store, and `front` if a server in front sends the bytes. `upstream` passes uploads on. A relay that `inspects`
-    checks each file before it passes the file on. `readiness` is the check of the ports. `after_commit` decides,
-    by the name of each effect, which uploads leave the effect: see outbox.py.
+    checks each file before it passes the file on. `readiness` is the check of the ports, and whether the database is
+    frozen. `after_commit` decides, by the name of each effect, which uploads leave the effect: see outbox.py.
     """
 
     database: Database
@@ -49,7 +49,7 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
     ownership: Ownership = field(default_factory=Ownership)
-    readiness: Shared[Mapping[str, UponceError | None]] = field(default_factory=Shared)
+    readiness: Shared[tuple[Mapping[str, UponceError | None], bool]] = field(default_factory=Shared)
     group_store: GroupStore | None = None
     presigner: Presigner | None = None
     front: FrontServer | None = None
