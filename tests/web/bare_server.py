@@ -21,7 +21,8 @@ from uponce.web.protocol import HardenedProtocol
 from uponce.web.request import Message, Receive, Scope, Send
 from uponce.web.response import Response, length_header, send_response
 
-LARGE, BLOCK = 64 * 1024 * 1024, 256 * 1024
+MEBIBYTE = 1024 * 1024
+LARGE, BLOCK = 64 * MEBIBYTE, MEBIBYTE // 4
 
 _dup = os.dup
 
@@ -127,6 +128,8 @@ async def _sizes(receive: Receive) -> list[int] | None:
 def main(head_seconds: str) -> None:
     HardenedProtocol.limits = Limits(head_seconds=int(head_seconds), write_seconds=int(head_seconds))
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    # Its connections inherit this. The kernel would take up to tcp_rmem, here 32 MiB, that the server never reads.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MEBIBYTE)
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(
         app,
