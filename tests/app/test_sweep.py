@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.failing import Failing, Held
+from tests.app.planted import keys, put_blobs
 from tests.app.uploads import attempt, form, outcome
 from tests.world import PNG, World
 from uponce.app.ports import PLACES
@@ -33,6 +34,17 @@ def test_an_orphan_goes_after_its_grace_time_and_its_signature_still_works(world
     assert asyncio.run(run(world)) == Swept(0, 1, len(PNG), 0)
     assert world.traces().blobs == frozenset()
     assert attempt(world, fields) == "ok"
+
+
+def test_after_a_fence_orphans_have_their_grace_time_once_more(world: World) -> None:
+    """However old they are: after a restore these are the uploads that the copy does not know."""
+    lost = put_blobs(world, keys("lost", 3))
+    asyncio.run(world.database.fence(300))
+    world.clock.time += 3599
+    assert asyncio.run(run(world, grace=3600)).blobs == 0
+    assert world.traces().blobs == lost
+    world.clock.time += 1
+    assert asyncio.run(run(world, grace=3600)).blobs == 3
 
 
 @pytest.mark.parametrize("is_down", [True, False])

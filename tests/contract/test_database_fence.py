@@ -91,6 +91,18 @@ def test_a_start_widens_a_fence_to_its_own_skew(backend: Backend, database: Data
     assert watermarks(database) == [START + 3 * SKEW, None, START + 3 * SKEW]
 
 
+def test_it_is_known_how_long_ago_the_fence_was(backend: Backend, database: Database) -> None:
+    """By a clock that may have stepped back since; a start that widens the fence makes none."""
+    assert not run(database.fenced_within(10**6))
+    run(database.fence(SKEW))
+    for later, within in ((0, True), (3000, True), (3600, False), (-3000, True), (-7200, False)):
+        backend.clock.time = START + later
+        assert run(database.fenced_within(3600)) == within
+    backend.clock.time = START + 7200
+    run(database.widen_fence(3 * SKEW))
+    assert not run(database.fenced_within(3600))
+
+
 def test_a_fence_lowers_no_watermark_and_a_purge_lowers_no_fence(backend: Backend, database: Database) -> None:
     run(database.commit(grant("old", at=START - 100), draft(blob="old"), CALLER))
     run(database.fence(SKEW))

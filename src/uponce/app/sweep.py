@@ -75,13 +75,18 @@ async def sweep_blobs(services: Services, *, grace_seconds: float, rest: float =
     others, and its StorageUnavailable is raised at the end. It is safe beside running servers. After each batch it
     rests for `rest` times as long as the batch took, so the server answers uploads as quickly as before. Raise
     SettingRefused, and delete no file, if the storage belongs to another database.
+
+    After a fence no orphan is deleted for `grace_seconds`. After a restore the orphans are all uploads since the copy,
+    and the lost database may still be found.
     """
     await _claim(services)
     failure = FirstFailure(StorageUnavailable)
     blobs = size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    for listing in services.blobs.listings(PLACES[int(services.ids.hex(8), 16) % len(PLACES)]):
+    first = PLACES[int(services.ids.hex(8), 16) % len(PLACES)]
+    is_grace = await services.database.fenced_within(grace_seconds)
+    for listing in () if is_grace else services.blobs.listings(first):
         with failure.kept():
             async for batch in _batches(listing, grace_seconds):
                 for blob in await _condemn(services, batch):

@@ -14,7 +14,10 @@ from uponce.config import gather, load
 def run(
     data: Data = None,
     grace: int | None = typer.Option(
-        None, min=0, help="Spare files younger than this, in seconds. [UPONCE_GRACE_SECONDS, the server's, 7200]"
+        None,
+        min=0,
+        help="Spare files younger than this, in seconds, and all orphans so long after a fence. "
+        "[UPONCE_GRACE_SECONDS, the server's, 7200]",
     ),
     as_json: Json = False,
 ) -> None:

@@ -304,8 +304,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 300
     grace_seconds: Annotated[
         int,
-        "Seconds for which a sweep spares unfinished uploads and orphans: at least 600, since a slow upload writes "
-        "only now and then.",
+        "Seconds for which a sweep spares unfinished uploads and orphans, and all orphans after a fence. At least 600, "
+        "since a slow upload writes only now and then.",
         between(600, MOST_SECONDS),
         NOTED,
     ] = 7200
