@@ -109,7 +109,11 @@ async def _renew(database: Database, blobs: BlobStore, owner: str | None) -> Non
 
 def _refuse_other(owner: str, own: str | None) -> None:
     if own is None or not follows(own, owner):
-        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
+        raise SettingRefused(f"{_others(owner)} {_CURES} {_TAKE}")
+
+
+def _others(owner: str) -> str:
+    return f"UPONCE_STORAGE belongs to another database: its owner is {owner.partition('.')[0]}."
 
 
 async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = False) -> bool:
@@ -127,7 +131,7 @@ async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = F
         await _renew(database, blobs, owner)
         return False
     if not anyway:
-        await _refuse_few_named(database, blobs, f"UPONCE_STORAGE belongs to another database: its owner is {owner}.")
+        await _refuse_few_named(database, blobs, _others(owner))
     await blobs.set_owner(await database.follow_owner(owner), replace=True)
     return True
 
