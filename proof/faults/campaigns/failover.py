@@ -81,7 +81,7 @@ def failovers(pair: Pair) -> list[Fault]:
         await asyncio.sleep(lag)
         await asyncio.to_thread(pair.fail_over)
         await sitting.go_on()
-        await asyncio.to_thread(server.get, "/readyz")  # as a balancer asks: it tells the storage its new owner
+        await asyncio.to_thread(server.get, "/readyz")  # as a balancer does: the storage gets its new owner
         await asyncio.to_thread(pair.mend)
         return True
 

@@ -4,7 +4,7 @@ A name is a random text, followed by those of the databases before it, the newes
 same one, neither of their names follows the other.
 """
 
-# Only a sweep or a check for /readyz tells the storage. In 150 s of quick failovers 16 names were too few.
+# The storage gets the new name only at a sweep or a check for /readyz. In 150 s of failovers 16 names were too few.
 _REMEMBERED = 63
 
 
