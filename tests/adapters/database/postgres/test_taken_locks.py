@@ -94,6 +94,7 @@ def test_a_lock_that_was_waited_for_in_vain_is_waited_for_only_once(
 def test_a_wait_ends_soon_once_others_wait(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take ten times as long, and the upload would wait for it."""
     monkeypatch.setattr(pool, "_MOMENT", 50)
+    monkeypatch.setattr(pool, "_STUCK_SECONDS", 0.2)
     monkeypatch.setattr(database._pool, "seconds", 1000)
 
     async def story() -> list[str]:
@@ -104,6 +105,34 @@ def test_a_wait_ends_soon_once_others_wait(database: PostgresDatabase, monkeypat
 
     with stuck(database, STUCK["a name"]):
         assert run(story()) == ["ok", "database_unavailable"]
+
+
+def test_a_lock_of_a_busy_server_is_waited_for_also_while_others_wait(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction takes longer than a moment, and does not hang."""
+    monkeypatch.setattr(pool, "_MOMENT", 50)
+    monkeypatch.setattr(pool, "_STUCK_SECONDS", 1000)
+    monkeypatch.setattr(database._pool, "seconds", 1000)
+    moments: list[int] = []
+    transact = Engine._transact
+
+    def noted(engine: Engine, operations: Sequence[Operation[Any]], milliseconds: int | None) -> Sequence[Any]:
+        moments.extend([] if milliseconds is None else [milliseconds])
+        return transact(engine, operations, milliseconds)
+
+    monkeypatch.setattr(Engine, "_transact", noted)
+
+    async def story() -> list[str]:
+        with stuck(database, STUCK["a name"]):
+            waiting = asyncio.create_task(attempt(database, grant("a"), draft("stuck", blob="a")))
+            await asyncio.to_thread(until_one_waits, database)
+            other = asyncio.create_task(attempt(database, grant("b"), draft("b", blob="b")))
+            while len(moments) < 3 and not waiting.done():
+                await asyncio.sleep(0.01)
+        return [await other, await waiting]
+
+    assert run(story()) == ["ok", "ok"]
 
 
 def test_a_lock_that_becomes_free_is_waited_for(database: PostgresDatabase) -> None:
