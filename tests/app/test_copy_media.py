@@ -116,6 +116,27 @@ def test_progress_counts_what_was_there(world: World, tmp_path: Path, target: Bl
     assert len(seen) >= len(PLACES)
 
 
+def test_a_file_that_cannot_be_deleted_keeps_no_other_file(
+    world: World, target: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_assets(world, put_packed(world, *[b"data"] * 5), b"data")
+    assert run(copy_media(world.database, world.blobs, target)).copied == 5
+    world.sql("DELETE FROM assets")
+    stuck: list[str] = []
+    real = target.delete
+
+    async def delete(key: str) -> None:
+        if not stuck:
+            stuck.append(key)
+            raise StorageUnavailable("immutable")
+        await real(key)
+
+    monkeypatch.setattr(target, "delete", delete)
+    with pytest.raises(StorageUnavailable, match="immutable"):
+        run(forget_unnamed(target, world.database))
+    assert copied(target) == [b"data"]
+
+
 def test_copies_of_packed_blobs_are_files_under_the_same_keys(world: World, tmp_path: Path, target: Blobs) -> None:
     """There and back, as by a backup and a restore; what is deleted in between leaves the backup."""
     data = [b"one", b"two" * 50_000, b""]

@@ -142,11 +142,13 @@ def test_while_nobody_knows_no_byte_is_deleted(world: World, once: ApiKey) -> No
     assert delete(world, fields) == "signature_used"
 
 
-def test_bytes_that_cannot_be_deleted_are_left_to_the_sweeper(world: World) -> None:
+def test_bytes_that_cannot_be_deleted_are_left_to_the_sweeper(world: World, caplog: pytest.LogCaptureFixture) -> None:
     healthy = world.services
     world.swap(blobs=Failing(world.blobs, before={"delete": GONE}))
     assert delete(world) == "ok"
     assert left(world) == (0, 1)
+    (blob,) = world.traces().blobs
+    assert f"the bytes of a deleted asset stay until a sweep, blob {blob}: {GONE.for_operator}" in caplog.messages
     world.use(healthy)
     run_sweep(world)
     assert left(world) == (0, 0)

@@ -1,7 +1,8 @@
 """The sweeper deletes what belongs to nothing, and never what a commit has named or could still name."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,16 @@ from tests.app.failing import Failing, Held
 from tests.app.planted import keys, put_blobs
 from tests.app.uploads import attempt, form, outcome
 from tests.world import PNG, World
-from uponce.app.ports import PLACES
+from uponce.app.ports import PLACES, StoredBlob
 from uponce.app.sweep import Swept, purge, sweep, sweep_blobs
-from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull, StorageUnavailable
+from uponce.core.errors import (
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    SettingRefused,
+    StorageFull,
+    StorageUnavailable,
+    UponceError,
+)
 
 
 async def run(world: World, grace: float = 0) -> Swept:
@@ -139,22 +147,58 @@ def test_a_folder_that_cannot_be_read_keeps_no_orphan_of_another_one(world: Worl
     assert [path.exists() for path in orphans] == [False] * 3
 
 
-def test_an_orphan_that_cannot_be_deleted_keeps_no_orphan_of_another_folder(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [StorageUnavailable("immutable"), StorageFull("a hole needs space")])
+def test_an_orphan_that_cannot_be_deleted_keeps_no_other_orphan(
+    world: World, monkeypatch: pytest.MonkeyPatch, failure: UponceError
 ) -> None:
-    stuck, other = leave(world, "10"), leave(world, "30")
-    real = world.blobs.delete
+    """Neither in its own folder, where it may be the first or the last, nor in another one."""
+    orphans = [leave(world, "10"), leave(world, "30")]
+    orphans += [orphans[0].with_name("10".ljust(32, digit)) for digit in "123456789"]
+    for path in orphans:
+        path.write_bytes(b"left behind")
+    deleted, real = set(), world.blobs.delete
 
     async def delete(key: str) -> None:
-        if key == stuck.name:
-            raise StorageUnavailable("The server's storage cannot be used now.")
+        deleted.add(key)
+        if len(deleted) == 1:
+            raise failure
         await real(key)
 
     monkeypatch.setattr(world.blobs, "delete", delete)
     world.swap(ids=Chance("00"))
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(type(failure)):
         asyncio.run(sweep_blobs(world.services, grace_seconds=0))
-    assert (stuck.exists(), other.exists()) == (True, False)
+    assert len(world.traces().blobs) == 1
+    assert deleted == {path.name for path in orphans}
+
+
+@dataclass
+class StuckParts:
+    """Parts of series that have ended. The first `stuck` ones to be deleted cannot be deleted."""
+
+    left: set[str]
+    stuck: int
+    tried: int = 0
+
+    async def listed(self) -> AsyncIterator[StoredBlob]:
+        for key in sorted(self.left):
+            yield StoredBlob(key, 1, 10**6)
+
+    async def drop(self, key: str) -> None:
+        self.tried += 1
+        if self.tried <= self.stuck:
+            raise StorageUnavailable("The bucket keeps it.")
+        self.left.remove(key)
+
+
+def test_a_part_that_cannot_be_deleted_keeps_no_other_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that hangs ends the purge after some of them: the ledger waits for the next purge."""
+    for stuck, tried, left in ((1, 30, 1), (30, 20, 30)):
+        parts = StuckParts(set(keys("part", 30)), stuck)
+        monkeypatch.setattr(world.blobs, "parts", parts)
+        with pytest.raises(StorageUnavailable, match="keeps it"):
+            asyncio.run(purge(world.services, grace_seconds=0, audit_seconds=None))
+        assert (parts.tried, len(parts.left)) == (tried, left)
 
 
 @pytest.mark.parametrize("step", ["purge", "end_old_series"])

@@ -311,12 +311,12 @@ def test_an_account_that_is_set_again_revives_the_look_ups_of_its_cloud(database
 
 
 def test_what_waits_is_counted(database: Database) -> None:
-    assert run(database.count_waiting()) == Waiting(0, 0)
+    assert run(database.count_waiting()) == Waiting(0, 0, 0)
     made = run(begun(database, relay(A), seconds=0))
     run(begun(database, relay(B, id="b"), seconds=0))
     effect, _ = run(database.claim_effects("relay", 10, 120))
     run(database.postpone_effect(effect.id, 0, "given up", dead=True))
-    assert run(database.count_waiting()) == Waiting(2, 1)
+    assert run(database.count_waiting()) == Waiting(2, 1, 1)
     run(database.end_relay(made, ANSWER))
     assert run(database.count_waiting()).pending == 1
 

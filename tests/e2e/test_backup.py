@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -169,6 +170,23 @@ def test_a_storage_with_newer_files_is_reused_only_if_the_operator_says_so(serve
     printed(uponce(*words, "--reuse-storage", env=env))
     found = server.get(f"/{server.cloud}/raw/upload/newer")
     assert (found.status, found.data) == (200, b"newer")
+
+
+@pytest.mark.usefixtures("few_places")
+def test_a_restore_says_that_deleted_assets_are_back(server: Server, tmp_path: Path) -> None:
+    put(server, "erased", b"erased")
+    as_json(server, "backup", tmp_path / "backup")
+    fields = urlencode(server.signed({"public_id": "erased"}, server.server))
+    done = server.get(f"/v1_1/{server.cloud}/raw/destroy?{fields}", method="POST")
+    assert done.json() == {"result": "ok"}
+    told = printed(uponce("restore", tmp_path / "backup", "--data", tmp_path / "data", env={"UPONCE_SKEW": "0"}))
+    with closing(sqlite3.connect(tmp_path / "data" / "uponce.db")) as database:
+        assert database.execute("SELECT count(*) FROM assets WHERE public_id = 'erased'").fetchone() == (1,)
+    assert "Restoring undoes key revocations, key rotations and deletions made since the backup" in told
+    made_at = json.loads((tmp_path / "backup" / "backup.json").read_text())["made_at"]
+    with closing(sqlite3.connect(server.data_dir / "uponce.db")) as lost:  # as the guide says
+        query = "SELECT cloud, public_id FROM audit WHERE event = 'deleted' AND at >= ?"
+        assert (server.cloud, "erased") in lost.execute(query, [made_at]).fetchall()
 
 
 @pytest.mark.usefixtures("few_places")

@@ -56,17 +56,17 @@ def test_what_waits_is_shown(watched: Watched, monkeypatch: pytest.MonkeyPatch) 
     """As the database says, at the moment of the scrape. Without the database, what was counted last."""
 
     async def counted() -> Waiting:
-        return Waiting(3, 1)
+        return Waiting(3, 7, 1)
 
-    def shown() -> tuple[float, float]:
+    def shown() -> list[float]:
         scraped = watched.scrape()
-        return scraped.value("uponce_pending_uploads"), scraped.value("uponce_dead_effects")
+        return [scraped.value(f"uponce_{name}") for name in ("pending_uploads", "live_effects", "dead_effects")]
 
-    assert shown() == (0, 0)
+    assert shown() == [0, 0, 0]
     monkeypatch.setattr(watched.database, "count_waiting", counted)
-    assert shown() == (3, 1)
+    assert shown() == [3, 7, 1]
     watched.swap(database=Failing(watched.database, before={"count_waiting": DatabaseUnavailable("gone")}))
-    assert shown() == (3, 1)
+    assert shown() == [3, 7, 1]
 
 
 def test_a_database_that_hangs_does_not_hold_the_metrics_back(

@@ -17,7 +17,7 @@ from tests.world import OTHER_PNG, PNG, START, World, assert_accepted, assert_re
 from uponce.adapters import notifier as notifier_module
 from uponce.adapters.notifier import Notifier, is_public
 from uponce.app.outbox import Work, run_due
-from uponce.app.ports import Effect
+from uponce.app.ports import Effect, Waiting
 from uponce.web.cloudinary.notifications import Notifications
 
 BASE = "https://media.example"
@@ -233,10 +233,25 @@ async def answered(problem: str) -> str:
     return problem
 
 
-def test_a_notification_that_was_not_posted_does_not_die(
+def test_notifications_that_are_never_posted_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those to a receiver that drops packets stay for ever: one is posted each ten seconds, and more come."""
+    for number, name in enumerate(("cat", "cat", "cat", "dog")):
+        fields = world.sign({"notification_url": "https://silent.example", "public_id": name})
+        assert_accepted(world.upload(fields, (PNG, OTHER_PNG)[number % 2]))
+    monkeypatch.setattr(Notifier, "is_busy", lambda *_: True)
+    monkeypatch.setattr(world.database, "find_key", None)  # a busy receiver is found before any other work
+    while world.clock.time < START + DAY:
+        deliver(world, 1800)
+    assert [effect.dead for effect in effects(world)] == [False] * 4
+    deliver(world, 3600)
+    assert [effect.dead for effect in effects(world)] == [True] * 4
+    assert asyncio.run(world.database.count_waiting()) == Waiting(0, 0, 4)
+
+
+def test_a_retried_notification_waits_a_day_for_its_turn(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an outage, `retry` posts each notification once more, whenever its receiver has time."""
+    """After an outage, `retry` posts each notification once more, when its receiver has time."""
     receiver.statuses = [503] * 100
     assert_accepted(world.upload(world.sign({"notification_url": receiver.url}), PNG))
     while not (effect := effects(world)[0]).dead:
@@ -246,15 +261,24 @@ def test_a_notification_that_was_not_posted_does_not_die(
     assert deliver(world) == 1
     assert effects(world)[0].dead
     assert len(receiver.got) == effect.tries + 1
+    for _ in range(2):  # a busy receiver takes no turn away: the operator may retry again
+        assert asyncio.run(world.database.retry_effects()) == 1
+        posted, begin = len(receiver.got), world.clock.time
+        with monkeypatch.context() as busy:
+            busy.setattr(Notifier, "is_busy", lambda *_: True)
+            while not (effect := effects(world)[0]).dead:
+                deliver(world, 300)
+        assert len(receiver.got) == posted
+        assert DAY < world.clock.time - begin < DAY + 7200
+        assert effect.error == "after a retry: the receiver answers too slowly; another notification is tried first"
     assert asyncio.run(world.database.retry_effects()) == 1
-    monkeypatch.setattr(Notifier, "is_busy", lambda *_: True)
-    for _ in range(40):
-        deliver(world, DAY)
-    (effect,) = effects(world)
-    assert (effect.dead, effect.error) == (
-        False,
-        "the receiver answers too slowly; another notification is tried first",
-    )
+    with monkeypatch.context() as busy:
+        busy.setattr(Notifier, "is_busy", lambda *_: True)
+        for _ in range(22):
+            deliver(world, 3600)
+    receiver.statuses.clear()
+    deliver(world, 3600)
+    assert effects(world) == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])

@@ -101,6 +101,7 @@ class PrometheusMetrics(Metrics):
         )
 
         self._pending = shown("uponce_pending_uploads", "Uploads whose outcome in the upstream is not known.")
+        self._live = shown("uponce_live_effects", "Effects of the outbox that servers still try.")
         self._dead = shown("uponce_dead_effects", "Effects of the outbox that wait for an operator.")
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -141,6 +142,7 @@ class PrometheusMetrics(Metrics):
 
     def waiting(self, waiting: Waiting) -> None:
         self._pending.set(waiting.pending)
+        self._live.set(waiting.live)
         self._dead.set(waiting.dead)
 
     def text(self) -> bytes:

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from uponce.app.ports import PLACES, BlobStore, OpenBlob
 from uponce.core.errors import StorageUnavailable
+from uponce.core.first_failure import FirstFailure
 from uponce.core.formats import stored_type
 from uponce.core.values import Asset, Digest
 
@@ -75,11 +76,16 @@ async def copy_media(
 
 
 async def forget_unnamed(store: BlobStore, *catalogs: Catalog) -> int:
-    """Delete the blobs that no catalog names, and return their number. No other process may write to the store."""
-    dropped = 0
+    """Delete the blobs that no catalog names, and return their number. No other process may write to the store.
+
+    A blob that cannot be deleted stops no other one. Raise the first failure at the end.
+    """
+    dropped, failure = 0, FirstFailure()
     async for key in unnamed(store, *catalogs):
-        await store.delete(key)
-        dropped += 1
+        with failure.kept():
+            await store.delete(key)
+            dropped += 1
+    failure.raise_it()
     return dropped
 
 

@@ -5,8 +5,8 @@ transaction alone decides, as for an upload. A failure before it changes nothing
 no row names, and the sweeper deletes them.
 """
 
+import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, verify_signed
@@ -16,6 +16,8 @@ from uponce.app.unbroken import unbroken
 from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
 from uponce.core.parameters import Call, check_route
 from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
+
+log = logging.getLogger("uponce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,10 @@ async def _delete(services: Services, verified: Verified, name: AssetName, calle
         raise
     if deleted is None:
         return False
-    with suppress(Unavailable):  # if this fails, the sweeper deletes the bytes
+    try:
         await services.blobs.delete(deleted.blob_key)
+    except Unavailable as error:
+        log.warning(
+            "the bytes of a deleted asset stay until a sweep, blob %s: %s", deleted.blob_key, error.for_operator
+        )
     return True

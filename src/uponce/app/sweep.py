@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import PLACES, StoredBlob
 from uponce.app.services import Services
-from uponce.core.errors import StorageUnavailable
+from uponce.core.errors import StorageFull, StorageUnavailable
 from uponce.core.first_failure import FirstFailure
 
 _BATCH = 100
 RESTFUL = 4.0
+_MOST_FAILURES = 20  # of deletions in a purge: one to a bucket that hangs takes UPONCE_STORAGE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,16 @@ async def sweep_blobs(services: Services, *, grace_seconds: float, rest: float =
     """Delete orphans that are older than `grace_seconds`. Return what was deleted.
 
     This lists the whole store, which takes hours if the store is large. So the purge does not wait for it. It begins at
-    a random place: also if no sweep reaches its end, each orphan has its turn. A place that fails does not stop the
-    others, and its StorageUnavailable is raised at the end. It is safe beside running servers. After each batch it
-    rests for `rest` times as long as the batch took, so the server answers uploads as quickly as before. Raise
-    SettingRefused, and delete no file, if the storage belongs to another database.
+    a random place: also if no sweep reaches its end, each orphan has its turn. A place that fails stops no other place,
+    and an orphan that cannot be deleted stops no other orphan. The first such failure is raised at the end. It is safe
+    beside running servers. After each batch it rests for `rest` times as long as the batch took, so the server answers
+    uploads as quickly as before. Raise SettingRefused, and delete no file, if the storage belongs to another database.
 
     After a fence no orphan is deleted for `grace_seconds`. After a restore the orphans are all uploads since the copy,
     and the lost database may still be found.
     """
     await _claim(services)
-    failure = FirstFailure(StorageUnavailable)
+    failure, undeleted = FirstFailure(StorageUnavailable), FirstFailure(StorageUnavailable, StorageFull)
     blobs = size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -90,12 +91,14 @@ async def sweep_blobs(services: Services, *, grace_seconds: float, rest: float =
         with failure.kept():
             async for batch in _batches(listing, grace_seconds):
                 for blob in await _condemn(services, batch):
-                    await services.blobs.delete(blob.key)
-                    services.metrics.swept(blob.size)
-                    blobs, size = blobs + 1, size + blob.size
+                    with undeleted.kept():  # a hole in a pack may need space, and the next file frees some
+                        await services.blobs.delete(blob.key)
+                        services.metrics.swept(blob.size)
+                        blobs, size = blobs + 1, size + blob.size
                 await asyncio.sleep(rest * (loop.time() - begun))
                 begun = loop.time()
     failure.raise_it()
+    undeleted.raise_it()
     services.metrics.sweep_succeeded(services.clock.now())
     return Swept(0, blobs, size, 0)
 
@@ -137,10 +140,14 @@ async def _sweep_parts(services: Services, grace_seconds: float) -> None:
 
     A series exists before its first part. So if a listed part has no series after the listing, its series has ended.
     """
-    parts = services.blobs.parts
+    parts, failure = services.blobs.parts, FirstFailure()
     found = {part.key async for part in parts.listed() if part.age >= grace_seconds}
     for key in found - await services.database.series_blobs() if found else ():
-        await parts.drop(key)
+        with failure.kept():
+            await parts.drop(key)
+        if failure.count == _MOST_FAILURES:
+            break
+    failure.raise_it()
 
 
 async def _batches(blobs: AsyncIterator[StoredBlob], grace_seconds: float) -> AsyncIterator[Sequence[StoredBlob]]:

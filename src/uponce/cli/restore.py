@@ -49,8 +49,9 @@ def run(
             )
         )
     say(
-        f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations and "
-        "rotations made since the backup: repeat them",
+        f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations, key "
+        "rotations and deletions made since the backup: repeat them. Deleted assets are back, and public ones are "
+        "public again",
         {**as_data(done), "watermark": mark},
         as_json,
     )

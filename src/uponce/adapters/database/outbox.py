@@ -82,7 +82,7 @@ def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
 @operation()
 def count(_: float) -> Steps[Waiting]:
     ((row,),) = yield [("count_waiting", {})]
-    return Waiting(row["pending"], row["dead"])
+    return Waiting(row["pending"], row["live"], row["dead"])
 
 
 @operation(writes=True)

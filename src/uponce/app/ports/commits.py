@@ -116,9 +116,10 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many uploads are pending in an upstream, and how many effects wait for an operator."""
+    """How many uploads are pending in an upstream, and how many effects wait for a server or for an operator."""
 
     pending: int
+    live: int
     dead: int
 
 

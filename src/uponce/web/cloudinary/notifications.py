@@ -26,6 +26,9 @@ NOTIFY = "notify"  # the name of the effect, whose details are the URL
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
 _DAY = 86_400  # from the upload on; a later try that fails is the last one
+_TRIES_OF_A_DAY = 33  # their pauses are a day
+_BUSY = "the receiver answers too slowly; another notification is tried first"
+_RETRIED = f"after a retry: {_BUSY}"
 
 _DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
 
@@ -58,6 +61,13 @@ class Notifications:
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. Return None if the receiver accepted it, else when to try again."""
         after = _DETAILS.decode(effect.details)
+        pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
+        too_old = effect.now - effect.created_at > _DAY
+        if self._receivers.is_busy(after.details):
+            # `retry` made an old one alive, and left its error. It waits a day more for its turn.
+            retried = too_old and effect.error and (effect.tries == 1 or effect.error == _RETRIED)
+            dead = effect.tries >= _TRIES_OF_A_DAY if retried else too_old
+            return Later(pause, _RETRIED if retried else _BUSY, dead=dead)
         key = await services.database.find_key(after.api_key)
         if key is None:
             return Later(_MOST_SECONDS, f"there is no API key {after.api_key} to sign the notification with", dead=True)
@@ -70,11 +80,8 @@ class Notifications:
             "X-Cld-Timestamp": str(now),
             "X-Cld-Signature": sign_notification(body, now, signer.secret, signer.algorithm),
         }
-        pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
-        if self._receivers.is_busy(after.details):  # it was not posted, so it does not die of that
-            return Later(pause, "the receiver answers too slowly; another notification is tried first")
         problem = await self._receivers.post(after.details, headers, body)
-        return Later(pause, problem, dead=effect.now - effect.created_at > _DAY) if problem else None
+        return Later(pause, problem, dead=too_old) if problem else None
 
     def _body(self, after: AfterCommit, signer: Signer, created_at: int) -> Json:
         answer = upload_answer(Uploaded(after.committed, signer), self._bases)

@@ -417,7 +417,8 @@ UPDATE outbox SET due_at = :now, dead = 0, tries = 0
 WHERE subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud);
 
 -- name: count_waiting
-SELECT (SELECT count(*) FROM relays) AS pending, (SELECT count(*) FROM outbox WHERE dead = 1) AS dead;
+SELECT (SELECT count(*) FROM relays) AS pending, (SELECT count(*) FROM outbox WHERE dead = 0) AS live,
+  (SELECT count(*) FROM outbox WHERE dead = 1) AS dead;
 
 -- name: finish_effect
 DELETE FROM outbox WHERE id = :id RETURNING subject;
