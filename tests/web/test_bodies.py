@@ -103,6 +103,7 @@ TEXT_BODIES = {
     "torn behind the file": (JSON, b'{"file":"data:;base64,aGk="', "malformed_request"),
     "an escape that is none": (JSON, b'{"file":"data:;base64,a\\xGk="}', "malformed_request"),
     "a lone surrogate": (JSON, b'{"file":"data:;base64,\\ud800"}', "malformed_request"),
+    "a lone surrogate behind an escaped key": (JSON, b'{"fil\\u0065":"data:;base64,\\ud800"}', "malformed_request"),
     "UTF-16": (JSON, '{"a":"b"}'.encode("utf-16"), "malformed_request"),
     "a repeated field": (JSON, b'{"timestamp":1,"timestamp":2,"file":"data:;base64,aGk="}', "duplicate_parameter"),
     "the file twice": (JSON, b'{"file":"data:;base64,aGk=","file":"data:;base64,aGk="}', "duplicate_parameter"),
