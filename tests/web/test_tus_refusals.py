@@ -42,6 +42,7 @@ BAD_CREATIONS: dict[str, tuple[dict[str, Any], int, str]] = {
     "no metadata": ({"upload-metadata": ""}, 400, "missing_parameter"),
     "bad base64": ({"upload-metadata": "tags !"}, 400, "malformed_request"),
     "no UTF-8": ({"upload-metadata": "tags /w=="}, 400, "malformed_request"),
+    "no ASCII": ({"upload-metadata": "filename gr\xf6\xdfe"}, 400, "malformed_request"),
     "no key": ({"upload-metadata": "\x7f YQ=="}, 400, "malformed_request"),
     "a key twice": ({"upload-metadata": "tags YQ==,tags YQ=="}, 400, "duplicate_parameter"),
     "a file": ({"upload-metadata": "file YQ=="}, 400, "invalid_parameter"),
@@ -99,6 +100,7 @@ BAD_PATCHES: dict[str, tuple[dict[str, Any], int, str]] = {
     "another length": ({"headers": {"upload-length": "5008"}}, 400, "chunk_conflict"),
     "an unknown checksum": ({"headers": {"upload-checksum": "crc7 AA=="}}, 400, "invalid_parameter"),
     "a checksum that is none": ({"headers": {"upload-checksum": "sha1 ?"}}, 400, "malformed_request"),
+    "a checksum that is not ASCII": ({"headers": {"upload-checksum": "sha1 \xe9"}}, 400, "malformed_request"),
 }
 
 

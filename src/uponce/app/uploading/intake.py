@@ -26,6 +26,7 @@ from uponce.core.errors import (
     MissingParameter,
     RequestTooSlow,
     UponceError,
+    shown,
 )
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import too_large
@@ -175,7 +176,7 @@ class Receiver(ABC, Generic[S]):
     def _take_field(self, name: str, value: str) -> None:
         if self.verified is not None and self.body is not None:
             raise LateParameter(
-                f"Parameter {name[:100]} came after the file, and the signature was verified without it. Send all "
+                f"Parameter {shown(name)} came after the file, and the signature was verified without it. Send all "
                 "parameters before the file, or all after it."
             )
         self._fields.append((name, value))

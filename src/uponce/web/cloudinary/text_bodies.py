@@ -223,7 +223,7 @@ class _Json:
     def _fields(self, data: bytes) -> Iterator[Event]:
         for name, value in json_pairs(data, self._limits):
             if name == "file":
-                yield from _text_file(value.encode())
+                yield from _text_file(_encoded(value))
             else:
                 yield _field(name, value)
 
@@ -232,8 +232,15 @@ def _unescaped(text: bytes) -> bytes:
     if b"\\" not in text:
         return text
     try:
-        return str(json.loads(b'"' + text + b'"')).encode()
+        return _encoded(json.loads(b'"' + text + b'"'))
     except ValueError:
+        raise _not_flat() from None
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # JSON can escape half of a character
         raise _not_flat() from None
 
 

@@ -1,7 +1,6 @@
 """Read and write the headers of tus."""
 
 import base64
-import binascii
 import re
 from email.utils import formatdate
 
@@ -102,7 +101,7 @@ def read_checksum(head: Head) -> Checksum | None:
         raise InvalidParameter(f"Checksum algorithm '{shown(algorithm)}' is unknown. Use {', '.join(ALGORITHMS)}.")
     try:
         return Checksum(algorithm, base64.b64decode(digest.strip(), validate=True))
-    except binascii.Error:
+    except ValueError:  # not base64, not ASCII
         raise MalformedRequest("Header Upload-Checksum is not valid. Write `sha1 <base64>`.") from None
 
 
@@ -127,7 +126,7 @@ def _pair(item: str) -> tuple[str, str]:
     try:
         if _KEY.fullmatch(key):
             return key, base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII, not UTF-8
         pass
     raise MalformedRequest(
         f"'{shown(item)}' in header Upload-Metadata is not a key and base64 of UTF-8. Write `key base64,key base64`."
