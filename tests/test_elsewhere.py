@@ -23,6 +23,7 @@ LEFT_OUT = ("postgres", "s3", "azure", "before_they_are_recorded")
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(900)  # it runs many tests
 def test_uploads_work_without_what_only_linux_has() -> None:
     """Stores, series, decoders, and a real server with its command line."""
     chosen = " and ".join(f"not {word}" for word in LEFT_OUT)

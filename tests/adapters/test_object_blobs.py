@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import obstore
 import pytest
@@ -13,7 +14,7 @@ import urllib3
 
 from tests.chunks import noise
 from tests.contract.databases import run
-from tests.contract.stores import objects
+from tests.contract.stores import SECONDS, objects
 from tests.contract.test_blobs import get, listed, put
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET, SeaweedFS
@@ -23,6 +24,7 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.bucket import Sums
 from uponce.core.errors import StorageUnavailable
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 MEBIBYTE = 1024 * 1024
 DATA = noise(100_000)
@@ -52,8 +54,8 @@ def proxy(server: SeaweedFS) -> Iterator[SickStore]:
 
 
 @contextmanager
-def impatient(proxy: SickStore, server: SeaweedFS, url: str, folder: Path) -> Iterator[Blobs]:
-    with objects(url, server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}, folder, seconds=2) as store:
+def behind(proxy: SickStore, server: SeaweedFS, url: str, folder: Path, *, seconds: int = SECONDS) -> Iterator[Blobs]:
+    with objects(url, server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}, folder, seconds=seconds) as store:
         yield store
 
 
@@ -101,7 +103,7 @@ def test_what_others_left_in_the_bucket_is_not_listed(store: Blobs, server: Seaw
 
 
 def test_one_delivery_costs_a_head_and_a_get(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
-    with impatient(proxy, server, url, tmp_path) as store:
+    with behind(proxy, server, url, tmp_path) as store:
         key = run(put(store, DATA))
         proxy.seen.clear()
         assert run(get(store, key)) == DATA
@@ -115,7 +117,7 @@ def test_a_refused_upload_costs_no_request(proxy: SickStore, server: SeaweedFS, 
         await spooled.seal()
         await spooled.discard()
 
-    with impatient(proxy, server, url, tmp_path) as store:
+    with behind(proxy, server, url, tmp_path) as store:
         run(scenario(store))
     assert proxy.seen == []
 
@@ -148,6 +150,14 @@ def only(wanted: str, illness: Illness) -> Callable[[str, str], Illness]:
     return lambda method, path: illness if wanted in f"{method} {path}" else Illness.NONE
 
 
+async def in_time(work: Callable[[], Awaitable[T]]) -> T:
+    """What a store of few seconds answers. On a slow machine a request may take longer, so there are three tries."""
+    for _ in range(2):
+        with suppress(StorageUnavailable):
+            return await work()
+    return await work()
+
+
 @pytest.mark.parametrize("size", [len(DATA), len(LARGE)], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("wanted", "illness"),
@@ -178,13 +188,13 @@ def test_a_store_that_fails_takes_nothing(
         proxy.released.set()
         for _ in range(3):  # on a slow machine one may fail
             await spooled.discard()
-        assert await listed(store) == []
-        assert await store.open(spooled.key) is None
+        assert await in_time(lambda: listed(store)) == []
+        assert await in_time(lambda: store.open(spooled.key)) is None
         assert list(store.folder.iterdir()) == []
-        again = await put(store, LARGE[:size])
-        assert await get(store, again) == LARGE[:size]
+        again = await in_time(lambda: put(store, LARGE[:size]))
+        assert await in_time(lambda: get(store, again)) == LARGE[:size]
 
-    with impatient(proxy, server, url, tmp_path) as store:
+    with behind(proxy, server, url, tmp_path, seconds=2 if illness is Illness.HANG else SECONDS) as store:
         run(scenario(store))
 
 
@@ -200,7 +210,7 @@ def test_the_parts_of_a_failed_upload_are_thrown_away(
             await spooled.publish()
         await spooled.discard()
 
-    with impatient(proxy, server, url, tmp_path) as store:
+    with behind(proxy, server, url, tmp_path) as store:
         run(scenario(store))
     assert [line for line in proxy.seen if line.startswith("DELETE") and "uploadId=" in line]
 
@@ -208,7 +218,7 @@ def test_the_parts_of_a_failed_upload_are_thrown_away(
 def test_what_the_store_cannot_name_is_read_back(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
     """Its entity tags may be anything."""
     proxy.rule = only("HEAD", Illness.UNNAMED)
-    with impatient(proxy, server, url, tmp_path) as store:
+    with behind(proxy, server, url, tmp_path) as store:
         for data, requests in ((b"", 0), (DATA, 1), (LARGE, 6)):
             proxy.seen.clear()
             key = run(put(store, data))
@@ -228,7 +238,7 @@ def test_other_bytes_in_the_store_are_noticed(
     proxy.rule = rotten
     if blind:
         monkeypatch.setattr(bucket_module.Bucket, "_compare", lambda *_: None)
-    with impatient(proxy, server, url, tmp_path) as store:
+    with behind(proxy, server, url, tmp_path) as store:
         try:
             run(put(store, DATA))
             noticed = False
@@ -277,6 +287,6 @@ def test_who_waits_too_long_for_a_stalled_store_is_not_begun(
         assert all(isinstance(each, StorageUnavailable) for each in found)
         return time.monotonic() - begun
 
-    with impatient(proxy, server, url, tmp_path) as store:
+    with behind(proxy, server, url, tmp_path, seconds=2) as store:
         assert run(scenario(store)) < 30
     assert len(proxy.seen) < 200

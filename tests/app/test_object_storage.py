@@ -10,7 +10,7 @@ import pytest
 from tests.app.failing import Failing
 from tests.asgi import Answer
 from tests.chunks import CHUNK, Client, noise
-from tests.contract.stores import objects
+from tests.contract.stores import SECONDS, objects
 from tests.stores import seaweedfs
 from tests.stores.sick import Illness, SickStore, healthy, sick
 from tests.world import PNG, World, assert_accepted, assert_refused
@@ -31,10 +31,16 @@ def proxy() -> Iterator[SickStore]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, proxy: SickStore) -> Iterator[World]:
+def seconds() -> int:
+    """How long a request may take."""
+    return SECONDS
+
+
+@pytest.fixture
+def world(tmp_path: Path, proxy: SickStore, seconds: int) -> Iterator[World]:
     server = seaweedfs.shared()
     environment = server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
-    with objects(server.fresh_url(), environment, tmp_path, seconds=3) as blobs:
+    with objects(server.fresh_url(), environment, tmp_path, seconds=seconds) as blobs:
         world = World(tmp_path, limits=LIMITS, blobs=blobs)
         yield world
         world.database.close()
@@ -63,7 +69,9 @@ def swept(world: World) -> Swept:
     return asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**6))
 
 
-@pytest.mark.parametrize("illness", [Illness.ERROR, Illness.HANG, Illness.EATEN])
+@pytest.mark.parametrize(
+    ("illness", "seconds"), [(Illness.ERROR, SECONDS), (Illness.HANG, 3), (Illness.EATEN, SECONDS)]
+)
 @pytest.mark.parametrize("method", ["PUT", "HEAD"])
 def test_a_store_that_fails_spends_nothing(world: World, proxy: SickStore, illness: Illness, method: str) -> None:
     fields = world.sign()

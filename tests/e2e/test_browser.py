@@ -145,12 +145,12 @@ def test_post_twice_and_see_the_picture(server: Server, page: Page, media: Path,
 def test_xhr_reports_progress(page: Page) -> None:
     """Progress listeners make the browser ask first (a preflight), and report until all is sent."""
     slow_down(page)
-    got = page.evaluate(f"sign('kind=raw&folder=progress').then((signed) => viaXhr(signed, large({4 * MB})))")
-    assert (got["outcome"], got["status"], got["body"]["bytes"]) == ("load", 200, 4 * MB)
+    got = page.evaluate(f"sign('kind=raw&folder=progress').then((signed) => viaXhr(signed, large({16 * MB})))")
+    assert (got["outcome"], got["status"], got["body"]["bytes"]) == ("load", 200, 16 * MB)
     loaded = [step[0] for step in got["progress"]]
     assert len(loaded) >= 3
     assert loaded == sorted(loaded)
-    assert got["progress"][-1][0] == got["progress"][-1][1] > 4 * MB
+    assert got["progress"][-1][0] == got["progress"][-1][1] > 16 * MB
 
 
 @pytest.mark.parametrize("make", [samples.mp4, samples.webm, samples.mp3, samples.wav])
@@ -163,7 +163,7 @@ def test_a_video_or_sound_plays_at_its_own_address(
 
     page = browser.new_page()
     page.goto(stored.json()["secure_url"])
-    page.wait_for_function("document.querySelector('video, audio').readyState >= 2", timeout=10_000)
+    page.wait_for_function("document.querySelector('video, audio').readyState >= 2", timeout=30_000)
     page.close()
 
 

@@ -52,7 +52,7 @@ def processes_of(folder: Path) -> list[str]:
 
 def test_every_line_is_as_promised_and_nothing_is_left(tmp_path: Path) -> None:
     with start_demo(tmp_path) as demo:
-        printed, _ = demo.communicate(timeout=90)
+        printed, _ = demo.communicate(timeout=240)
     assert demo.returncode == 0, printed
     assert f"{len(WHOLE_STORY)} of {len(WHOLE_STORY)} as promised" in printed
     assert "\x1b" not in printed
@@ -63,7 +63,7 @@ def test_every_line_is_as_promised_and_nothing_is_left(tmp_path: Path) -> None:
 @pytest.mark.proof
 def test_the_story_of_a_relay_is_as_promised_too(tmp_path: Path) -> None:
     with start_demo(tmp_path, "--relay") as demo:
-        printed, _ = demo.communicate(timeout=90)
+        printed, _ = demo.communicate(timeout=240)
     assert demo.returncode == 0, printed
     assert "13 of 13 as promised" in printed
     assert list(tmp_path.iterdir()) == []
@@ -92,7 +92,7 @@ def test_a_demo_that_is_interrupted_cleans_up(tmp_path: Path, number: signal.Sig
         assert any(line.startswith(" 1") for line in demo.stdout)
         assert len(processes_of(tmp_path)) > 1
         demo.send_signal(number)
-        demo.communicate(timeout=90)
+        demo.communicate(timeout=240)
     assert demo.returncode == 1
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []

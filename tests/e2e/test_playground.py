@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.playground import ON, SAMPLES, Watched, press, until, upload
+from tests.e2e.test_browser import slow_down
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
@@ -95,6 +96,7 @@ def test_let_it_expire(page: Page) -> None:
 
 
 def test_cut_the_connection(page: Page, playground: Server) -> None:
+    slow_down(page)
     seen = press(page, "cut")
     assert seen.get_attribute("data-kept") == "true"
     cut, status, retry, state = newest(page)
@@ -178,6 +180,7 @@ def test_what_is_no_media_is_refused_and_the_signature_stays_unused(page: Page) 
 @pytest.mark.parametrize("trial", ["again", "twenty", "cut", "lose"])
 def test_a_refused_file_is_no_verdict_on_the_signature(page: Page, trial: str) -> None:
     """The server keeps its promise: the signature of a refused file is unused. So the page shows no ✗."""
+    slow_down(page)
     page.set_input_files("#picked", {"name": "cut.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n"})
     seen = press(page, trial)
     assert seen.get_attribute("data-kept") == "unknown"
@@ -324,6 +327,7 @@ def test_two_files_of_one_name_have_a_signature_each(page: Page) -> None:
 
 def test_by_keyboard_alone(page: Page) -> None:
     """From the top: choose the next sample by an arrow key, upload, and try each way to break it."""
+    slow_down(page)
     for _ in range(40):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.name === 'sample'"):

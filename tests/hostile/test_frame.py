@@ -42,7 +42,9 @@ def test_what_a_server_and_its_decoders_take_is_measured(server: Server, honest:
     def measured() -> Waits:
         with honest.beside(pause=0.01, uploaders=2) as waits, budget(server.pid) as cost:
             time.sleep(2)
-        assert 0 < cost.cpu < 8 and 2 <= cost.wall < 8 and 0 <= cost.memory < 256 * MIB
+        assert cost.cpu > 0 and cost.wall >= 2 and 0 <= cost.memory < 256 * MIB
+        if cost.cpu >= 8 or cost.wall >= 8:
+            raise Slow(cost)
         return waits
 
     check_beside(measured, worst=1.0)

@@ -1,7 +1,8 @@
 """Requests that no client library would send, straight to the server and through the front servers that are shipped.
 
 After each one an honest client uploads. `make test` counts: the upload is stored, and the server fails at nothing.
-`make proof` measures: the upload waits for less than a second, also through Caddy and nginx.
+`make proof` measures: the upload waits for less than a second, also through Caddy and nginx. Other work on the machine
+only adds time, so a slow upload is measured again after the same attack, twice at most.
 """
 
 import gzip
@@ -17,6 +18,7 @@ from tests.server import Server
 
 SETTINGS = {"UPONCE_LOG_LEVEL": "info"}
 LONGEST_WAIT = 1.0
+TRIES = 3
 
 PATH = b"/v1_1/media/auto/upload"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
@@ -113,20 +115,30 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def launch(attack: Attack, base: str) -> Heard:
-    """To the host of this URL: a front server answers for no other."""
+def launch(attack: Attack, base: str, wait: float) -> Heard:
+    """To the host of this URL: a front server answers for no other. Ends after `wait` seconds of silence."""
     data = attack.data.replace(b"Host: a", b"Host: " + urlsplit(base).netloc.encode())
     pieces = [bytes([byte]) for byte in data] if attack.in_single_bytes else [data]
-    return raw(base, *pieces, wait=2.0, then=attack.then)
+    return raw(base, *pieces, wait=wait, then=attack.then)
 
 
 def harmless(server: Server, base: str, attack: Attack, upload: Callable[[], float]) -> tuple[Heard, float]:
     """Attack; an honest upload is stored after it, and the server has failed at nothing. Seconds of that upload."""
     before = len(server.output)
-    heard = launch(attack, base)
+    # The server itself always ends the connection. A front server may leave it open.
+    heard = launch(attack, base, 20.0 if base == server.base else 2.0)
     seconds = upload()
     assert "Traceback" not in server.output[before:], server.output[before:][-2000:]
     return heard, seconds
+
+
+def slow_after(server: Server, base: str, upload: Callable[[], float]) -> list[str]:
+    """The attacks after which an honest upload waits too long in each of the tries."""
+
+    def waits_too_long(attack: Attack) -> bool:
+        return harmless(server, base, attack, upload)[1] > LONGEST_WAIT
+
+    return [name for name, attack in ATTACKS.items() if all(waits_too_long(attack) for _ in range(TRIES))]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -140,12 +152,7 @@ def test_it_is_refused_and_hurts_nobody(server: Server, honest: Honest, name: st
 
 @pytest.mark.proof
 def test_an_honest_upload_after_each_is_quick(server: Server, honest: Honest) -> None:
-    slow = {}
-    for name, attack in ATTACKS.items():
-        _, seconds = harmless(server, server.base, attack, honest.upload)
-        if seconds > LONGEST_WAIT:
-            slow[name] = seconds
-    assert slow == {}
+    assert slow_after(server, server.base, honest.upload) == []
 
 
 @pytest.fixture(params=["caddy", "nginx"])
@@ -161,10 +168,6 @@ def front(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
 @pytest.mark.proof
 def test_an_honest_upload_behind_a_front_server_is_quick_after_each(server: Server, front: str) -> None:
     """A front server that took its one server for dead would make the honest wait, or fail."""
-    honest, slow = Honest(server, front), {}
+    honest = Honest(server, front)
     honest.upload()
-    for name, attack in ATTACKS.items():
-        _, seconds = harmless(server, front, attack, honest.upload)
-        if seconds > LONGEST_WAIT:
-            slow[name] = seconds
-    assert slow == {}
+    assert slow_after(server, front, honest.upload) == []

@@ -245,8 +245,8 @@ def test_a_file_that_was_changed_after_a_lost_reply_may_be_stored_as_it_was(
     note.write_bytes(b"first")
     line.strike = lambda *_: Line.LOSE
     widget.open()
+    widget.js("(el.timing.tries = 1000)")
     widget.pick(note)
-    widget.until("el.uploads[0]?.state === 'uploading'")
     while len(line.requests) < 2:  # the reply of the first is lost
         widget.page.wait_for_timeout(20)
     note.write_bytes(b"second")
