@@ -11,7 +11,7 @@ from tests.asgi import Answer
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.test_relay import reconcile, status_of
 from tests.world import World, assert_accepted, assert_refused
-from uponce.core.signature import sign_notification
+from uponce.core.signature import sign
 from uponce.core.values import Algorithm, GrantStatus
 
 SOON = 5
@@ -41,7 +41,7 @@ def news(stub: StubUpstream, **other: object) -> dict[str, Any]:
 def post(relay: World, stub: StubUpstream, body: bytes, *, at: float = 0, **headers: Any) -> Answer:
     """Post a body as the account would, with some headers changed."""
     timestamp = int(at or relay.clock.time)
-    signature = sign_notification(body, timestamp, stub.upstream.secret, Algorithm.SHA1)
+    signature = sign(body + str(timestamp).encode(), stub.upstream.secret)
     signed = {"x-cld-timestamp": str(timestamp), "x-cld-signature": signature}
     changed = {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {"content-length": str(len(body)), **signed, **changed}
@@ -105,7 +105,7 @@ def test_a_signed_body_of_any_kind_is_taken(relay: World, stub: StubUpstream, bo
 def test_both_algorithms_are_taken(relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     lost(relay, stub, monkeypatch)
     body, now = json.dumps(news(stub)).encode(), int(relay.clock.time)
-    signature = sign_notification(body, now, stub.upstream.secret, Algorithm.SHA256)
+    signature = sign(body + str(now).encode(), stub.upstream.secret, Algorithm.SHA256)
     assert_accepted(post(relay, stub, body, x_cld_signature=signature))
     assert reconcile(relay, SOON) == 1
 
@@ -150,5 +150,5 @@ def test_without_the_secret_of_the_account_no_notification_counts(
     body, bare = json.dumps(news(stub)).encode(), replace(stub.upstream, secret="")
     asyncio.run(relay.database.set_upstream("demo", bare))
     timestamp = int(relay.clock.time)
-    forged = sign_notification(body, timestamp, "", Algorithm.SHA1)
+    forged = sign(body + str(timestamp).encode(), "")
     assert_refused(post(relay, stub, body, x_cld_signature=forged), 401, "invalid_signature")

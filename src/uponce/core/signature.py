@@ -127,9 +127,10 @@ def refuse_ambiguous_escapes(params: Mapping[str, str]) -> None:
             raise InvalidParameter(f"Parameter {name} contains %26, which signs like &. Send the & itself.")
 
 
-def sign(string: str, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:
-    """Return the lower-case hex of H(string + secret)."""
-    return hashlib.new(algorithm, (string + secret).encode(), usedforsecurity=False).hexdigest()
+def sign(content: str | bytes, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:
+    """Return the lower-case hex of H(content + secret). A notification's content is its body and its timestamp."""
+    octets = content.encode() if isinstance(content, str) else content
+    return hashlib.new(algorithm, octets + secret.encode(), usedforsecurity=False).hexdigest()
 
 
 def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
@@ -231,18 +232,6 @@ def sign_response(public_id: str, version: int, secret: str, algorithm: Algorith
     """Return the `signature` of an answer. SDKs verify it over version 1 of the string, without escapes."""
     params = {"public_id": public_id, "version": str(version)}
     return sign(string_to_sign(params, version=1), secret, algorithm)
-
-
-def sign_notification(body: bytes, timestamp: int, secret: str, algorithm: Algorithm) -> str:
-    """Return the signature of a notification, as SDKs verify it: the hex hash of body, timestamp and secret."""
-    return hashlib.new(algorithm, body + f"{timestamp}{secret}".encode(), usedforsecurity=False).hexdigest()
-
-
-def verify_notification(body: bytes, timestamp: int, signature: str, secret: str) -> bool:
-    """Return whether this secret signed a notification, by either algorithm. Return False for an empty, lost secret."""
-    expected = [sign_notification(body, timestamp, secret, algorithm) for algorithm in Algorithm]
-    matches = [hmac.compare_digest(each.encode(), signature.encode()) for each in expected]
-    return any(matches) and secret != ""
 
 
 def sign_delivery(source: str, secret: str, *, long: bool = False, algorithm: Algorithm = Algorithm.SHA1) -> str:

@@ -15,7 +15,7 @@ from uponce.app.relaying.reconcile import Notification, notified
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.parameters import UploadSpec
-from uponce.core.signature import Signer, sign_notification
+from uponce.core.signature import Signer, sign
 from uponce.web.cloudinary.answers import Bases, Json, upload_answer
 from uponce.web.cloudinary.forms import small_body
 from uponce.web.request import Request
@@ -78,7 +78,7 @@ class Notifications:
             "Content-Type": "application/json; charset=utf-8",
             "User-Agent": "uponce",
             "X-Cld-Timestamp": str(now),
-            "X-Cld-Signature": sign_notification(body, now, signer.secret, signer.algorithm),
+            "X-Cld-Signature": sign(body + str(now).encode(), signer.secret, signer.algorithm),
         }
         problem = await self._receivers.post(after.details, headers, body)
         return Later(pause, problem, dead=too_old) if problem else None
