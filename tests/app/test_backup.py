@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.app.planted import put_assets, put_packed, rot, spoil_packed
-from tests.contract.databases import BEFORE_OWNERS, run
+from tests.contract.databases import run
 from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
 from uponce.adapters.archive import Archive
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import HEADER_BYTES
@@ -294,10 +295,12 @@ def test_a_restore_leaves_the_storage_of_a_server_also_if_the_backup_names_all_i
     assert (files(box.world.media), files(box.data)) == (before, set())
 
 
-def test_a_backup_of_an_earlier_release_is_restored(box: Box) -> None:
-    with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
-        connection.executescript(BEFORE_OWNERS)
+def test_a_backup_of_an_earlier_release_is_restored(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [*load_migrations("sqlite"), "UPDATE assets SET original_filename = 'from a step';"]
+    monkeypatch.setattr("uponce.adapters.database.sqlite.file.load_migrations", lambda _: steps)
     assert box.restore()[0].copied == 1
+    with closing(sqlite3.connect(box.database)) as connection:
+        assert connection.execute("SELECT original_filename FROM assets").fetchall() == [("from a step",)]
     assert owner_of(box.database) == [(OWNER,)]
     assert not (box.data / "media" / "owner").exists()  # `serve` writes it: the database names the files
 
@@ -333,9 +336,9 @@ def test_a_server_that_has_deleted_all_its_assets_is_backed_up(box: Box) -> None
     assert box.back_up().facts["assets"] == 0  # the last copy has nothing to lose
 
 
-def test_a_server_is_backed_up_over_the_copy_of_an_earlier_release(box: Box) -> None:
+def test_a_server_is_backed_up_over_a_copy_without_an_owner(box: Box) -> None:
     with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
-        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+        connection.executescript("DELETE FROM owner")
     assert box.back_up().facts["assets"] == 1
 
 

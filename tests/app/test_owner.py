@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from tests.app.test_sweep import orphan
 from tests.app.test_sweep import run as sweep
 from tests.chunks import CHUNK, Client, noise
-from tests.contract.databases import BEFORE_OWNERS
 from tests.world import World, assert_accepted, assert_refused
 from uponce.adapters import files
 from uponce.adapters.database.sqlite import SqliteDatabase
@@ -41,13 +39,10 @@ def other(tmp_path: Path, world: World) -> Iterator[SqliteDatabase]:
         yield database
 
 
-def as_of_an_earlier_release(world: World) -> None:
-    """No owner in the database, and none in the storage."""
-    with closing(sqlite3.connect(world.path)) as connection:
-        connection.executescript(BEFORE_OWNERS)
+def forget_owner(world: World) -> None:
+    """As after a start on a full disk, which notes no owner."""
+    world.sql("DELETE FROM owner")
     (world.media / "owner").unlink()
-    with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as upgraded:
-        upgraded.open()
 
 
 def upload(world: World) -> None:
@@ -128,9 +123,9 @@ def is_storage_ready(world: World) -> bool:
     return bool(answer.json["checks"]["storage"] == "ok")
 
 
-def test_a_database_of_an_earlier_release_takes_the_storage_with_its_files(world: World) -> None:
+def test_a_database_without_an_owner_takes_the_storage_with_its_files(world: World) -> None:
     upload(world)
-    as_of_an_earlier_release(world)
+    forget_owner(world)
     orphan(world)
     assert owners(world, world.database) == (None, None)
     assert asyncio.run(sweep(world)).blobs == 1
@@ -141,7 +136,7 @@ def test_a_database_of_an_earlier_release_takes_the_storage_with_its_files(world
 def test_a_database_that_names_none_of_the_files_does_not_take_the_storage(world: World, other: SqliteDatabase) -> None:
     """Also if the database has had another storage before."""
     upload(world)
-    as_of_an_earlier_release(world)
+    forget_owner(world)
     for _ in range(2):
         with pytest.raises(SettingRefused, match="names none of them"):
             asyncio.run(claim_storage(other, world.blobs))
@@ -228,7 +223,7 @@ def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
 ) -> None:
     """Neither a start nor the sweep that makes room may need room."""
     upload(world)
-    as_of_an_earlier_release(world)
+    forget_owner(world)
     orphan(world)
 
     def full(path: Path, blocks: object) -> None:
@@ -247,7 +242,7 @@ def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
 
 def test_a_fence_takes_the_storage_back_for_a_dump_from_before_it_had_an_owner(world: World) -> None:
     upload(world)
-    as_of_an_earlier_release(world)
+    forget_owner(world)
     asyncio.run(world.blobs.set_owner(OTHER))
     assert asyncio.run(take_storage(world.database, world.blobs))
     assert asyncio.run(check_owner(world.database, world.blobs))
@@ -348,10 +343,9 @@ def test_a_frozen_database_takes_no_storage(world: World) -> None:
     assert owners(world, world.database)[0] is None
 
 
-def test_a_move_that_an_earlier_release_began_goes_on(world: World, other: SqliteDatabase, tmp_path: Path) -> None:
-    """It has frozen the source, whose storage has no owner."""
+def test_a_move_goes_on_whose_frozen_source_has_no_owner(world: World, other: SqliteDatabase, tmp_path: Path) -> None:
     upload(world)
-    as_of_an_earlier_release(world)
+    forget_owner(world)
     asyncio.run(world.database.freeze())
     with closing(LocalBlobs(tmp_path / "moved", ids=RandomIds())) as target:
         target.open_store()

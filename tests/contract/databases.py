@@ -35,12 +35,6 @@ T = TypeVar("T")
 START = 1_767_225_600
 WINDOW = 3600
 SKEW = 300
-# Brings an SQLite database back to the first schema.
-BEFORE_OWNERS = (
-    "DROP TABLE owner; DROP TABLE server_settings; DROP TABLE noted_settings; DROP TABLE fences; "
-    "DROP INDEX outbox_named; DROP INDEX outbox_order; ALTER TABLE series DROP COLUMN signatures; "
-    "PRAGMA user_version = 1"
-)
 MAX_UPLOAD = 3600
 CALLER = Caller("192.0.2.1", "request-1")
 KEY = ApiKey("111", "demo", ("the-secret",), KeyUses.ONCE, KeyScope.UPLOAD, WINDOW, name="browser", created_at=START)

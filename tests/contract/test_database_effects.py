@@ -182,9 +182,7 @@ def test_an_effect_that_waits_may_be_retried_and_waits_on(database: Database) ->
     assert claimed(database) == due(database) == []
 
 
-def test_a_server_of_the_release_before_delays_the_next_effect_for_hours_only(
-    backend: Backend, database: Opened
-) -> None:
+def test_an_effect_that_no_server_made_due_waits_for_hours_only(backend: Backend, database: Opened) -> None:
     @operation(writes=True)
     def finish_only(_: float) -> Steps[None]:
         yield [("finish_effect", {"id": first})]

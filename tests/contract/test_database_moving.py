@@ -208,7 +208,7 @@ def test_it_goes_on_between_two_batches_of_keys(
 def test_a_part_of_a_store_whose_keys_a_server_has_imported_is_not_called_moved(
     database: Database, others: list[Backend]
 ) -> None:
-    """An earlier release kept a target open while rows came. A signature spent before works there once more."""
+    """Of a signature that was spent before, nothing may be there: it would work once more."""
     fill(database)
     run(database.freeze())
     for other in others:

@@ -3,6 +3,11 @@
 They have one contract. A page posts `{"params": {…}}` as JSON and receives `{"url": …, "fields": {…}}`, or an error as
 `{"error": {"code": …, "message": …}}`. Only JSON is accepted: a form of another site could otherwise use the cookies of
 a user.
+
+`authorise` receives the request and returns True, False, or parameters to sign for this user. It may read what the page
+sent. For a body that is larger than 16 KiB, `authorise` is not called, and the page receives an error. `fixed`
+parameters are signed for every upload. A page may choose only a nonce and what `allow` lists. `sign_endpoint` raises an
+UponceError at once for a CLOUDINARY_URL or a fixed parameter that is wrong.
 """
 
 import json

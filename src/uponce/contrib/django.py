@@ -20,12 +20,7 @@ def sign_endpoint(
 ) -> Callable[[HttpRequest], HttpResponseBase]:
     """Return a view for `path("sign", …)`.
 
-    `authorise` receives the request and returns True, False, or parameters to sign for this user. `fixed` parameters
-    are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
-    for a CLOUDINARY_URL or a fixed parameter that is wrong.
-
-    `authorise` may read what the page sent: `json.loads(request.body)`. The view refuses a body that is larger than
-    16 KiB, and does not call `authorise` then.
+    `uponce.contrib` explains the arguments. `authorise` may read the page's JSON: `json.loads(request.body)`.
     """
     rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
 

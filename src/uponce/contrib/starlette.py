@@ -21,12 +21,7 @@ def sign_endpoint(
 ) -> Callable[[Request], Awaitable[JSONResponse]]:
     """Return an endpoint for `Route("/sign", …, methods=["POST"])`, or for FastAPI's `app.post("/sign")`.
 
-    `authorise` receives the request and returns True, False, or parameters to sign for this user. `fixed` parameters
-    are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
-    for a CLOUDINARY_URL or a fixed parameter that is wrong.
-
-    `authorise` may read what the page sent: `await request.json()`. The endpoint refuses a body that is larger than
-    16 KiB, and does not call `authorise` then.
+    `uponce.contrib` explains the arguments. `authorise` may read the page's JSON: `await request.json()`.
     """
     rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
 

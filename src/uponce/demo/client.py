@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.filepost import encode_multipart_formdata
 
+from uponce.core.account import Account
 from uponce.demo import sdk
-from uponce.demo.server import Key
 
 Fields = Mapping[str, str]
 
@@ -42,7 +42,7 @@ class Answer:
 class Client:
     """Sends requests to the server at `url` with one API key. Many threads may use it. Close it."""
 
-    def __init__(self, url: str, key: Key) -> None:
+    def __init__(self, url: str, key: Account) -> None:
         self._url = url
         self._key = key
         self._pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=_SECONDS)
@@ -92,7 +92,7 @@ class Client:
         response = self._pool.request("GET", url)
         return response.data if response.status == 200 else b""
 
-    def fetch_resource(self, url: str, key: Key, public_id: str) -> int:
+    def fetch_resource(self, url: str, key: Account, public_id: str) -> int:
         """Return the status of the answer of another server's Admin API about an image."""
         credentials = urllib3.make_headers(basic_auth=f"{key.api_key}:{key.secret}")
         path = f"/v1_1/{key.cloud}/resources/image/upload/{public_id}"

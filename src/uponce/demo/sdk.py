@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from uponce.demo.server import Key
+from uponce.core.account import Account
 
 HOW_TO_INSTALL = (
     "The demo signs with Cloudinary's Python SDK, which is not installed here. "
@@ -31,7 +31,7 @@ def sign(params: Mapping[str, str], secret: str) -> str:
     return str(api_sign_request(dict(params), secret))
 
 
-def upload(data: bytes, key: Key, url: str, **options: Any) -> dict[str, Any]:
+def upload(data: bytes, key: Account, url: str, **options: Any) -> dict[str, Any]:
     """Upload a stream by `cloudinary.uploader.upload`, as code on a server does, and return the answer."""
     _forget_real_account()
     from cloudinary.uploader import upload

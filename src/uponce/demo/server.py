@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-_KEY = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MULTILINE)
+from uponce.core.account import Account, read_account
+
+_KEY = re.compile(r"^CLOUDINARY_URL=(\S+)", re.MULTILINE)
 _LISTENING = re.compile(r"^listening on (http://\S+:(\d+))\s*$", re.MULTILINE)
 _START_SECONDS = 30
 _STOP_SECONDS = 10
@@ -22,15 +23,6 @@ _POLL_SECONDS = 0.02
 
 class ServerFailed(RuntimeError):
     """The server did not start. The message ends with its output."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An API key as a first start prints it."""
-
-    api_key: str
-    secret: str
-    cloud: str
 
 
 class Server:
@@ -48,7 +40,7 @@ class Server:
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
-        self.keys: tuple[Key, ...] = ()
+        self.keys: tuple[Account, ...] = ()
 
     def __enter__(self) -> "Server":
         return self
@@ -74,7 +66,7 @@ class Server:
             )
         printed, listening = self._wait_until_listening(self._process)
         self.url, self._port = listening[1], int(listening[2])
-        self.keys = self.keys or tuple(Key(*found) for found in _KEY.findall(printed))
+        self.keys = self.keys or tuple(map(read_account, _KEY.findall(printed)))
         if len(self.keys) != 2:
             raise ServerFailed(f"The server printed {len(self.keys)} keys at its first start instead of 2.")
 

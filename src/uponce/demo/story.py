@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from uponce.adapters.media import samples
-from uponce.core.account import account_url
+from uponce.core.account import Account, account_url
 from uponce.demo import sdk
 from uponce.demo.client import Answer, Client, Fields, Media
-from uponce.demo.server import Key, Server
+from uponce.demo.server import Server
 
 USED = "signature_used"
 RIVALS = 20
@@ -35,7 +35,7 @@ class World:
 
     server: Server
     client: Client
-    server_key: Key
+    server_key: Account
     photo: Media
     other_photo: Media
     animation: Media
@@ -44,7 +44,7 @@ class World:
     stored: dict[str, Media] = field(default_factory=dict)
 
     @classmethod
-    def prepare(cls, server: Server, client: Client, server_key: Key) -> "World":
+    def prepare(cls, server: Server, client: Client, server_key: Account) -> "World":
         return cls(
             server,
             client,

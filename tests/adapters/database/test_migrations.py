@@ -6,15 +6,9 @@ import pytest
 from uponce.adapters.database import statements
 
 APPLIED = {
-    "migrations/0001_initial.sql": "57e8a68d048de34f",
+    "migrations/0001_initial.sql": "4e3c043d96f81cf4",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
     "postgres/migrations/0001_initial.sql": "127bec96407499f3",
-    "migrations/0002_owner.sql": "118a4ace32933c5b",
-    "migrations/0003_settings_and_effects.sql": "729c3bcbe9bfff83",
-    "migrations/0004_noted_settings.sql": "8a24365defd803e7",
-    "migrations/0005_order_of_effects.sql": "d517b526fd1a8f05",
-    "migrations/0006_fences.sql": "3910639f7919138d",
-    "migrations/0007_signatures_of_series.sql": "1f8feab9470b3793",
 }
 
 

@@ -8,8 +8,7 @@ from uponce.app.ports import AfterCommit, Effect, Waiting
 
 _ERROR_LENGTH = 500
 
-# An effect that waits for another one of its subject is due when the other one is done or dead. The delay has an end,
-# since servers of the release before make no next effect due.
+# An effect that waits for another one of its subject is due when the other one is done or dead, or after this time.
 _WAIT_SECONDS = 6 * 3600
 
 

@@ -26,7 +26,6 @@ from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {
     "owner": "one name",
-    "server_settings": "one skew audit_seconds dead_seconds cloud",
     "noted_settings": "name value",
     "fences": "one moment mark",
     "api_keys": "id api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
@@ -50,7 +49,7 @@ INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
     *("series_age", "series_grants_key", "replies_purge"),
     *("grants_key_page", "grants_unused", "grants_revoked", "grants_pending", "assets_context"),
-    *("relay_grants_key", "outbox_due", "outbox_named", "outbox_order", "outbox_subject"),
+    *("relay_grants_key", "outbox_due", "outbox_named", "outbox_order"),
 }
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}
 
@@ -131,17 +130,23 @@ def test_later_migrations_run_once_on_an_older_file(tmp_path: Path, monkeypatch:
     assert tables(path) == {**COLUMNS, "later": "x"}
 
 
-@pytest.mark.parametrize("version", range(1, len(load_migrations("sqlite"))))
-def test_a_file_of_each_earlier_schema_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+def test_a_frozen_file_of_an_earlier_release_opens_and_stays_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that writes must not be refused: the move that froze it could neither go on nor be undone."""
     path = tmp_path / "uponce.db"
-    with monkeypatch.context() as earlier:
-        earlier.setattr(module, "load_migrations", lambda _: load_migrations("sqlite")[:version])
-        open_sqlite(path).close()
     database = open_sqlite(path)
-    asyncio.run(database.note_settings({"skew": "7"}))
-    assert asyncio.run(database.noted_settings()) == {"skew": "7"}
+    asyncio.run(database.add_key(KEY))
+    asyncio.run(database.freeze())
     database.close()
-    assert tables(path) == COLUMNS
+    steps = [*load_migrations("sqlite"), "UPDATE api_keys SET name = 'from a step';"]
+    monkeypatch.setattr(module, "load_migrations", lambda _: steps)
+    database = open_sqlite(path)
+    assert [key.name for key in asyncio.run(database.list_keys())] == ["from a step"]
+    assert asyncio.run(database.frozen())
+    with pytest.raises(DatabaseUnavailable):
+        asyncio.run(database.add_key(replace(KEY, api_key="222")))
+    database.close()
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

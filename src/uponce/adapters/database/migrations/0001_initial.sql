@@ -119,6 +119,7 @@ CREATE TABLE series (
   shared     @number NOT NULL,  -- 1 when every server can read its bytes: each recorded part is an object
   arrived    @number NOT NULL,  -- bytes that arrived, recorded or not; repeated bytes count again
   spans      TEXT    NOT NULL,  -- JSON array of [start, stop]: which bytes are there, durably; merged, in order
+  signatures @number NOT NULL,  -- how many it has, so that no request counts them
   UNIQUE (cloud, api_key, upload_id)
 ) @table;
 
@@ -187,5 +188,27 @@ CREATE TABLE outbox (
   dead       @number NOT NULL  -- 1 when it waits for an operator
 ) @table;
 
+-- Each kind of work looks for its own effects by the second index. Thousands of due notifications would else be read for
+-- each look of a relay. The effects of one subject run in the order of the third. Its dead ones are apart.
 CREATE INDEX outbox_due ON outbox (dead, due_at);
-CREATE INDEX outbox_subject ON outbox (subject);
+CREATE INDEX outbox_named ON outbox (dead, name, due_at);
+CREATE INDEX outbox_order ON outbox (subject, dead, @place);
+
+-- The random name that this database and its storage share, see app/owner.py. No row before it has taken a storage.
+CREATE TABLE owner (
+  one  @number NOT NULL PRIMARY KEY CHECK (one = 1),
+  name @key    NOT NULL
+) @table;
+
+-- What the server that started last was set to: commands may run in a shell without its settings. No rows before a start.
+CREATE TABLE noted_settings (
+  name  TEXT NOT NULL PRIMARY KEY,  -- lower case, without UPONCE_
+  value TEXT NOT NULL
+) @table;
+
+-- The greatest fence, see docs/adr/0007: keys that come back after it are behind it too. No row before a fence.
+CREATE TABLE fences (
+  one    @number NOT NULL PRIMARY KEY CHECK (one = 1),
+  moment @number NOT NULL,  -- of the last fence
+  mark   @number NOT NULL   -- newest timestamp that is refused since: the moment and the greatest skew
+) @table;

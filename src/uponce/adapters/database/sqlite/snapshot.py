@@ -59,12 +59,9 @@ class Snapshot:
         return frozenset(row["api_key"] for row in rows)
 
     def owner(self) -> str | None:
-        """Return the owner of the database, or None in a copy of an earlier release, which has no such table."""
+        """Return the owner of the database, or None if it had taken no storage."""
         with self._refusing():
-            try:
-                return self._run(upkeep.owner())
-            except sqlite3.OperationalError:
-                return None
+            return self._run(upkeep.owner())
 
     def is_related(self, other: Path) -> bool:
         """Return whether the database at `other` has an asset of this copy, or this copy has no asset."""
