@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from uponce import __version__
-from uponce.adapters.files import make_folder
+from uponce.adapters.files import blobs_in, make_folder
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
@@ -193,8 +193,9 @@ def blob_store(settings: Settings) -> Blobs:
             from uponce.adapters.store.objects import BucketBlobs
 
             seconds, uploads = settings.storage_seconds, settings.storage_uploads
-            spool = settings.data_dir / "spool"
-            return BucketBlobs(Bucket(url, seconds), spool, ids=ids, seconds=seconds, uploads=uploads)
+            return BucketBlobs(
+                Bucket(url, seconds), _spool(settings.data_dir), ids=ids, seconds=seconds, uploads=uploads
+            )
         case _:
             raise SettingRefused(
                 f"UPONCE_STORAGE={shown('storage', url)} is not supported. Use file:///path/to/folder, "
@@ -311,7 +312,7 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> Ite
 def moving(settings: Settings) -> Iterator[None]:
     """Let no other `uponce migrate-store` run from this data folder: one run would delete blobs of the other.
 
-    Raise SettingRefused while another one runs.
+    Delete the spooled files that an interrupted run to a bucket left. Raise SettingRefused while another one runs.
     """
     from uponce.adapters.database.sqlite.file import locked, make_private
 
@@ -320,8 +321,16 @@ def moving(settings: Settings) -> Iterator[None]:
     make_private(lock)
     busy = f"Another `uponce migrate-store` is running from the data folder {settings.data_dir}. Wait until it ends."
     with locked(lock, busy):
+        spool = _spool(_moving(settings))
+        for blob in blobs_in(spool) if spool.is_dir() else ():
+            (spool / blob.key).unlink()
         yield
 
 
 def _moving(settings: Settings) -> Path:
     return settings.data_dir / "moving"
+
+
+def _spool(data: Path) -> Path:
+    """Return the folder where files for a bucket arrive."""
+    return data / "spool"

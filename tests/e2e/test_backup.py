@@ -1,11 +1,12 @@
 """`uponce backup` beside a running server that takes uploads, and `uponce restore` of what it made."""
 
+import errno
 import json
 import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
@@ -17,8 +18,10 @@ from tests.app.planted import rot
 from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, killed_amid_copying, printed, uponce
 from tests.e2e.traffic import Traffic
 from tests.server import Key, Server
+from uponce.adapters import files
 from uponce.adapters.archive import Archive
 from uponce.adapters.database.sqlite import snapshot
+from uponce.app.ports.blobs import Data
 
 pytestmark = pytest.mark.xdist_group("operator")
 
@@ -170,6 +173,35 @@ def test_a_storage_with_newer_files_is_reused_only_if_the_operator_says_so(serve
     printed(uponce(*words, "--reuse-storage", env=env))
     found = server.get(f"/{server.cloud}/raw/upload/newer")
     assert (found.status, found.data) == (200, b"newer")
+
+
+@pytest.mark.usefixtures("few_places")
+def test_interrupted_backups_leave_no_drafts_for_ever(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may be as large as the database. A network share may go away under a backup."""
+    folder = tmp_path / "backup"
+    drafts: set[Path] = set()
+    real = files.write_new
+
+    def write_new(path: Path, blocks: Iterable[Data]) -> None:
+        drafts.add(path)
+        real(path, blocks)
+
+    def no_hard_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(files, "write_new", write_new)
+    monkeypatch.setattr(Path, "hardlink_to", no_hard_links)
+    for _ in range(2):
+        as_json(server, "backup", folder)
+    left = [path for path in drafts if path.parent == folder and not path.name.startswith("backup.json")]
+    assert sorted(path.name[:8] for path in left) == ["secret.k", "uponce.d"]
+    mine = [folder / "uponce.db.20260101T000000Z.mine", folder / "secret.key.mine"]
+    for path in (*left, *mine):
+        path.write_bytes(b"half of it")
+    as_json(server, "backup", folder)
+    assert [path.exists() for path in (*left, *mine)] == [False, False, True, True]
 
 
 @pytest.mark.usefixtures("few_places")

@@ -288,6 +288,19 @@ def test_where_it_does_not_move(box: Server, tmp_path: Path) -> None:
     assert code_of(box, box.signed()) == ""
 
 
+@pytest.mark.parametrize("cure", ["move", "undo"])
+def test_files_that_an_interrupted_move_left_are_deleted(box: Server, tmp_path: Path, cure: str) -> None:
+    """A move to a bucket copies each file here first. Its asset may be deleted before the next run."""
+    spool = box.data_dir / "moving" / "spool"
+    spool.mkdir(parents=True)
+    left, other = spool / ("a" * 32), spool / "other"
+    for path in (left, other):
+        path.write_bytes(b"half of it")
+    words = ("--undo",) if cure == "undo" else ("--to-database", f"sqlite:///{tmp_path}/new.db")
+    printed(beside(box, "migrate-store", *words))
+    assert (left.exists(), other.exists()) == (False, True)
+
+
 def test_two_moves_from_one_data_folder_do_not_meet(
     box: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

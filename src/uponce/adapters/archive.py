@@ -60,6 +60,7 @@ class Archive:
         self._begin()
         busy = f"Another backup into {self.folder}, or a restore from it, is running. Wait until it ends."
         with locked(self.folder, busy), self._opened_media():
+            self._drop_drafts()
             yield
 
     @contextmanager
@@ -121,6 +122,13 @@ class Archive:
                     "of an earlier backup."
                 )
             write_whole(self._facts, [b"{}\n"])
+
+    def _drop_drafts(self) -> None:
+        """Delete what `write_whole` left in an interrupted backup: each may be as large as the database."""
+        with _refusing(self.folder):
+            for name in (f"{self._database.name}.2*Z", self._secret_key.name):
+                for draft in self.folder.glob(f"{name}.{'[0-9a-f]' * 16}"):
+                    draft.unlink()
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the backup holds another secret key.
