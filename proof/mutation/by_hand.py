@@ -277,7 +277,7 @@ _ON_CORE: Sequence[_Row] = [
         "bool(self.total)",
     ),
     ("a series ends where its first hole begins", "core/series.py", "self.spans[-1].end", "self.spans[0].end"),
-    ("a name of a series is a parameter that varies", "core/series.py", '"nonce", "public_id"', '"nonce", "folder"'),
+    ("a name of a series is a parameter that varies", "core/series.py", '"nonce"})', '"nonce", "public_id"})'),
     ("a public_id may hold an ampersand", "core/naming.py", "frozenset('?&#", "frozenset('?#"),
     ("a public_id may hold invisible characters", "core/naming.py", '"Cc", "Cf", "Cs"', '"Cc", "Cs"'),
     ("a first folder may pose as a version", "core/naming.py", "v[0-9]+|s--", "s--"),

@@ -46,7 +46,7 @@ def test_what_counts_is_all_that_was_signed() -> None:
     "params",
     [
         {"folder": "cats", "timestamp": "2"},
-        {"folder": "cats", "timestamp": "2", "public_id": "other", "nonce": "3", "resource_type": "raw"},
+        {"folder": "cats", "timestamp": "2", "public_id": "tom", "nonce": "3", "resource_type": "raw"},
     ],
 )
 def test_later_parts_may_differ_in_what_varies_by_itself(params: dict[str, str]) -> None:
@@ -59,12 +59,19 @@ def test_later_parts_may_differ_in_what_varies_by_itself(params: dict[str, str])
         ({"timestamp": "2"}, ResourceType.RAW, "folder"),
         ({"folder": "dogs"}, ResourceType.RAW, "folder"),
         ({"folder": "cats", "tags": "x"}, ResourceType.RAW, "tags"),
+        ({"folder": "cats", "public_id": "other"}, ResourceType.RAW, "public_id"),
         ({"folder": "cats"}, None, "resource_type"),
     ],
 )
 def test_and_in_nothing_else(params: dict[str, str], requested: ResourceType | None, named: str) -> None:
     with pytest.raises(ChunkConflict, match=f"^Parameter {named} differs .*another X-Unique-Upload-Id\\.$"):
         check_parameters(SERIES, params, requested)
+
+
+def test_a_public_id_cannot_join_a_series_without_one() -> None:
+    nameless = replace(SERIES, parameters=freeze({"timestamp": "1", "folder": "cats"}))
+    with pytest.raises(ChunkConflict, match="Parameter public_id differs"):
+        check_parameters(nameless, {"folder": "cats", "public_id": "tom"}, ResourceType.RAW)
 
 
 def test_complete_when_the_total_is_known_and_every_byte_is_there() -> None:

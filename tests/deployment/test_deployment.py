@@ -74,7 +74,16 @@ def test_each_server_tells_its_own_metrics_and_the_balancer_none(deployment: Dep
         scraped = Scraped(server.get("/metrics", headers=BEARER).data.decode())
         assert scraped.value("uponce_build_info", server=server.data_dir.name) == 1
         assert scraped.value("uponce_http_requests_total", route="/readyz", status="200") > 0
-    for path in ("/metrics", "/metrics?a", "/METRICS", "/%6detrics", "//metrics", "/metrics/", "/x/../metrics"):
+    for path in (
+        "/metrics",
+        "/metrics?a",
+        "/METRICS",
+        "/%6detrics",
+        "//metrics",
+        "/metrics/",
+        "/x/../metrics",
+        "/metrics%0A",
+    ):
         for method in ("GET", "HEAD", "POST"):
             answer = raw(deployment.front.base, method, path)
             assert answer.startswith(b"HTTP/1.1 404 "), (method, path, answer)

@@ -16,6 +16,7 @@ import urllib3
 
 from tests.deployment import NGINX, Caddy, Nginx
 from tests.server import Server
+from tests.tus import VERSION, metadata
 
 pytestmark = pytest.mark.xdist_group("deployment")
 
@@ -177,6 +178,15 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
         assert refused.json()["error"]["code"] == "server_busy"
         assert_readable(refused)
         assert front.raw(asked, "127.0.0.2").startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_answer_to_a_tus_upload_may_repeat_long_parameters(front: Front) -> None:
+    server = front.servers[0]
+    fields = server.signed({"nonce": "long", "context": "a=" + "\u56f3" * 1000, "tags": ",".join(["t" * 200] * 30)})
+    sent = {**VERSION, "Upload-Length": "9", "Upload-Metadata": metadata(fields)}
+    url = f"{front.url}/tus/{server.cloud}/"
+    answers = (urllib3.request("POST", url, headers=sent, retries=False) for _ in range(TRIES))
+    assert next(answer.status for answer in answers if answer.status != 401) == 201
 
 
 def requests(front: Front) -> tuple[tuple[str, str], ...]:

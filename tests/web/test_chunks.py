@@ -134,6 +134,22 @@ def test_each_chunk_may_be_signed_anew(world: World) -> None:
         assert_refused(world.upload(fields), 400, "signature_used")
 
 
+@pytest.mark.parametrize("first", [{"public_id": "alice"}, {}], ids=["another name", "no name"])
+def test_a_name_that_was_signed_is_the_name_of_the_asset(world: World, first: dict[str, str]) -> None:
+    """Two people whose clients give their uploads the same id: nobody gets 200 for an asset of another name."""
+    client, bob = Client(world, DATA, fields=world.sign(first)), world.sign({"public_id": "bob"})
+
+    async def play() -> list[Answer]:
+        begun = await client.chunk(*client.spans[0])
+        joined = await client.chunk(*client.spans[1], fields=bob)
+        return [joined, begun, *[await client.chunk(*span) for span in client.spans[1:]]]
+
+    refused, *_, final = asyncio.run(play())
+    assert_refused(refused, 400, "chunk_conflict")
+    assert final.json["public_id"] == first.get("public_id", final.json["public_id"])
+    assert assert_accepted(world.upload(bob)).json["public_id"] == "bob"
+
+
 def test_a_public_id_that_php_adds_without_signing_it(world: World, client: Client) -> None:
     """From the second chunk on; on the first one it is a forgery."""
     added = {**client.fields, "public_id": "added"}

@@ -54,6 +54,14 @@ def test_no_earlier_row_takes_the_path_of_a_later_one(path: str, row: Route) -> 
     assert match.template == path.replace(":path", "")
 
 
+@pytest.mark.parametrize("path", [path for path, _ in PATHS if not path.endswith("}")])
+def test_a_path_ends_at_its_end_and_not_before_a_line_break(path: str) -> None:
+    """The rules of a front server compare the whole path, as for /metrics."""
+    match = APP.match(path.replace("{", "").replace("}", "") + "\n")
+
+    assert match is None or match.template != path
+
+
 @pytest.mark.parametrize("name", sorted({path.split("/")[1] for path, _ in PATHS} - {"{cloud}", ""}))
 def test_no_cloud_has_a_name_whose_files_another_row_would_take(name: str) -> None:
     try:

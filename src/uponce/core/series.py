@@ -1,7 +1,7 @@
 """A series: one upload that arrives in several requests. Its rules say where the parts must agree.
 
 The parameters of the first request count for the whole series. Some SDKs sign each chunk again. The parameters of later
-parts may then differ only in those of `_VARYING`.
+parts may then differ only in those of `_VARYING`, and may lack the public_id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,7 @@ from uponce.core.policy import MIB, Limits, refuse_size
 from uponce.core.spans import Span, merged, split, total_size
 from uponce.core.values import Algorithm, Grant, ResourceType
 
-# SDKs add the public_id of an interim answer to the next chunk, or drop their own if the answer had none.
-_VARYING = frozenset({"timestamp", "nonce", "public_id"})
+_VARYING = frozenset({"timestamp", "nonce"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,8 @@ def freeze(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def check_parameters(series: Series, params: Mapping[str, str], requested: ResourceType | None) -> None:
     """Raise ChunkConflict if a later part has other parameters than the first part."""
     first, later = _lasting(dict(series.parameters)), _lasting(dict(freeze(params)))
+    if "public_id" not in later:  # SDKs take that of the interim answer for the next chunk: uponce gives none
+        first.pop("public_id", None)
     changed = sorted(name for name in first.keys() | later.keys() if first.get(name) != later.get(name))
     if requested != series.requested:
         changed.append("resource_type")

@@ -117,7 +117,7 @@ class App:
     def match(self, path: str) -> Match | None:
         """Return the first route that fits, or None."""
         for pattern, template, route in self._compiled:
-            if found := pattern.match(path):
+            if found := pattern.fullmatch(path):
                 return Match(route, template, found.groupdict())
         return None
 
