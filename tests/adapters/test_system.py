@@ -1,9 +1,7 @@
 """What depends on the operating system, by Linux's own means and by the ways out for other systems."""
 
-import errno
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ import pytest
 
 from uponce.adapters import system
 from uponce.adapters.spool.locks import KernelLocks, ProcessLocks, SpanLocks
-from uponce.adapters.system import ChildHandle, RandomIds
+from uponce.adapters.system import RandomIds
 from uponce.config import Settings
 from uponce.core.errors import SettingRefused
 from uponce.core.spans import Span
@@ -74,24 +72,6 @@ def test_a_lock_ends_with_its_descriptor(locks: SpanLocks, tmp_path: Path) -> No
     os.close(one)
     assert locks.lock(two, Span(0, 9))
     os.close(two)
-
-
-@pytest.mark.parametrize("descriptors", ["given", "unknown", "forbidden"])
-def test_a_child_is_killed_once_and_for_all(monkeypatch: pytest.MonkeyPatch, descriptors: str) -> None:
-    def forbid(pid: int) -> int:
-        raise PermissionError(errno.EPERM, "a filter of system calls")
-
-    if descriptors == "unknown":
-        monkeypatch.delattr(os, "pidfd_open")
-    if descriptors == "forbidden":
-        monkeypatch.setattr(os, "pidfd_open", forbid)
-    with subprocess.Popen(["sleep", "60"]) as child:
-        handle = ChildHandle(child.pid)
-        handle.kill()
-        assert child.wait(10) == -signal.SIGKILL
-        handle.kill()
-        handle.close()
-        handle.kill()
 
 
 def test_a_process_ends_with_its_parent_without_a_signal_of_the_kernel(tmp_path: Path) -> None:

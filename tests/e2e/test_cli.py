@@ -35,7 +35,7 @@ COMMANDS = {
     "prove": "Test from outside whether signatures work once",
     "demo": "Show on real media what uponce promises",
     "keys create": "Make a key and print its CLOUDINARY_URL",
-    "keys import": "Bring a key with its secret",
+    "keys import": "Bring keys with their secrets",
     "keys list": "Show all keys, without their secrets",
     "keys revoke": "Refuse a key and all its signatures",
     "keys rotate": "Give a key a new secret",

@@ -101,11 +101,11 @@ def test_no_command_encrypts_with_another_key_than_the_server(tmp_path: Path, ki
     env |= {"UPONCE_DATABASE": shared().fresh_schema()} if kind == POSTGRES else {}
     printed(uponce("keys", "create", env=env))
     before = uponce("clouds", "list", "--json", env=env)
-    secret, account = "a-secret-of-some-backend", "cloudinary://a:b@c"
+    key, account = "cloudinary://123:a-secret-of-some-backend@media", "cloudinary://a:b@c"
     other = env | {"UPONCE_SECRET_KEY": bytes(32).hex()}
     for words, stdin in (
         (("keys", "create"), ""),
-        (("keys", "import", "123"), secret),
+        (("keys", "import"), key),
         (("clouds", "create", "cats"), ""),
         (("clouds", "relay", "media", "-"), account),
     ):

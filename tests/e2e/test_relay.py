@@ -251,7 +251,7 @@ def test_commands_in_another_shell_use_the_cloud_of_the_server(
     with Server(tmp_path / "data", env={"UPONCE_RELAY": "cloudinary://k:s@acct"}) as server:
         made = json.loads(printed(uponce("keys", "create", "--json", *words, *data, env=env)))
         assert made["cloud"] == cloud
-        printed(uponce("keys", "import", brought.key, *words, *data, env=env, stdin=brought.secret))
+        printed(uponce("keys", "import", *data, stdin=f"cloudinary://{brought.key}:{brought.secret}@{cloud}"))
         clouds = {key["api_key"]: key["cloud"] for key in json.loads(printed(uponce("keys", "list", "--json", *data)))}
         assert clouds[brought.key] == cloud
         assert set(clouds.values()) == {"acct", cloud}

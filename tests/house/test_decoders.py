@@ -1,4 +1,4 @@
-"""Decoders: those of media have no known flaw, and those of JSON are made at import, by one thread."""
+"""Decoders of JSON are made at import, by one thread."""
 
 import ast
 import subprocess
@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import uponce
-from uponce.adapters.versions import FLAWS, known_flaws, versions
 
 SOURCES = sorted(Path(uponce.__file__).parent.rglob("*.py"))
 ALONE = {"worker.py"}  # a process with one thread
@@ -49,10 +48,3 @@ def test_nothing_is_decoded_to_a_type_that_msgspec_may_meet_in_two_threads_at_on
 def test_decoders_made_before_the_threads_are_safe() -> None:
     """With `msgspec.json.decode(facts, type=MediaFacts)` in the threads, about one in fifteen of these dies."""
     assert [subprocess.run([sys.executable, "-c", RACE], check=False).returncode for _ in range(10)] == [0] * 10
-
-
-def test_the_installed_decoders_of_media_have_no_known_flaw() -> None:
-    """The lock file pins them: raise the pin when this fails."""
-    installed = versions()
-    assert {flaw.project for flaw in FLAWS} <= installed.keys()
-    assert not list(known_flaws(installed))

@@ -296,8 +296,8 @@ def _lose(keeping: Timekeeping, folder: Path, chance: random.Random) -> None:
 
 
 def _bring_key(keeping: Timekeeping) -> None:
-    words = ("keys", "import", LATER.key, "--cloud", keeping.servers[0].cloud, "--data", keeping.data_dir)
-    done = uponce(*words, stdin=LATER.secret)
+    line = f"cloudinary://{LATER.key}:{LATER.secret}@{keeping.servers[0].cloud}"
+    done = uponce("keys", "import", "--data", keeping.data_dir, stdin=line)
     assert done.code == 0, done
 
 

@@ -195,44 +195,6 @@ def die_with(parent: int, signal_: signal.Signals) -> None:
     threading.Thread(target=look, name="parent", daemon=True).start()
 
 
-def _process_descriptor(pid: int) -> int | None:
-    """Return a descriptor of the process, or None if the kernel is too old or a filter of system calls forbids it."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EPERM):
-            raise
-        return None
-
-
-class ChildHandle:
-    """Kills one child process. With process descriptors in the kernel, never another process of the same number.
-
-    Raise ProcessLookupError if there is no such process.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._descriptor = _process_descriptor(pid)
-        self._open = True
-
-    def kill(self) -> None:
-        """Kill it at once. Does nothing if the process has ended, or after `close`."""
-        with suppress(ProcessLookupError):
-            if self._descriptor is not None:
-                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
-            elif self._open:
-                os.kill(self._pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        self._open = False
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-
 class SystemClock:
     def now(self) -> float:
         return time.time()

@@ -38,18 +38,6 @@ class Finding:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """A defect in releases of `project` from `since` until `fixed`. A new release of `package` has the fix."""
-
-    project: str
-    since: str
-    fixed: str
-    cve: str
-    what: str
-    package: str
-
-
 class Decoders(Protocol):
     """Decoder processes that are not running yet."""
 
@@ -71,15 +59,8 @@ def of_system(platform: str, *, supported: bool) -> Finding:
     )
 
 
-def of_versions(installed: Mapping[str, str], flaws: Sequence[Flaw]) -> Iterator[Finding]:
-    yield Finding("versions", State.OK, ", ".join(f"{name} {version}" for name, version in installed.items()))
-    for flaw in flaws:
-        yield Finding(
-            "decoders",
-            State.WARNING,
-            f"{flaw.project} {installed[flaw.project]} has {flaw.cve}: {flaw.what}. Release {flaw.fixed} fixes it. "
-            f"Run pip install -U {flaw.package}, and restart every server.",
-        )
+def of_versions(installed: Mapping[str, str]) -> Finding:
+    return Finding("versions", State.OK, ", ".join(f"{name} {version}" for name, version in installed.items()))
 
 
 def of_disk(free: int, folder: str) -> Finding:

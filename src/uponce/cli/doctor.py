@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.system import LINUX
-from uponce.adapters.versions import known_flaws, versions
+from uponce.adapters.versions import versions
 from uponce.app.diagnose import (
     Finding,
     State,
@@ -66,8 +66,7 @@ def examine(data: str | None) -> Iterator[Finding]:
         if (warning := unreachable(settings)) is not None:
             yield Finding("notifications", State.WARNING, warning)
         yield of_system(sys.platform, supported=LINUX and LOCKS.across_processes)
-        installed = versions()
-        yield from of_versions(installed, list(known_flaws(installed)))
+        yield of_versions(versions())
         try:
             with opened(settings) as backend:
                 yield from _of_database(settings, backend)

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from getpass import getpass
 from typing import Annotated, Any, Literal
 
 import typer
@@ -16,7 +15,7 @@ from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import duration, utc
 from uponce.core.upstream import url_of
-from uponce.core.values import Algorithm, ApiKey, GivenKey, KeyScope, KeyUses
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import opened
 
 _PUBLIC = ("api_key", "cloud", "name", "uses", "scope", "window", "allow_v1", "algorithms", "created_at", "revoked_at")
@@ -85,36 +84,15 @@ async def _warn_of_new(services: Services, cloud: str) -> None:
 
 
 @app.command("import")
-def import_(
-    api_key: str | None = typer.Argument(
-        None,
-        metavar="KEY",
-        help="Id of one key. Its secret comes from the standard input, or is asked for on a terminal.",
-    ),
-    data: Data = None,
-    cloud: str | None = typer.Option(
-        None, help="Cloud of the key. [UPONCE_CLOUD, the server's cloud, media]", show_default=False
-    ),
-    name: Name = "",
-    uses: Uses = "once",
-    scope: Scope = "upload",
-    window: Window = None,
-    as_json: Json = False,
-) -> None:
-    """Bring a key with its secret: a backend that signs with a pair already keeps it.
+def import_(data: Data = None, as_json: Json = False) -> None:
+    """Bring keys with their secrets: a backend that signs with a pair already keeps it.
 
-    Without KEY the standard input has one key a line:
+    The standard input has one key a line:
     cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload&window=3600&name=browser.
     A key that exists is never changed; one that differs ends the command with exit code 1.
     """
     settings = load(data=data)
-    lived = settings.window if window is None else window
-    if api_key is None:
-        keys = [parse_key(line, lived) for line in sys.stdin.read().split()]
-    else:
-        secret = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
-        owner = on_store(settings, lambda services: cloud_of(services, settings, cloud), create=True)
-        keys = [GivenKey(ApiKey(api_key, owner, (secret,), KeyUses(uses), KeyScope(scope), lived, name))]
+    keys = [parse_key(line, settings.window) for line in sys.stdin.read().split()]
     if not keys:
         raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
     added, conflicts = on_store(settings, lambda services: import_keys(services, keys), create=True)

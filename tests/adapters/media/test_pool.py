@@ -61,6 +61,24 @@ def test_decoders_that_died_idle_cost_nothing(tmp_path: Path, avif: str) -> None
     run(tmp_path, scenario, workers=3)
 
 
+def test_no_signal_goes_to_the_number_of_a_decoder_that_was_reaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have it by now."""
+    sent: list[tuple[int, int]] = []
+
+    async def scenario(pool: DecoderPool) -> None:
+        [process] = pool._all
+        os.kill(process._process.pid, signal.SIGKILL)
+        await process._process.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "kill", lambda *number_and_signal: sent.append(number_and_signal))
+            process.kill()
+
+    run(tmp_path, scenario, workers=1)
+    assert sent == []
+
+
 def test_a_decoder_whose_pipe_is_closed_is_replaced(tmp_path: Path, avif: str) -> None:
     """It has died, and the loop knows only of its pipe yet."""
 

@@ -4,11 +4,11 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import msgspec
 
 from uponce.adapters.media.messages import Answer, Job, Setup
-from uponce.adapters.system import ChildHandle
 
 _WORKER = "uponce.adapters.media.worker"
 _ANSWERS = msgspec.json.Decoder(Answer)
@@ -34,9 +34,6 @@ class DecoderProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        # Signals go through a handle: the number may belong to another process by now. asyncio's own methods would also
-        # reap a dead process, and its watcher would not know.
-        self._handle = ChildHandle(process.pid)
         self.sandboxed = False
         self.jobs = 0
         # The pool's marks: its successor was started; its successor is ready.
@@ -54,14 +51,7 @@ class DecoderProcess:
             cwd="/",
             start_new_session=True,
         )
-        try:
-            decoder = cls(process)
-        except ProcessLookupError:
-            raise DecoderLost("it ended at once") from None
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
+        decoder = cls(process)
         try:
             async with asyncio.timeout(seconds):
                 decoder.sandboxed = (await decoder._read()).sandboxed
@@ -109,12 +99,14 @@ class DecoderProcess:
 
     def kill(self) -> None:
         """End the process at once, in whatever state it is. A second call does nothing."""
-        self._handle.kill()
+        # asyncio's own `kill` would also reap a dead process, and its watcher would not know.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """End and reap the process, and close its pipes."""
         self.kill()
-        self._handle.close()
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._process.wait()
