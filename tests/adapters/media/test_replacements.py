@@ -115,5 +115,5 @@ def test_an_unexpected_error_of_a_replacement_is_logged_and_the_pool_keeps_its_s
         assert await pool.inspect(avif, None) == AVIF
         assert pid not in decoder_pids()
 
-    run(tmp_path, scenario, workers=1, queue_seconds=5)
+    run(tmp_path, scenario, workers=1)
     assert [record.exc_text for record in caplog.records if "never seen before" in (record.exc_text or "")]
