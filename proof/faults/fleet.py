@@ -15,7 +15,7 @@ from tests.stores.seaweedfs import SeaweedFS
 
 UPONCE = ("-m", "uponce")
 DATABASE_SECONDS = 10  # that no statement takes on a busy machine
-STORAGE_SECONDS = 5
+STORAGE_SECONDS = 30  # that no request takes either
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,14 @@ def on_postgres(
         yield Fleet(servers, Place(folder / "operator", shared, [server.data_dir for server in servers]))
 
 
-def fresh_bucket() -> dict[str, str]:
-    return bucket_of(seaweedfs.shared())
+def fresh_bucket(seconds: int = STORAGE_SECONDS) -> dict[str, str]:
+    return bucket_of(seaweedfs.shared(), seconds)
 
 
-def bucket_of(store: SeaweedFS) -> dict[str, str]:
-    """Return the environment for a new place in that S3 server."""
-    seconds = {"UPONCE_STORAGE_SECONDS": str(STORAGE_SECONDS)}
-    return store.environment | {"UPONCE_STORAGE": store.fresh_url()} | seconds
+def bucket_of(store: SeaweedFS, seconds: int) -> dict[str, str]:
+    """Return the environment for a new place in that S3 server, which has so many seconds for a request."""
+    limit = {"UPONCE_STORAGE_SECONDS": str(seconds)}
+    return store.environment | {"UPONCE_STORAGE": store.fresh_url()} | limit
 
 
 class Opened(Protocol):

@@ -87,7 +87,7 @@ def has_died(pid: int) -> bool:
 
 def is_traced(pid: int) -> bool:
     """Return whether each thread of a process has a tracer."""
-    statuses = [path.read_text() for path in (_PROC / str(pid)).glob("task/*/status")]
+    statuses = _each((_PROC / str(pid)).glob("task/*/status"), Path.read_text)
     return all("\nTracerPid:\t0\n" not in status for status in statuses)
 
 

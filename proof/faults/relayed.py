@@ -32,6 +32,7 @@ TRIES = 4
 RETRY_SECONDS = 0.25
 RECOVERY_SECONDS = 60
 LOOK_SECONDS = 0.5
+DEATH_SECONDS = 0.5  # at most, from a SIGKILL to the end of the process
 BETWEEN_KILLS = (0.3, 1.5)
 UNHURT = 0.4  # the share of connections to the upstream that no fault strikes
 STRUCK_WITHIN = 120_000  # bytes
@@ -191,7 +192,7 @@ class Sitting:
         inject = f"inject={call}:signal=KILL:when={number}"
         with attached(victim.pid, "-e", f"trace={call}", "-e", inject, "-o", "/dev/null"):
             await self.post(self.sign(), b"d" * size)
-        died = has_died(victim.pid)
+        died = await asyncio.to_thread(_until, lambda: has_died(victim.pid), DEATH_SECONDS)
         self.inside += died
         if died:
             victim.kill()
@@ -298,8 +299,8 @@ class Sitting:
             tally.audit(place, receipts)
 
 
-def _until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + RECOVERY_SECONDS
+def _until(condition: Callable[[], bool], seconds: float = RECOVERY_SECONDS) -> bool:
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False

@@ -18,13 +18,14 @@ import urllib3
 from proof.faults.audit import Receipt
 from proof.faults.clients import Reply
 from proof.faults.operator import recover
-from proof.faults.small_disk import RECOVERY_SECONDS, mounted
+from proof.faults.small_disk import RECOVERY_SECONDS, mounted, when_unused
 from proof.faults.tally import Tally
 from tests.server import Server
 from uponce.adapters.database.sqlite.connection import BUSY_SECONDS
 
 UPLOADS = 6
 _MOST_WAIT = 2 * BUSY_SECONDS + 3  # behind a batch that waits itself
+_ROUNDS = 2  # at most: other work on the machine only adds time, and a fault adds it in every round
 _CODES = {"database_unavailable", "outcome_unknown"}
 
 Sent = list[tuple[dict[str, str], bytes, Reply]]
@@ -122,7 +123,7 @@ def start_read_only(folder: Path, tally: Tally) -> None:
             fields = server.signed({"public_id": "cat"})
             receipt = _reply(server.post(fields, b"cat", resource_type="raw")).receipt(b"cat")
             server.stop()
-            subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+            when_unused("mount", "-o", "remount,ro", str(mount))
             with suppress(AssertionError):
                 server.start()
                 tally.expect(False, "servers that started without a database", "on a read-only disk")
@@ -148,6 +149,15 @@ class Patient:
         self.receipts: list[Receipt] = []
 
     def suffer(self, name: str) -> None:
+        """Disturb the server, and once more if its refusals were late."""
+        for _ in range(_ROUNDS):
+            took = self._suffer_once(name)
+            if took < _MOST_WAIT:
+                break
+        self._tally.expect(took < _MOST_WAIT, "refusals too late", f"{name}: {took:.1f} s")
+
+    def _suffer_once(self, name: str) -> float:
+        """Return the seconds until all were refused."""
         self._expect_stored("before", self._send_several(1))
         with DISTURBANCES[name](self._server.data_dir), ThreadPoolExecutor(1) as pool:
             begun = time.monotonic()
@@ -157,9 +167,9 @@ class Patient:
             took = time.monotonic() - begun
             ready = answer.result().status
         self._tally.counts[f"times {name}"] += 1
-        self._tally.expect(took < _MOST_WAIT, "refusals too late", f"{name}: {took:.1f} s")
         self._tally.expect(ready == 503, "servers that looked ready", f"{name}: {ready}")
         self._check_recovery(name, refused)
+        return took
 
     def wait_for_lock(self, seconds: float) -> None:
         """Check that a lock shorter than the time that a writer waits makes no refusal."""
@@ -209,10 +219,10 @@ class Patient:
             self._tally.inside += 1
             definite = first.status == 503 and first.verdict in _CODES
             self._tally.expect(definite, "no definite answer", f"{name}: {first.status} {first.body}")
-            reply = self._send(fields, data)
-            while reply.status == 503 and time.monotonic() < deadline:
+            asked, reply = time.monotonic(), self._send(fields, data)
+            while reply.status == 503 and asked < deadline:
                 time.sleep(0.05)
-                reply = self._send(fields, data)
+                asked, reply = time.monotonic(), self._send(fields, data)
             expected = ("ok", "signature_used") if first.verdict == "outcome_unknown" else ("ok",)
             story = f"{name}: {first.verdict}, then {reply.verdict}"
             self._tally.expect(reply.verdict in expected, "wrong answers after recovery", story)

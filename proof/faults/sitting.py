@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from proof.faults.acts import Act, Actor, Upload
 from proof.faults.audit import Receipt, count
-from proof.faults.clients import Connection, ask, connected, fetch
+from proof.faults.clients import Connection, Reply, ask, connected, fetch
 from proof.faults.fleet import Fleet
 from proof.faults.operator import add_deleting_key, recover
 from proof.faults.tally import Tally
@@ -25,12 +25,15 @@ CLIENTS = 16
 EARLIEST, LATEST = 0.02, 0.6  # seconds of load before a fault
 AFTERMATH = 0.2  # seconds of load after it
 RECOVERY_SECONDS = 30
+LIMIT_SECONDS = 4  # the shortest time that a server here has for a statement, or for a request to the store
 PAUSE = 0.02
 
 DELETED_UNKNOWN = "bytes deleted while the outcome was unknown"
 
 UNKNOWN = frozenset({"lost", "outcome_unknown"})
 """What may be told of any act that a fault strikes: it may have happened or not."""
+
+NOTHING_HAPPENED = frozenset({"database_unavailable", "storage_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ class Sitting:
             if self.acknowledged:
                 self.tally.counts["reads meanwhile"] += 1
                 act = self.acknowledged[-1]
-                same = await _served(act, server) == act.after
+                same = await self._served(act, server, LIMIT_SECONDS) == act.after
                 self.tally.expect(same, "reads that failed meanwhile", f"{act.name} {act.public_id}")
             await asyncio.sleep(max(self.pace, PAUSE))
 
@@ -170,7 +173,7 @@ class Sitting:
 
     async def _check_acknowledged(self, act: Act) -> None:
         self.tally.counts[f"acknowledged {act.name}"] += 1
-        served = await _served(act, self._dealt(act))
+        served = await self._served(act, self._dealt(act))
         self.tally.expect(served == act.after, "not served as it was sent", f"{act.name} {act.public_id}")
         again = await self._again(act)
         note = f"{act.name} {act.public_id}, {again.verdict}"
@@ -186,7 +189,7 @@ class Sitting:
         told = act.verdict
         note = f"{act.name} {act.public_id}: {told}, {fault.name}"
         self.tally.expect(told in UNKNOWN | fault.refusals, "refused for another's death", note)
-        served = await _served(act, self._dealt(act))
+        served = await self._served(act, self._dealt(act))
         again = await self._again(act)
         is_free = again.verdict == "ok"
         name = "unanswered" if told == "lost" else f"told {told}"
@@ -200,8 +203,13 @@ class Sitting:
 
     async def _again(self, act: Act) -> Act:
         changed, server = act.changed(), self._dealt(act)
-        changed.reply = await ask(server, changed.request(server))
+        changed.reply = await patient(self.tally, lambda: ask(server, changed.request(server)))
         return changed
+
+    async def _served(self, act: Act, server: Server, seconds: float = RECOVERY_SECONDS) -> bytes | None:
+        """Return what is there under the name of that act."""
+        reply = await patient(self.tally, lambda: fetch(server, f"/{server.cloud}/{act.path}"), seconds)
+        return reply.data if reply.status == 200 else None if reply.status == 404 else str(reply.status).encode()
 
     async def _settle(self, act: Act) -> None:
         """Check an act that has happened.
@@ -214,7 +222,7 @@ class Sitting:
             self.actor.keep(act)
             return
         self.alive.pop(act.public_id, None)
-        gone = await _served(act, self._dealt(act)) is None
+        gone = await self._served(act, self._dealt(act)) is None
         self.tally.expect(gone, "deleted, but there", act.public_id)
         again = await self._again(act.old)
         self.tally.expect(again.verdict == "signature_used", "deleted, and stored again", act.public_id)
@@ -247,7 +255,18 @@ class Sitting:
             tally.expect(kept == expected, "books that disagree with the clients", f"{what}: {kept}, not {expected}")
 
 
-async def _served(act: Act, server: Server) -> bytes | None:
-    """Return what is there under the name of that act."""
-    reply = await fetch(server, f"/{server.cloud}/{act.path}")
-    return reply.data if reply.status == 200 else None if reply.status == 404 else str(reply.status).encode()
+async def patient(tally: Tally, ask: Callable[[], Awaitable[Reply]], seconds: float = RECOVERY_SECONDS) -> Reply:
+    """Return the reply. If a server used up its time and says that nothing happened, ask for so many seconds again.
+
+    Such a reply shows a machine that was slow or stood still. A server that refuses sooner is not asked again. An
+    unknown outcome is never asked for again.
+    """
+    begun = time.monotonic()
+    reply = await ask()
+    end = time.monotonic()
+    is_late = end - begun >= LIMIT_SECONDS
+    while is_late and reply.verdict in NOTHING_HAPPENED and time.monotonic() < end + seconds:
+        tally.counts["asked again after a time limit"] += 1
+        await asyncio.sleep(PAUSE)
+        reply = await ask()
+    return reply

@@ -19,6 +19,7 @@ from proof.faults.tally import Tally
 from tests.server import Server
 
 RECOVERY_SECONDS = 5.0
+UNUSED_SECONDS = 20.0
 REFUSED = {503: {"storage_unavailable", "database_unavailable"}, 507: {"storage_full"}}
 
 _REFUSALS = 4
@@ -67,7 +68,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _run("umount", str(folder))
+        when_unused("umount", str(folder))
 
 
 def fill_and_free(folder: Path, disk: Disk, chance: random.Random, tally: Tally) -> None:
@@ -122,10 +123,10 @@ class Story:
         self._unload_ballast()
         deadline = time.monotonic() + RECOVERY_SECONDS
         for fields, data in self._refused:
-            reply = self._send(fields, data)
-            while reply.status != 200 and not self._was_spent(reply, fields) and time.monotonic() < deadline:
+            asked, reply = time.monotonic(), self._send(fields, data)
+            while reply.status != 200 and not self._was_spent(reply, fields) and asked < deadline:
                 time.sleep(0.1)
-                reply = self._send(fields, data)
+                asked, reply = time.monotonic(), self._send(fields, data)
             late = f"{self._disk.name}: {reply.verdict} {RECOVERY_SECONDS} seconds after space was freed"
             self._tally.expect(reply.status == 200 or self._was_spent(reply, fields), "recoveries too late", late)
             again = self._send(fields, data)
@@ -185,6 +186,18 @@ def _show_as_default(data_dir: Path, mount: Path, env: Mapping[str, str]) -> Non
     links = {"UPONCE_STORAGE": "media", "UPONCE_DATABASE": "uponce.db"}
     for variable in env.keys() & links.keys():
         (data_dir / links[variable]).symlink_to(mount / links[variable])
+
+
+def when_unused(*command: str) -> None:
+    """Change a mount. A killed process may take a moment to close its files there."""
+    deadline = time.monotonic() + UNUSED_SECONDS
+    while True:
+        try:
+            return _run(*command)
+        except subprocess.CalledProcessError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def _run(*command: str) -> None:

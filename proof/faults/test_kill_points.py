@@ -12,11 +12,13 @@ from proof.faults.scenes_in_parts import last_chunk, last_patch
 from proof.faults.strace import ABSENT, can_trace
 from proof.faults.tally import Tally
 
+SECONDS = 900  # some hundred processes under strace: the number of points is fixed, whatever the machine does
 SAMPLES = (pytest.param(24, id="a sample"), pytest.param(None, id="all", marks=pytest.mark.full))
 
 pytestmark = [pytest.mark.proof, pytest.mark.skipif(not can_trace(), reason=ABSENT)]
 
 
+@pytest.mark.timeout(SECONDS)
 def test_a_sample_of_all_points() -> None:
     """Whatever is killed wherever, nothing is lost, doubled or left; steps in a wrong order are found out."""
     report = run(20, 20251125)

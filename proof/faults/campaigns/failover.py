@@ -26,7 +26,7 @@ from proof.faults.tally import Tally
 from tests.server import Server
 
 SERVERS = 2
-SETTINGS = {"UPONCE_SKEW": "2", "UPONCE_DATABASE_SECONDS": "2"}
+SETTINGS = {"UPONCE_SKEW": "2"}
 TRUST = {"UPONCE_DATABASE_FAILOVER": "trust"}
 FENCE_SECONDS = 3  # a little more than that
 UPLOADS = 12  # that the standby receives, and as many that it does not

@@ -21,6 +21,7 @@ from tests.stores.seaweedfs import SeaweedFS
 
 SERVERS = 2
 LONGEST_OUTAGE = 1.0
+STORAGE_SECONDS = 5
 PACE = 0.3
 TIMES = 6  # in a round; a third of it where it takes three seconds to come back
 
@@ -45,7 +46,7 @@ def run(seconds: float, seed: int, *, times: int = TIMES) -> Report:
     def opened(folder: Path, *, program: Sequence[str] = ()) -> AbstractContextManager[Fleet]:
         """Every other fleet takes its time between the bytes and the commit, so that more is caught there."""
         chosen = program or next(programs)
-        return on_postgres(folder, postgres.fresh_schema(), SERVERS, bucket_of(store), program=chosen)
+        return on_postgres(folder, postgres.fresh_schema(), SERVERS, bucket_of(store, STORAGE_SECONDS), program=chosen)
 
     def crashes(name: str, kill: Callable[[], None], start: Callable[[], None], refusal: str) -> Fault:
         strike, refusals = partial(crash, kill, start), frozenset({refusal})

@@ -78,10 +78,14 @@ def control_groups(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def control_repeats(folder: Path, tally: Tally) -> None:
-    """Find an upload that stores its answer after the commit: a kill between the two leaves a use without an answer."""
+    """Find an upload that stores its answer after the commit: a kill between the two leaves a use without an answer.
+
+    The last writes to the log come first, because the answer is among them.
+    """
     scene = repeating(folder / "reply_after_commit", "proof.faults.mutants.reply_after_commit")
     in_database = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db")]
-    until_red(tally, "reply after commit", each(scene, folder, in_database[::-1]))
+    in_database.sort(key=lambda point: (point.path == "uponce.db-wal", point.call, point.number), reverse=True)
+    until_red(tally, "reply after commit", each(scene, folder, in_database))
 
 
 def control_deletes(folder: Path, mutant: str, chance: random.Random, tally: Tally) -> None:

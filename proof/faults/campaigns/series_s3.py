@@ -18,6 +18,7 @@ from proof.faults.campaigns.series import (
     amid_a_kill,
     control,
     mutant,
+    several_races,
     sittings,
 )
 from proof.faults.fleet import UPONCE, Fleet, fresh_bucket, on_postgres
@@ -48,7 +49,7 @@ def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
 def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
     """Find servers that list the bucket for the bytes of an upload: other bytes are in the bucket as well."""
     broken = _fleet(folder, program=mutant("finds_by_listing.py"))
-    control("uploads mixed with what nobody recorded", chance, tally, broken, Sitting.race)
+    control("uploads mixed with what nobody recorded", chance, tally, broken, several_races)
 
 
 def _fleet(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:

@@ -15,17 +15,17 @@ from functools import partial
 from pathlib import Path
 
 from proof.faults.campaigns.kill import MUTANTS, Control, sittings
-from proof.faults.campaigns.kill_s3 import DAWDLING, SERVERS
-from proof.faults.fleet import STORAGE_SECONDS, Fleet, fresh_bucket, on_postgres
+from proof.faults.campaigns.kill_s3 import DAWDLING, SERVERS, STORAGE_SECONDS
+from proof.faults.fleet import Fleet, fresh_bucket, on_postgres
 from proof.faults.operator import recover
 from proof.faults.report import Report
-from proof.faults.sitting import RECOVERY_SECONDS, Fault, Sitting
+from proof.faults.sitting import LIMIT_SECONDS, RECOVERY_SECONDS, Fault, Sitting
 from tests import postgres
 from tests.server import Server
 from uponce.core.errors import Unavailable
 
 HELD_UP = "sweeps that a sleeping server held up"
-DATABASE_SECONDS = 2
+DATABASE_SECONDS = LIMIT_SECONDS
 # PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
 SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
 IDLE_SECONDS = STORAGE_SECONDS
@@ -69,6 +69,6 @@ def run(seconds: float, seed: int) -> Report:
 
 
 def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> AbstractContextManager[Fleet]:
-    url, bucket = postgres.shared().fresh_schema(), fresh_bucket()
+    url, bucket = postgres.shared().fresh_schema(), fresh_bucket(STORAGE_SECONDS)
     settings = {"UPONCE_DATABASE_SECONDS": str(DATABASE_SECONDS), "UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)}
     return on_postgres(folder, url, SERVERS, bucket, program=program, **settings)

@@ -25,7 +25,7 @@ from uponce.adapters.database.postgres import connection, pool
 
 Staged = Callable[[Path], AbstractContextManager[Stage]]
 
-CONTROL = 12  # of the last messages of an upload, about its COMMIT
+CONTROL = 24  # of the last messages of an upload, about its COMMIT
 AUDIT_EVERY = 100
 STRIDE = 1700
 FEWEST = 20  # points, however late it is
