@@ -100,9 +100,12 @@ async def hanging(pool: DecoderPool, path: str) -> "asyncio.Task[MediaFacts]":
 
 def test_a_ping_sees_decoders_that_died_idle_replaced(tmp_path: Path) -> None:
     async def scenario(pool: DecoderPool) -> None:
-        for victim in decoder_pids():
+        victims = decoder_pids()
+        for victim in victims:
             os.kill(victim, signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        while any(Path(f"/proc/{victim}").exists() for victim in victims):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # until the loop of the pool knows, too
         await pool.ping()
 
     run(tmp_path, scenario, workers=2)
