@@ -17,6 +17,8 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import PAGE
 from uponce.adapters.system import RandomIds, erase
+from uponce.app.ports import PLACES
+from uponce.core.errors import StorageUnavailable
 
 LARGE = 200_000  # more than what is read when a blob is opened
 
@@ -45,6 +47,22 @@ def listed(store: Blobs) -> set[str]:
         return {blob.key async for blob in store.published()}
 
     return asyncio.run(keys())
+
+
+def sweep(store: Blobs) -> int:
+    """List the store as a sweep does. Return how many of its places cannot be read."""
+
+    async def sweep() -> int:
+        failed = 0
+        for listing in store.listings(PLACES[0]):
+            try:
+                async for _ in listing:
+                    pass
+            except StorageUnavailable:
+                failed += 1
+        return failed
+
+    return asyncio.run(sweep())
 
 
 def packs(root: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.one_group import GROUPS, MUTANTS, SIZES, Outcome, body, different, group
+from tests.adapters.packing import sweep
 from tests.adapters.test_local_blobs import ROOT, needs_strace
 from tests.contract.stores import local_of
 from uponce.adapters.store import local
@@ -194,7 +195,7 @@ def test_a_kill_at_any_step_loses_no_stored_group(tmp_path: Path, kind: str) -> 
             for keys, bodies in groups:
                 assert asyncio.run(different(store, keys, bodies)) == [], (call, number)
             groups.append((local_of(store).put_group(group(7)), group(7)))
-            asyncio.run(store.sweep_spool(0))
+            assert sweep(store) == 0
             store.close()
         stored += len(lines)
     assert stored > 0

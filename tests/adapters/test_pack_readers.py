@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.packing import LARGE, chance, get, listed, put
+from tests.adapters.packing import LARGE, chance, get, listed, put, sweep
 from tests.contract.stores import local_of
 from uponce.adapters.files import OpenFile
 from uponce.adapters.store.blobs import Blobs
@@ -122,7 +122,7 @@ def test_no_descriptor_leaks(store: Blobs) -> None:
             local_of(store)._packs.find(other) if other != key else store.open_now(other)
         listed(store)
         asyncio.run(get(store, key))
-        asyncio.run(store.sweep_spool(0))
+        sweep(store)
 
     use()
     before = descriptors()

@@ -5,11 +5,12 @@ import ctypes
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.adapters.one_group import SeededIds, body, different
-from tests.adapters.packing import LARGE, allocated, chance, get, listed, opened, packs, place, put
+from tests.adapters.packing import LARGE, allocated, chance, get, listed, opened, packs, place, put, sweep
 from tests.contract.stores import local_of
 from uponce.adapters import system
 from uponce.adapters.spool import locks
@@ -197,25 +198,46 @@ def test_only_a_pack_without_blobs_that_no_store_appends_to_is_deleted(root: Pat
     ended, running, sweeper = opened(root), opened(root), opened(root)
     (kept, gone), (last,) = put(ended, b"abc", b"def"), put(running, b"ghi")
 
-    def sweep() -> list[str]:
-        asyncio.run(sweeper.sweep_spool(3600))
+    def left() -> list[str]:
+        sweep(sweeper)
         return [path.name for path in packs(root)]
 
     asyncio.run(sweeper.delete(gone))
     asyncio.run(sweeper.delete(last))
     ended.close()
-    assert sweep() == sorted([kept[1:11], last[1:11]])
+    assert left() == sorted([kept[1:11], last[1:11]])
     asyncio.run(sweeper.delete(kept))
-    assert sweep() == [last[1:11]]
+    assert left() == [last[1:11]]
     (later,) = put(running, b"later")
     assert later[1:11] == last[1:11]
     running.close()
-    assert sweep() == [last[1:11]]
+    assert left() == [last[1:11]]
     assert asyncio.run(get(sweeper, later)) == b"later"
     asyncio.run(sweeper.delete(later))
-    assert sweep() == []
+    assert left() == []
     assert asyncio.run(get(sweeper, later)) is None
     sweeper.close()
+
+
+def test_only_a_sweep_of_the_store_reads_packs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The purge comes every few minutes in each worker, and does not rest. There may be a million packs."""
+    store = opened(root)
+    for _ in range(5):
+        put(store, b"abc")
+        local_of(store)._packs._end_pack()
+    opened_paths: list[object] = []
+    open_ = os.open
+
+    def note(path: Any, *flags: Any, **named: Any) -> int:
+        opened_paths.append(path)
+        return open_(path, *flags, **named)
+
+    monkeypatch.setattr(os, "open", note)
+    assert asyncio.run(store.sweep_spool(0)) == 0
+    assert opened_paths == []
+    assert sweep(store) == 0
+    assert sorted(path for path in opened_paths if path in packs(root)) == packs(root)  # each once
+    store.close()
 
 
 @pytest.mark.parametrize("moment", ["before it is locked", "while it is locked"])
@@ -232,7 +254,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
         if not swept:  # the first lock is that of the store
             swept.append(True)
             if moment == "before it is locked":
-                local_of(sweeper)._packs.drop_empty()
+                sweep(sweeper)
             else:
                 other = os.open(os.readlink(f"/proc/self/fd/{descriptor}"), os.O_RDWR)
                 assert lock(other, packs_module._APPENDING)
@@ -241,7 +263,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
     monkeypatch.setattr(locks.LOCKS, "lock", late)
     (key,) = put(store, b"def")
     assert swept
-    local_of(sweeper)._packs.drop_empty()
+    sweep(sweeper)
     assert asyncio.run(get(sweeper, key)) == b"def"
     assert key in listed(sweeper)
     store.close()

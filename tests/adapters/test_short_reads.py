@@ -18,6 +18,7 @@ from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.parts import ObjectPart, ObjectParts
 from uponce.adapters.system import RandomIds
+from uponce.app.ports import PLACES
 from uponce.core.errors import StorageUnavailable
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span
@@ -61,7 +62,7 @@ def test_a_blob_is_read_listed_kept_and_deleted(tmp_path: Path, size: int) -> No
         blob.close()
         assert [found.key async for found in store.published()] == [key]
         store._packs.close()  # so that the sweep may delete its pack
-        await store.sweep_spool(0)
+        assert [found.key for listing in store.listings(PLACES[0]) async for found in listing] == [key]
         assert (await store.digest(key)).size == size
         await store.delete(key)
         assert await store.open(key) is None

@@ -11,7 +11,7 @@ path. A copy of a blob from a pack, in a backup or another store, is a file unde
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain, compress
 from pathlib import Path
@@ -139,11 +139,15 @@ class LocalBlobs(Blobs):
         return found and OpenFile(self.disk.in_thread, found[0], found[1].size, found[1].start, found[1].header)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        return in_batches(self.disk.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
+        return self._listed(prefix, drop_empty=False)
+
+    def _listed(self, prefix: str, *, drop_empty: bool) -> AsyncIterator[StoredBlob]:
+        records = self._packs.records(prefix, drop_empty=drop_empty)
+        return in_batches(self.disk.in_thread, chain(self._files(prefix), records))
 
     def listings(self, first: str) -> Iterator[AsyncIterator[StoredBlob]]:
         start = PLACES.index(first)
-        return (self.published(place) for place in PLACES[start:] + PLACES[:start])
+        return (self._listed(place, drop_empty=True) for place in PLACES[start:] + PLACES[:start])
 
     def _files(self, prefix: str) -> Iterator[StoredBlob]:
         for folder in self._shards():
@@ -230,11 +234,6 @@ class LocalBlobs(Blobs):
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
         give_name = os.replace if replace else _link
         await self.disk.in_thread(lambda: write_whole(self._owner, [owner.encode()], give_name))
-
-    async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
-        deleted = await super().sweep_spool(older_than, spare)  # first: this makes room, also if a pack is broken
-        await self.disk.in_thread(self._packs.drop_empty)
-        return deleted
 
     async def take_back(self, key: str, path: Path) -> None:
         def link() -> None:

@@ -198,14 +198,22 @@ class Packs:
                 if (rest := _room(record.size) - PAGE) > 0:
                     erase(descriptor, start + PAGE, rest)
 
-    def records(self, prefix: str = "") -> Iterator[StoredBlob]:
-        """Yield every blob whose key begins with the prefix, except blobs whose header the disk cannot read."""
+    def records(self, prefix: str = "", *, drop_empty: bool = False) -> Iterator[StoredBlob]:
+        """Yield every blob whose key begins with the prefix, except blobs whose header the disk cannot read.
+
+        `drop_empty` deletes the packs that have no blob and that no process appends to. A pack with a page that the
+        disk cannot read stays: a later read may succeed.
+        """
         now = time.time()
         for path in self._packs(prefix):
+            is_empty = True
             with suppress(FileNotFoundError), closing(_walk(path)) as records:
                 for record in records:
+                    is_empty = False
                     if record is not None and record.key.startswith(prefix):
                         yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
+            if drop_empty and is_empty:
+                self._drop_if_empty(path)
 
     def _packs(self, prefix: str = "") -> list[Path]:
         """Return the packs of blobs whose key begins with the prefix."""
@@ -214,21 +222,6 @@ class Packs:
         with os.scandir(self._folder) as entries:  # a listing of the store by places comes here for each
             names = [entry.name for entry in entries if entry.name.startswith(prefix[1:11])]
         return [self._folder / name for name in names if _NAME.fullmatch(name)]
-
-    def drop_empty(self) -> None:
-        """Delete the packs that have no blob and that no process appends to.
-
-        A pack with a page that the disk cannot read stays: a later read may succeed. After an OSError of one pack, go
-        on with the others, then raise the first error.
-        """
-        failed: OSError | None = None
-        for path in self._packs():
-            try:
-                self._drop_if_empty(path)
-            except OSError as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
 
     def _drop_if_empty(self, path: Path) -> None:
         with suppress(FileNotFoundError), closing_file(os.open(path, os.O_RDWR | SAFE)) as descriptor:

@@ -229,7 +229,8 @@ class BlobStore(Spool, Protocol):
     def listings(self, first: str) -> Iterable[AsyncIterator[StoredBlob]]:
         """Yield listings that together yield every published blob, beginning at the place `first`, one of PLACES.
 
-        After a listing that failed, the others still work.
+        After a listing that failed, the others still work. They are for sweeps: a local store deletes its empty packs
+        as it lists them, since a separate look would read every pack once more.
         """
 
     async def digest(self, key: str) -> Digest | None:
