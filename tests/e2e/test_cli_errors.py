@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.commands import beside, code_of, in_a_process, printed, uponce
+from tests.e2e.commands import Done, beside, code_of, in_a_process, printed, uponce
 from tests.server import Server
 from uponce.adapters.spool.buffered import BufferedWriter
 from uponce.cli import doctor
@@ -185,13 +185,47 @@ class Redirecting(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def test_an_upload_follows_no_redirect_and_names_the_server(media: Path, tmp_path: Path) -> None:
-    """Neither the file nor the signature goes to an address that the user did not name."""
-    with HTTPServer(("127.0.0.1", 0), Redirecting) as front:
+def answered_by(handler: type[BaseHTTPRequestHandler], file: Path, folder: Path) -> tuple[Done, str]:
+    """The end of `uponce upload` to a server of another kind, and the address of that server."""
+    with HTTPServer(("127.0.0.1", 0), handler) as front:
         threading.Thread(target=front.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{front.server_port}"
         url = f"cloudinary://1:secret@media?upload_prefix={base}"
-        done = uponce("upload", media / "cat.jpg", env={"CLOUDINARY_URL": url}, cwd=tmp_path)
+        done = uponce("upload", file, env={"CLOUDINARY_URL": url}, cwd=folder)
         front.shutdown()
+    return done, base
+
+
+def test_an_upload_follows_no_redirect_and_names_the_server(media: Path, tmp_path: Path) -> None:
+    """Neither the file nor the signature goes to an address that the user did not name."""
+    done, base = answered_by(Redirecting, media / "cat.jpg", tmp_path)
     assert done.code == 1
     assert f"{base} redirects to https://media.example/v1_1/media/auto/upload. Use that server" in done.stderr
+
+
+class Commanding(BaseHTTPRequestHandler):
+    """A server whose texts are commands to a terminal: they set its title."""
+
+    answer = '{"error":{"message":"no\\u001b]0;owned\\u0007"}}'
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer.encode())
+
+
+class Storing(Commanding):
+    answer = '{"secure_url":"https://a.example/\\u001b]0;owned\\u0007"}'
+
+
+def test_no_server_commands_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "cat[final].jpg"
+    file.write_bytes(b"bytes")
+    refused, _ = answered_by(Commanding, file, tmp_path)
+    stored, _ = answered_by(Storing, file, tmp_path)
+    assert (refused.code, stored.code) == (1, 0)
+    assert "cat[final].jpg: no?]0;owned?\n" in refused.stderr
+    assert stored.stdout == "https://a.example/?]0;owned?\n"
+    assert "cat[final].jpg" in stored.stderr

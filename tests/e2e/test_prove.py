@@ -284,6 +284,11 @@ def test_the_verdict_of_a_race(contest: list[Reply], verdict: Verdict) -> None:
     assert judge_race([[STORED, REFUSED, REFUSED], contest], 2).verdict is verdict
 
 
+def test_a_reply_is_shown_without_commands_to_the_terminal() -> None:
+    reply = Reply(400, {"error": {"message": "no\x1b]0;owned\x07", "code": "\x1b[2J\ud800"}})
+    assert (reply.message, str(reply)) == ("no?]0;owned?", "400 ?[2J?")
+
+
 def test_the_worst_verdict_counts() -> None:
     outcomes = [Outcome(verdict, "") for verdict in Verdict]
     assert [worst(o.verdict for o in outcomes[:number]) for number in (1, 2, 3)] == list(Verdict)

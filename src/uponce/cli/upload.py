@@ -21,7 +21,7 @@ from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
 from uponce.cli.options import Data, Json, Kind, SigningKey, Url, parse_pairs, print_json, readable, without_signature
 from uponce.cli.sign import upload_url
-from uponce.core.errors import NotFound
+from uponce.core.errors import NotFound, printable
 
 _BLOCK = 1024 * 1024
 _RETRIES = urllib3.Retry(
@@ -78,11 +78,12 @@ def _print(paths: Sequence[Path], answers: Sequence[dict[str, Any]], as_json: bo
         print_json(answers)
         return
     for path, answer in zip(paths, answers, strict=False):
-        typer.echo(answer.get("secure_url") or f"{readable(path)}: {answer['error']['message']}", err="error" in answer)
+        said = printable(str(answer.get("secure_url") or answer["error"]["message"]))
+        typer.echo(f"{readable(path)}: {said}" if "error" in answer else said, err="error" in answer)
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=Console(stderr=True))
 
 

@@ -34,7 +34,12 @@ from typing import ClassVar
 
 def shown(text: str) -> str:
     """Return text that a client sent, in a form that a message may repeat: printable and short."""
-    return "".join(c if c.isprintable() else "?" for c in text[:100])
+    return printable(text[:100])
+
+
+def printable(text: str) -> str:
+    """Return the text with `?` for each character that is not printable, as those that command a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class UponceError(Exception):

@@ -82,8 +82,9 @@ def _bad_url(problem: str) -> InvalidParameter:
 def read_relayed(params: Mapping[str, str]) -> UploadSpec:
     """Return what the parameters ask of a relay. The upstream reads the others, so uponce refuses none of those here.
 
-    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`. And no name has a `=`: the
-    signed text `a=b=c` must not be read as the name `a=b` with the value `c`.
+    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`, and the public_id has no
+    edge that the account may trim. And no name has a `=`: the signed text `a=b=c` must not be read as the name `a=b`
+    with the value `c`.
     """
     for name in params:
         if _NOT_IN_NAMES.search(name):
@@ -95,6 +96,12 @@ def read_relayed(params: Mapping[str, str]) -> UploadSpec:
             raise InvalidParameter(
                 f"{name} ({shown(params[name])}) is invalid: it has a '.' or '..' segment. Sign it without one."
             )
+    public_id = params.get("public_id", "")
+    if public_id != public_id.strip().strip("/") or "//" in public_id:
+        raise InvalidParameter(
+            f"public_id ({shown(public_id)}) is invalid: it begins or ends with a space or '/', or has '//' in it. "
+            "Sign it without these."
+        )
     found = read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
     return replace(found, naming=_relayed_naming(params))
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import httptools
 
+from uponce.core.errors import printable
+
 NO_REPLY = 0
 _MOST_BYTES = 1024 * 1024
 # These are about the time or the connection, not the signature: timeouts and rate limits (420 is Cloudinary's).
@@ -41,15 +43,16 @@ class Reply:
 
     @property
     def message(self) -> str:
-        error = self.body.get("error")
-        return str(error.get("message", "")) if isinstance(error, dict) else ""
+        return self._of_error("message")
 
     def __str__(self) -> str:
         if self.status == NO_REPLY:
             return "no reply"
+        return f"{self.status} {self._of_error('code')}".strip()
+
+    def _of_error(self, name: str) -> str:
         error = self.body.get("error")
-        code = str(error.get("code", "")) if isinstance(error, dict) else ""
-        return f"{self.status} {code}".strip()
+        return printable(str(error.get(name, ""))) if isinstance(error, dict) else ""
 
 
 class Exchange(asyncio.Protocol):
@@ -122,6 +125,6 @@ async def connect(host: str, port: int, *, tls: bool, seconds: float) -> Exchang
 def _json_object(data: bytes) -> Mapping[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
