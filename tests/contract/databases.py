@@ -77,6 +77,14 @@ def open_postgres(url: str, clock: SteppedClock | None = None) -> PostgresDataba
     return database
 
 
+def prepared(url: str) -> str:
+    """The same URL: its data set now has KEY. On a slow machine that may take longer than an impatient server waits."""
+    database = open_postgres(url)
+    run(database.add_key(KEY))
+    database.close()
+    return url
+
+
 Opened = SqliteDatabase | PostgresDatabase
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.contract.databases import PlainBox, SteppedClock, attempt, draft, grant, prepared, run
 from tests.postgres import Postgres
 from uponce.adapters.database.committer import TAKEN, Committer, More
 from uponce.adapters.database.failures import no_answer
@@ -166,9 +166,9 @@ def test_a_silent_server_keeps_no_upload_waiting() -> None:
     server = Postgres()
     server.start()
     try:
-        database = PostgresDatabase(server.fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=1)
+        url = prepared(server.fresh_schema())
+        database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=1)
         database.open()
-        run(database.add_key(KEY))
         server.pause(True)
 
         async def many() -> list[str]:

@@ -210,7 +210,7 @@ def test_a_server_that_starts_in_the_same_history_waits_for_no_lock(url: str) ->
     first.close()
     with psycopg.connect(url) as hung:
         hung.execute(load("postgres")["share_rules"].text.encode())
-        second = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=1)
+        second = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock())
         second.open()
         assert run(second.find_key(KEY.api_key)) is not None
         second.close()

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, PlainBox, run
+from tests.contract.databases import PlainBox, prepared, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.postgres.session import Session
@@ -19,9 +19,8 @@ SECONDS = 1
 
 @pytest.fixture
 def database() -> Iterator[PostgresDatabase]:
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), seconds=SECONDS)
+    database = PostgresDatabase(prepared(shared().fresh_schema()), secrets=PlainBox(), seconds=SECONDS)
     database.open()
-    run(database.add_key(KEY))
     yield database
     database.close()
 

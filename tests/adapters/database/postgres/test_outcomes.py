@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant, open_postgres, run
+from tests.contract.databases import CALLER, PlainBox, SteppedClock, attempt, draft, grant, open_postgres, prepared, run
 from tests.contract.guarantees import answers_of, check_answers_are_true
 from tests.contract.test_database_series import complete
 from tests.postgres import Postgres, shared
@@ -30,8 +30,7 @@ SECONDS = 1
 
 @pytest.fixture
 def database() -> Iterator[PostgresDatabase]:
-    database = open_postgres(shared().fresh_schema())
-    run(database.add_key(KEY))
+    database = open_postgres(prepared(shared().fresh_schema()))
     yield database
     database.close()
 
@@ -53,18 +52,17 @@ def mortal(own: Postgres, request: pytest.FixtureRequest) -> Iterator[PostgresDa
 
 
 @pytest.fixture
-def patient(own: Postgres) -> Iterator[PostgresDatabase]:
-    """For tests that a PostgreSQL that has just started must not keep waiting too long."""
-    with opened(own, 10 * SECONDS) as database:
+def patient(own: Postgres, request: pytest.FixtureRequest) -> Iterator[PostgresDatabase]:
+    """For tests that a PostgreSQL that has just started must not keep waiting too long. Its parameter is as above."""
+    with opened(own, 10 * SECONDS, getattr(request, "param", "")) as database:
         yield database
 
 
 @contextmanager
 def opened(own: Postgres, seconds: int, options: str = "") -> Iterator[PostgresDatabase]:
-    url = own.fresh_schema() + options
+    url = prepared(own.fresh_schema() + options)
     database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=seconds)
     database.open()
-    run(database.add_key(KEY))
     yield database
     database.close()
 
@@ -244,9 +242,9 @@ def test_a_reader_that_is_cancelled_leaves_no_connection_behind(database: Postgr
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("mortal", ["%20-cclient_min_messages%3Dlog%20-clog_statement%3Dall"], indirect=True)
-def test_a_commit_whose_statements_are_shown_to_the_client_is_known(mortal: PostgresDatabase) -> None:
-    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+@pytest.mark.parametrize("patient", ["%20-cclient_min_messages%3Dlog%20-clog_statement%3Dall"], indirect=True)
+def test_a_commit_whose_statements_are_shown_to_the_client_is_known(patient: PostgresDatabase) -> None:
+    assert run(attempt(patient, grant("a"), draft(blob="a"))) == "ok"
 
 
 def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, patient: PostgresDatabase) -> None:

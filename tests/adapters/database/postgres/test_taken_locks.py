@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, relay, run
+from tests.contract.databases import PlainBox, SteppedClock, attempt, draft, grant, prepared, relay, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase, pool
 from uponce.adapters.database.postgres.connection import connect
@@ -26,10 +26,10 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
 @pytest.fixture
-def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresDatabase]:
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=1)
+def database() -> Iterator[PostgresDatabase]:
+    url = prepared(shared().fresh_schema())
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=1)
     database.open()
-    run(database.add_key(KEY))
     yield database
     database.close()
 
@@ -135,7 +135,9 @@ def test_a_lock_of_a_busy_server_is_waited_for_also_while_others_wait(
     assert run(story()) == ["ok", "ok"]
 
 
-def test_a_lock_that_becomes_free_is_waited_for(database: PostgresDatabase) -> None:
+def test_a_lock_that_becomes_free_is_waited_for(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database._pool, "seconds", 60)
+
     async def story() -> str:
         with stuck(database, STUCK["a name"]):
             waiting = asyncio.create_task(attempt(database, grant("a"), draft("stuck", blob="a")))
