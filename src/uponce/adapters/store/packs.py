@@ -11,6 +11,7 @@ A pack's name is random, and no answer shows it. So uploaded bytes cannot imitat
 """
 
 import errno
+import logging
 import os
 import re
 import struct
@@ -28,6 +29,8 @@ from uponce.adapters.system import closing_file, erase, open_cached, sync_data, 
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.spans import Span
+
+log = logging.getLogger("uponce")
 
 PAGE = 4096
 PACK_BYTES = 256 * 1024 * 1024  # a pack of this size gets no other group
@@ -202,7 +205,7 @@ class Packs:
         """Yield every blob whose key begins with the prefix, except blobs whose header the disk cannot read.
 
         `drop_empty` deletes the packs that have no blob and that no process appends to. A pack with a page that the
-        disk cannot read stays: a later read may succeed.
+        disk cannot read stays: a later read may succeed. A pack that cannot be deleted gets a line in the log.
         """
         now = time.time()
         for path in self._packs(prefix):
@@ -213,7 +216,10 @@ class Packs:
                     if record is not None and record.key.startswith(prefix):
                         yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
             if drop_empty and is_empty:
-                self._drop_if_empty(path)
+                try:
+                    self._drop_if_empty(path)
+                except OSError as error:
+                    log.warning("the empty pack %s cannot be deleted: %s", path, error)
 
     def _packs(self, prefix: str = "") -> list[Path]:
         """Return the packs of blobs whose key begins with the prefix."""
