@@ -1,6 +1,7 @@
 """Readers of packs: beside a deletion, and without waiting for a disk."""
 
 import asyncio
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,7 @@ def test_no_descriptor_leaks(store: Blobs) -> None:
     (key,) = put(store, b"abc")
 
     def descriptors() -> int:
+        gc.collect()
         return len(os.listdir("/proc/self/fd"))
 
     def use() -> None:

@@ -31,12 +31,12 @@ class Front(NamedTuple):
     url: str
     servers: tuple[Server, Server]
 
-    def raw(self, data: bytes, source: str = "127.0.0.1") -> bytes:
-        """Send these bytes; all that comes back until the front closes or is silent for a second."""
+    def raw(self, data: bytes, source: str = "127.0.0.1", silence: float = 1) -> bytes:
+        """Send these bytes; all that comes back until the front closes or is silent for so many seconds."""
         at = urlsplit(self.url)
         with socket.create_connection((at.hostname or "", at.port or 0), 20, (source, 0)) as client:
             client.sendall(data)
-            client.settimeout(1)
+            client.settimeout(silence)
             received = b""
             try:
                 while block := client.recv(65_536):
@@ -171,13 +171,13 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
             held.sendall(f"{head}Content-Length: 100\r\n\r\nbytes".encode())
         asked = f"GET /healthz HTTP/1.1\r\nHost: {host_of(front)}\r\nConnection: close\r\n\r\n".encode()
         deadline = time.monotonic() + 20
-        while not front.raw(asked).startswith(b"HTTP/1.1 503 ") and time.monotonic() < deadline:
+        while not front.raw(asked, silence=20).startswith(b"HTTP/1.1 503 ") and time.monotonic() < deadline:
             pass
         refused = urllib3.request("GET", f"{nginx.url}/cloud/image/upload/cat.jpg", retries=False)
         assert (refused.status, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["code"] == "server_busy"
         assert_readable(refused)
-        assert front.raw(asked, "127.0.0.2").startswith(b"HTTP/1.1 200 ")
+        assert front.raw(asked, "127.0.0.2", silence=20).startswith(b"HTTP/1.1 200 ")
 
 
 def test_the_answer_to_a_tus_upload_may_repeat_long_parameters(front: Front) -> None:

@@ -3,8 +3,8 @@
 import re
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from timeit import repeat
 
 import pytest
 import urllib3
@@ -15,17 +15,19 @@ from tests.web.test_protocol import (
     HEAD,
     HEAD_SECONDS,
     MEBIBYTE,
+    PATIENT_SECONDS,
+    TRIES,
     Bare,
     bare,
     everything,
     get,
-    running,
+    patient,
     statuses,
     up_to,
 )
 from uponce.core.policy import Limits
 
-__all__ = ["bare"]
+__all__ = ["bare", "patient"]
 
 FOLLOWERS = {
     "what is no request": b"hello\r\n\r\n",
@@ -116,16 +118,6 @@ def test_a_client_that_half_closes_after_several_requests_gets_all_answers(bare:
     assert_back_to(bare, before)
 
 
-PATIENT_SECONDS = 20
-
-
-@pytest.fixture(scope="module")
-def patient() -> Iterator[Bare]:
-    """A server that waits long for what it does not see to be cut."""
-    with running(PATIENT_SECONDS) as server:
-        yield server
-
-
 CUT = {
     "amid a head": HEAD + b"X: ",
     "amid a small body": b"POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell",
@@ -165,13 +157,14 @@ def test_a_client_that_has_gone_leaves_nothing_open(bare: Bare) -> None:
 @pytest.mark.proof
 @pytest.mark.parametrize("rest", [b"a", b"ab"], ids=["more to come", "complete"])
 def test_a_body_that_no_request_reads_has_a_deadline(bare: Bare, rest: bytes) -> None:
-    with bare.connect() as client:
-        client.sendall(b"GET /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
-        assert up_to(client, b"GET /unread 0")
-        begun = time.monotonic()
-        client.sendall(rest)
-        assert everything(client) == b""
-        assert time.monotonic() - begun < HEAD_SECONDS + 3
+    def ended() -> None:
+        with bare.connect() as client:
+            client.sendall(b"GET /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+            assert up_to(client, b"GET /unread 0")
+            client.sendall(rest)
+            assert everything(client) == b""
+
+    assert min(repeat(ended, number=1, repeat=TRIES)) < HEAD_SECONDS + 3
 
 
 @pytest.mark.parametrize("path", ["/refuse", "/account"])

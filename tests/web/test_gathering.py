@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.web.test_protocol import Bare, bare, everything, get, up_to
+from tests.web.test_protocol import Bare, bare, everything, get, patient, up_to
 from uponce.core.policy import Limits
 from uponce.web import protocol
 from uponce.web.protocol import HardenedProtocol
 
-__all__ = ["bare"]  # a fixture
+__all__ = ["bare", "patient"]  # fixtures
 
 SMALL = Limits().small_body_bytes
 
@@ -20,8 +20,8 @@ def head(size: int, path: str = "/messages", more: str = "") -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 65_537, SMALL])
-def test_a_small_body_in_many_pieces_comes_in_one_message(bare: Bare, size: int) -> None:
-    with bare.connect() as client:
+def test_a_small_body_in_many_pieces_comes_in_one_message(patient: Bare, size: int) -> None:
+    with patient.connect() as client:
         client.sendall(head(size))
         for at in range(0, size, 50_000):
             client.sendall(b"x" * min(50_000, size - at))
@@ -132,13 +132,13 @@ def test_no_more_than_so_many_bytes_are_waited_for() -> None:
     assert not gathers((b"content-length", b"1"))
 
 
-def test_a_connection_that_closes_gives_its_share_back(bare: Bare) -> None:
+def test_a_connection_that_closes_gives_its_share_back(patient: Bare) -> None:
     """As many as would fill it twice over, one after the other: each is answered in one message."""
     for _ in range(2 * protocol._MOST_GATHERED_BYTES // SMALL):
-        with bare.connect() as client:
+        with patient.connect() as client:
             client.sendall(head(SMALL) + b"x")
-    with bare.connect() as client:
+    with patient.connect() as client:
         client.sendall(head(2, "/messages", "Connection: close\r\n") + b"x")
-        time.sleep(0.05)
+        patient.say(get("/after", close=True))  # the server has read this byte, and all before it
         client.sendall(b"x")
         assert everything(client).endswith(b"POST /messages 1")

@@ -1,6 +1,7 @@
 """What the relay's HTTP client knows when no answer came: nothing was done, or the outcome is unknown."""
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -270,11 +271,11 @@ def test_the_deadline_of_the_answer_begins_with_the_last_byte() -> None:
         signer = Signer(stub.upstream)
         signer.go.clear()
         upload = asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
-        await asyncio.sleep(1)
+        await asyncio.sleep(3)
         signer.go.set()
         assert (await upload).status == 200
 
-    run(play, Times(reply=0.5, stall=0.5))
+    run(play, Times(reply=2, stall=2))
 
 
 def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file() -> None:
@@ -288,9 +289,11 @@ def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file()
 
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
         stub.reading.clear()
+        # Its connections inherit this. The kernel would take up to tcp_rmem, here 32 MiB, that the stub never reads.
+        stub._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024 * 1024)
         with pytest.raises(UpstreamUnavailable):
             await client.upload(stub.upstream, CALL, large(), Signer(stub.upstream))
-        assert 0 < taken < 16 * 1024 * 1024  # what the sockets of both sides hold
+        assert 0 < taken < 8 * 1024 * 1024  # what the sockets of both sides hold
         port = urlsplit(stub.upstream.prefix).port
         left = [each for each in psutil.Process().net_connections() if each.raddr and each.raddr.port == port]
         assert left == []  # the connection does not wait until the upstream reads again
