@@ -79,6 +79,19 @@ def test_where_there_are_too_many_in_all_the_slowest_of_any_key_ends(backend: Ba
     run(play())
 
 
+def test_bytes_that_are_not_recorded_keep_no_series(backend: Backend, database: Database) -> None:
+    """As many as the file has arrived, with a wrong checksum: it would have kept its place for a day."""
+
+    async def play() -> None:
+        begun = replace(series("wrong", upload_id="wrong"), total=10)
+        await begin(database, begun, grant("wrong"))
+        await database.note_arrival("wrong", 10)
+        backend.clock.time += 1000
+        assert await end_slowest(database, per_key=1) == ["blob-wrong"]
+
+    run(play())
+
+
 def test_a_series_that_has_arrived_never_makes_room(backend: Backend, database: Database) -> None:
     async def play() -> None:
         await complete(database, A)

@@ -322,11 +322,13 @@ DELETE FROM series WHERE id = :series_id RETURNING id;
 DELETE FROM series WHERE id = :series_id AND spans = '[]' RETURNING id;
 
 -- "The slowest" has the least rate over its whole life; of equally slow ones it is the oldest. A series that is just
--- being completed is left alone, here and below; it stays for the next time, should that fail.
+-- being completed is left alone, here and below; it stays for the next time, should that fail. `arrived` alone does not
+-- show that: it counts bytes that came twice, or failed their checksum.
 -- name: end_slowest_series
 DELETE FROM series WHERE id IN (
   SELECT id FROM series
-  WHERE coalesce(api_key = :api_key, true) AND (total IS NULL OR arrived < total)
+  WHERE coalesce(api_key = :api_key, true)
+    AND (total IS NULL OR (total > 0 AND spans <> '[[0,' || CAST(total AS TEXT) || ']]'))
     AND arrived < :rate * CASE WHEN :now - created_at > :seconds THEN :now - created_at ELSE :seconds END
   ORDER BY
     arrived * 1.0 / CASE WHEN :now - created_at > :seconds THEN :now - created_at ELSE :seconds END, created_at, id
