@@ -1,15 +1,22 @@
 """Who calls, by which scheme and host: only trusted proxies and well-formed text can say so."""
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from tests.asgi import FORM, Answer, call
 from tests.world import World, assert_refused
 from uponce.config import load
 from uponce.core.errors import SettingRefused
+from uponce.core.policy import Limits
 from uponce.web.proxies import TrustedProxies
+from uponce.web.routes import create_app
 
 FORWARDED = b"x-forwarded-for"
 
@@ -118,3 +125,46 @@ def test_trusted_proxies_are_addresses_and_networks() -> None:
     for wrong in ("nginx", "10.0.0.1/8", "*", "127.0.0.1;::1"):
         with pytest.raises(SettingRefused, match="UPONCE_TRUSTED_PROXIES"):
             load({"UPONCE_TRUSTED_PROXIES": wrong})
+
+
+def test_a_client_behind_a_proxy_has_a_bound_of_running_requests(shared: World) -> None:
+    """The proxy cannot set it: one connection of HTTP/2 brings it hundreds of requests."""
+    services = replace(shared.services, limits=Limits(max_connections_per_address=2))
+    proxies = TrustedProxies([ip_network("192.0.2.7")])
+    app = create_app(services, lambda _: nullcontext(), None, None, proxies)
+    arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        arrived.release()
+        await go_on.wait()
+        yield b"no form"
+
+    async def ask(address: str) -> Answer:
+        return await call(app, "GET", "/healthz", headers={FORWARDED.decode(): address})
+
+    async def play() -> list[int]:
+        headers = FORM | {FORWARDED.decode(): "2001:db8::1"}
+        running = [
+            asyncio.create_task(call(app, "POST", "/v1_1/demo/image/upload", headers=headers, chunks=held()))
+            for _ in range(2)
+        ]
+        for _ in running:
+            await arrived.acquire()
+        refused = await ask("2001:db8::2")  # of the same /64
+        assert_refused(refused, 503, "server_busy")
+        assert "2 requests of this address are running, the limit" in refused.message
+        others = [await ask("2001:db8:0:1::1"), await ask("192.0.2.7"), await call(app, "GET", "/healthz")]
+        go_on.set()
+        ended = [await each for each in running]
+        return [answer.status for answer in (*others, *ended, await ask("2001:db8::2"))]
+
+    assert asyncio.run(play()) == [200, 200, 200, 400, 400, 200]
+
+
+def test_a_proxy_itself_has_no_bound() -> None:
+    """It checks /readyz, and a client without an address counts as the proxy."""
+    proxies = TrustedProxies([ip_network("127.0.0.1")])
+    scope: dict[str, Any] = {"client": ("127.0.0.1", 1), "scheme": "http", "headers": []}
+    assert not proxies.apply(scope)
+    assert not proxies.apply(scope | {"client": ("6.6.6.6", 1), "headers": [(FORWARDED, b"7.7.7.7")]})
+    assert proxies.apply(scope | {"headers": [(FORWARDED, b"7.7.7.7")]})

@@ -4,6 +4,7 @@ A route says how a path finds its endpoint, and what pages of other origins may 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from starlette.routing import Router, compile_path
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from uponce.app.attempts import network_of
 from uponce.app.ports import Metrics
 from uponce.app.services import Services
 from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
@@ -84,6 +86,8 @@ class App:
         self._compiled = [(*compile_path(path)[:2], route) for route in routes for path in route.paths]
         self._services = services
         self._proxies = proxies
+        self._limit = services.limits.max_connections_per_address
+        self._passed_on: Counter[str] = Counter()  # running requests by the network of the client behind a proxy
         self._lifespan = Router(default=_nothing, lifespan=lifespan)
         failures = FailedCredentials(services.limits, services.clock)
         self._site = Site(public_url, failures, services.limits, services.attempts.forms)
@@ -93,11 +97,15 @@ class App:
             await self._lifespan(scope, receive, send)
             return
         begun, failure = perf_counter(), None
-        self._proxies.apply(scope)
+        network = network_of(scope["client"][0]) if self._proxies.apply(scope) else ""
+        self._passed_on[network] += 1
         match = self.match(scope["path"].removeprefix(scope.get("root_path", "")))
         request = Request(scope, receive, self._site, self._services.ids.hex(REQUEST_ID_LENGTH))
         try:
-            await self._serve(match, request, send)
+            if network and self._passed_on[network] > self._limit:
+                await _send_refusal(match, request, self._crowded(), send)
+            else:
+                await self._serve(match, request, send)
         except Exception as error:
             if request.status and isinstance(error, UponceError):
                 # A stored file that fails during its response: the reader sees an early end. It counts as its refusal.
@@ -110,6 +118,9 @@ class App:
                 more = cross_origin_headers(match.route, request, answer) if match else ()
                 await send_response(request, answer, send, more)
         finally:
+            self._passed_on[network] -= 1
+            if not self._passed_on[network]:
+                del self._passed_on[network]
             template, seconds = match.template if match else None, perf_counter() - begun
             metrics, facts = self._services.metrics, request.facts
             record_request(metrics, scope, request.id, template, facts, request.status, seconds, failure)
@@ -123,7 +134,7 @@ class App:
 
     async def _serve(self, match: Match | None, request: Request, send: Send) -> None:
         if match is None:
-            await send_response(request, refusal(request, missing(request.method, request.path)), send)
+            await _send_refusal(match, request, missing(request.method, request.path), send)
             return
         route, request.params = match.route, match.params
         if (answer := preflight(route, request)) is not None:
@@ -134,6 +145,19 @@ class App:
             await _answer_upload(route, request, send, self._services.metrics)
         else:
             await _answer(route, request, send)
+
+    def _crowded(self) -> ServerBusy:
+        """A connection to a proxy has many requests with HTTP/2 and 3, so a proxy cannot bound them by connections."""
+        return ServerBusy(
+            f"{self._limit} requests of this address are running, the limit. Send the request again later."
+        )
+
+
+async def _send_refusal(match: Match | None, request: Request, error: UponceError, send: Send) -> None:
+    if match is None:
+        await send_response(request, refusal(request, error), send)
+    else:
+        await _send(match.route, request, match.route.dialect(request, error), send)
 
 
 async def _answer(route: Route, request: Request, send: Send) -> None:

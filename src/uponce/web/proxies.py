@@ -30,16 +30,21 @@ class TrustedProxies:
         self._networks = tuple(networks)
         self._warned = False
 
-    def apply(self, scope: Scope) -> None:
-        """Write the client's address and scheme into the scope. `client` becomes None unless it is an IP address."""
-        peer = _parsed(scope["client"][0]) if scope.get("client") else None
+    def apply(self, scope: Scope) -> bool:
+        """Write the client's address and scheme into the scope. `client` becomes None unless it is an IP address.
+
+        Return whether a trusted proxy passed the request on for an address that is no trusted proxy.
+        """
+        peer, passed_on = _parsed(scope["client"][0]) if scope.get("client") else None, False
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         if peer is not None and self._trusts(peer):
             scope["scheme"] = _scheme(scope)
             peer = self._client(peer, b",".join(forwarded).decode("latin-1"))
+            passed_on = not self._trusts(peer)
         elif forwarded and peer is not None:
             self._warn(peer)
         scope["client"] = None if peer is None else (str(peer), 0)
+        return passed_on
 
     def name(self, text: str) -> bool:
         """Return whether the text is the address of a trusted proxy."""
