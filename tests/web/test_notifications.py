@@ -174,7 +174,8 @@ def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
 
 def test_an_older_notification_to_a_slow_receiver_does_not_let_two_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.1)
-    url = "http://user:secret@slow.example/hook"
+    hosts = ("user:secret@slow.example/hook", "slow.example", "slow.example?upload=17", "SLOW.example?a@b#/c")
+    url, *others = (f"http://{host}" for host in hosts)
 
     async def play() -> None:
         notifier, ends = Notifier(), [asyncio.Event() for _ in range(3)]
@@ -194,7 +195,7 @@ def test_an_older_notification_to_a_slow_receiver_does_not_let_two_others_in(mon
         await asyncio.sleep(0)
         ends[1].set()
         await second
-        assert notifier.is_busy(url)
+        assert all(notifier.is_busy(each) for each in (url, *others))
         ends[2].set()
         await third
         assert not notifier.is_busy(url)

@@ -4,6 +4,7 @@ The connection goes to the address that was checked, so a DNS server cannot answ
 """
 
 import errno
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -46,7 +47,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 def _host_of(url: str) -> str:
     """Return the host and port. A password in the URL is no part of them."""
-    return url.partition("//")[2].partition("/")[0].rpartition("@")[2]
+    return re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0].rpartition("@")[2].lower()
 
 
 class Notifier:
