@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -323,7 +323,8 @@ def moving(settings: Settings) -> Iterator[None]:
     with locked(lock, busy):
         spool = _spool(_moving(settings))
         for blob in blobs_in(spool) if spool.is_dir() else ():
-            (spool / blob.key).unlink()
+            with suppress(OSError):  # the next run tries again
+                (spool / blob.key).unlink()
         yield
 
 

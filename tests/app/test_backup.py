@@ -63,10 +63,10 @@ class Box:
     def database(self) -> Path:
         return self.data / "uponce.db"
 
-    def back_up(self) -> BackedUp:
+    def back_up(self, progress: Progress = ignore) -> BackedUp:
         archive = Archive(self.folder, database=self.world.path, secret_key=None)
         with archive.writing():
-            work = back_up(self.world.services, SECRETS, archive, "1", on_pages=ignore, on_media=ignore)
+            work = back_up(self.world.services, SECRETS, archive, "1", on_pages=progress, on_media=progress)
             return run(work)
 
     def restore(
@@ -102,6 +102,33 @@ def box(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> Box:
     box = Box(world, first, tmp_path / "backup", tmp_path / "restored")
     box.back_up()
     return box
+
+
+def test_a_backup_is_dated_before_its_copy(box: Box) -> None:
+    """Who restores it lists the deletions since. The copy lacks those that came while it was made, which takes long."""
+
+    def an_hour_later(*_: object) -> None:
+        box.world.clock.time += 3600
+
+    assert box.back_up(an_hour_later).facts["made_at"] == START
+    assert box.world.clock.time > START
+
+
+def test_a_draft_that_cannot_be_deleted_stops_no_backup(
+    box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draft = box.folder / f"uponce.db.20260101T000000Z.{'0' * 16}"
+    draft.write_bytes(b"half of it")
+    unlink = Path.unlink
+
+    def refuse(path: Path, **how: bool) -> None:
+        if path == draft:
+            raise PermissionError(errno.EPERM, "held by another client")
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert box.back_up().media.lost == {}
+    assert f"{draft}, which an interrupted backup left, cannot be deleted" in caplog.text
 
 
 def test_the_fence_of_a_restore_counts_from_its_end(box: Box) -> None:

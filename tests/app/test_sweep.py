@@ -1,7 +1,7 @@
 """The sweeper deletes what belongs to nothing, and never what a commit has named or could still name."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,21 @@ def test_after_a_fence_orphans_have_their_grace_time_once_more(world: World) -> 
     assert world.traces().blobs == lost
     world.clock.time += 1
     assert asyncio.run(run(world, grace=3600)).blobs == 3
+
+
+def test_a_fence_that_comes_during_a_sweep_spares_what_it_has_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a PostgreSQL takes over that lacks the last uploads."""
+    lost, unnamed = put_blobs(world, keys("lost", 3)), world.database.unnamed
+
+    async def fenced(blob_keys: Sequence[str]) -> Sequence[str]:
+        await world.database.fence(300)
+        return await unnamed(blob_keys)
+
+    monkeypatch.setattr(world.database, "unnamed", fenced)
+    assert asyncio.run(run(world, grace=3600)).blobs == 0
+    assert world.traces().blobs == lost
 
 
 @pytest.mark.parametrize("is_down", [True, False])

@@ -8,6 +8,7 @@
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ from uponce.adapters.system import RandomIds
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused
+
+log = logging.getLogger("uponce")
 
 
 class Archive:
@@ -124,11 +127,16 @@ class Archive:
             write_whole(self._facts, [b"{}\n"])
 
     def _drop_drafts(self) -> None:
-        """Delete what `write_whole` left in an interrupted backup: each may be as large as the database."""
-        with _refusing(self.folder):
-            for name in (f"{self._database.name}.2*Z", self._secret_key.name):
-                for draft in self.folder.glob(f"{name}.{'[0-9a-f]' * 16}"):
+        """Delete what `write_whole` left in an interrupted backup: each may be as large as the database.
+
+        A draft that cannot be deleted stops no backup.
+        """
+        for name in (f"{self._database.name}.2*Z", self._secret_key.name):
+            for draft in self.folder.glob(f"{name}.{'[0-9a-f]' * 16}"):
+                try:
                     draft.unlink()
+                except OSError as error:
+                    log.warning("%s, which an interrupted backup left, cannot be deleted: %s", draft, error)
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the backup holds another secret key.

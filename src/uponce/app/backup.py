@@ -114,8 +114,8 @@ async def back_up(
     key = await _readable_key(services, secrets)
     if key is not None:
         archive.refuse_other_key(secrets)
+    made_at = int(services.clock.now())  # before the copy: it may lack every deletion since then
     with closing(archive.take(on_pages)) as snapshot:
-        made_at = int(services.clock.now())
         _refuse_other_server(archive, snapshot)
         await archive.media.sweep_spool(0)  # an interrupted backup left them
         media = await copy_media(snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)

@@ -85,12 +85,10 @@ async def sweep_blobs(services: Services, *, grace_seconds: float, rest: float =
     blobs = size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    first = PLACES[int(services.ids.hex(8), 16) % len(PLACES)]
-    is_grace = await services.database.fenced_within(grace_seconds)
-    for listing in () if is_grace else services.blobs.listings(first):
+    for listing in services.blobs.listings(PLACES[int(services.ids.hex(8), 16) % len(PLACES)]):
         with failure.kept():
             async for batch in _batches(listing, grace_seconds):
-                for blob in await _condemn(services, batch):
+                for blob in await _condemn(services, batch, grace_seconds):
                     with undeleted.kept():  # a hole in a pack may need space, and the next file frees some
                         await services.blobs.delete(blob.key)
                         services.metrics.swept(blob.size)
@@ -112,11 +110,12 @@ async def _sweep_spool(services: Services, grace_seconds: float) -> int:
     return await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
 
 
-async def _condemn(services: Services, batch: Sequence[StoredBlob]) -> Sequence[StoredBlob]:
+async def _condemn(services: Services, batch: Sequence[StoredBlob], grace_seconds: float) -> Sequence[StoredBlob]:
     """Return the blobs to delete. Raise SettingRefused if another database owns the storage by now."""
     # Rows name nearly all of them. Condemning the others makes commits wait, so it gets only these.
     unnamed = await services.database.unnamed([blob.key for blob in batch])
-    if not unnamed:
+    # A PostgreSQL that took over during this sweep is fenced before it answers anything.
+    if not unnamed or await services.database.fenced_within(grace_seconds):
         return ()
     with services.ownership.noting():
         await check_owner(services.database, services.blobs)

@@ -79,8 +79,14 @@ class Blobs(BlobStore, Destination):
     async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
         def sweep() -> int:
             old = [blob.key for blob in blobs_in(self.folder) if blob.age >= older_than and blob.key not in spare]
+            failures: list[OSError] = []
             for key in old:
-                (self.folder / key).unlink(missing_ok=True)
+                try:
+                    (self.folder / key).unlink(missing_ok=True)
+                except OSError as error:  # the files behind it may free a full disk
+                    failures.append(error)
+            if failures:
+                raise failures[0]
             return len(old)
 
         return await self.disk.in_thread(sweep)
