@@ -199,7 +199,8 @@ _ON_BOTH: Sequence[_Row] = [
     ("a series of a revoked key is passed on", _RELAYS, _EACH_KEY, ""),
     ("a series of the very second ends", _BOTH, "created_at < :before OR", "created_at <= :before OR"),
     ("series of other keys make room", _BOTH, "coalesce(api_key = :api_key, true)", "coalesce(api_key > '', true)"),
-    ("series that arrived make room", _BOTH, "total IS NULL OR arrived < total", "total IS NULL OR true"),
+    ("series that arrived make room", _BOTH, "total > 0 AND spans <>", "true OR spans <>"),
+    ("bytes that failed keep a series", _BOTH, "total > 0 AND spans <>", "arrived < total AND spans <>"),
     ("refusals have no end", _GRANTS, 'known["refusals"] <= most', 'known["refusals"] >= 0'),
     ("used up is told one use late", _BOTH, "uses >= max_uses", "uses > max_uses"),
     (

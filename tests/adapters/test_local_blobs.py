@@ -319,24 +319,6 @@ def test_a_stage_is_as_old_as_its_last_write(store: Blobs) -> None:
     asyncio.run(scenario())
 
 
-def test_a_spooled_file_that_cannot_be_deleted_keeps_no_other(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        (store.folder / f"{number:032x}").write_bytes(b"left")
-    stuck: list[Path] = []
-    unlink = Path.unlink
-
-    def refuse(path: Path, **how: bool) -> None:
-        if not stuck:
-            stuck.append(path)
-            raise PermissionError(errno.EPERM, "immutable")
-        unlink(path, **how)
-
-    monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(StorageUnavailable):
-        asyncio.run(store.sweep_spool(0))
-    assert list(store.folder.iterdir()) == stuck
-
-
 def test_a_missing_folder_is_not_ready(store: Blobs) -> None:
     store.folder.rmdir()
     with pytest.raises(StorageUnavailable) as refused:

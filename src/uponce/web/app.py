@@ -147,7 +147,7 @@ class App:
             await _answer(route, request, send)
 
     def _crowded(self) -> ServerBusy:
-        """A connection to a proxy has many requests with HTTP/2 and 3, so a proxy cannot bound them by connections."""
+        """Return a refusal. With HTTP/2 and 3 a proxy cannot bound requests by connections, so it is made here."""
         return ServerBusy(
             f"{self._limit} requests of this address are running, the limit. Send the request again later."
         )

@@ -1,0 +1,38 @@
+"""How a backup begins."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.app.test_backup import Box, box
+from tests.world import START
+
+__all__ = ["box"]  # a fixture
+
+
+def test_a_backup_is_dated_before_its_copy(box: Box) -> None:
+    """Who restores it lists the deletions since. The copy lacks those that came while it was made, which takes long."""
+
+    def an_hour_later(*_: object) -> None:
+        box.world.clock.time += 3600
+
+    assert box.back_up(an_hour_later).facts["made_at"] == START
+    assert box.world.clock.time > START
+
+
+def test_a_draft_that_cannot_be_deleted_stops_no_backup(
+    box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draft = box.folder / f"uponce.db.20260101T000000Z.{'0' * 16}"
+    draft.write_bytes(b"half of it")
+    unlink = Path.unlink
+
+    def refuse(path: Path, **how: bool) -> None:
+        if path == draft:
+            raise PermissionError(errno.EPERM, "held by another client")
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert box.back_up().media.lost == {}
+    assert f"{draft}, which an interrupted backup left, cannot be deleted" in caplog.text
