@@ -108,11 +108,12 @@ def _announce_playground(settings: Settings, port: int) -> None:
     """Print the address of the playground, and warn about what it opens."""
     if settings.playground == "off":
         return
-    page, reach = f"{local_url(settings, port)}/playground", "everyone on this machine"
+    # A Content-Security-Policy cannot name an IPv6 address, so the page's scripts would not run there.
+    base, reach = local_url(settings, port).replace("[::1]", "localhost"), "everyone on this machine"
     if settings.playground == "public":
-        page, reach = f"{base_url(settings, port)}/playground", "every client that reaches this server"
+        base, reach = base_url(settings, port), "every client that reaches this server"
     warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
-    typer.echo(f"playground at {page}")
+    typer.echo(f"playground at {base}/playground")
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
