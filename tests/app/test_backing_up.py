@@ -25,14 +25,16 @@ def test_a_draft_that_cannot_be_deleted_stops_no_backup(
     box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     draft = box.folder / f"uponce.db.20260101T000000Z.{'0' * 16}"
-    draft.write_bytes(b"half of it")
+    spooled = box.folder / "media" / "spool" / ("a" * 32)
+    for path in (draft, spooled):
+        path.write_bytes(b"half of it")
     unlink = Path.unlink
 
     def refuse(path: Path, **how: bool) -> None:
-        if path == draft:
+        if path in (draft, spooled):
             raise PermissionError(errno.EPERM, "held by another client")
         unlink(path, **how)
 
     monkeypatch.setattr(Path, "unlink", refuse)
     assert box.back_up().media.lost == {}
-    assert f"{draft}, which an interrupted backup left, cannot be deleted" in caplog.text
+    assert f"a file that an interrupted backup left in {box.folder} cannot be deleted" in caplog.text

@@ -118,19 +118,12 @@ def test_a_name_that_no_look_up_can_ask_for_is_refused(name: str, value: str) ->
     assert aimed({name: "a.b/..c/d.."}).names
 
 
-TRIMMED = [
-    (name, value)
-    for name in ("public_id", "public_id_prefix", "folder", "asset_folder")
-    for value in (" cat", "cat ", "a//b", *(("/cat", "cat/") if name == "public_id" else ()))
-]
-
-
-@pytest.mark.parametrize(("name", "value"), TRIMMED)
-def test_a_name_that_the_account_may_trim_is_refused(name: str, value: str) -> None:
+@pytest.mark.parametrize("public_id", ["/cat", "cat/", " cat", "cat ", "a//b"])
+def test_a_name_that_the_account_may_trim_is_refused(public_id: str) -> None:
     """The look-ups after a lost answer would not find it, so the grant would be used a second time."""
-    with pytest.raises(InvalidParameter, match=name):
-        read_relayed({name: value})
-    assert aimed({name: f"a{value.replace('//', '/')}b"}).names
+    with pytest.raises(InvalidParameter, match="public_id"):
+        read_relayed({"public_id": public_id})
+    assert aimed({"public_id": f"a{public_id.replace('//', '/')}b"}).names
 
 
 @pytest.mark.parametrize("name", ["public_id=a", "=", "alt\r\nX-Evil: 1", "a\0", "a\x7f"])

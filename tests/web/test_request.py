@@ -127,7 +127,9 @@ def test_trusted_proxies_are_addresses_and_networks() -> None:
             load({"UPONCE_TRUSTED_PROXIES": wrong})
 
 
-def test_a_client_behind_a_proxy_has_a_bound_of_running_requests(shared: World) -> None:
+def test_a_client_behind_a_proxy_has_a_bound_of_running_requests(
+    shared: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """The proxy cannot set it: one connection of HTTP/2 brings it hundreds of requests."""
     services = replace(shared.services, limits=Limits(max_connections_per_address=2))
     proxies = TrustedProxies([ip_network("192.0.2.7")])
@@ -154,11 +156,15 @@ def test_a_client_behind_a_proxy_has_a_bound_of_running_requests(shared: World) 
         assert_refused(refused, 503, "server_busy")
         assert "2 requests of this address are running, the limit" in refused.message
         others = [await ask("2001:db8:0:1::1"), await ask("192.0.2.7"), await call(app, "GET", "/healthz")]
+        origin = {FORWARDED.decode(): "2001:db8::2", "origin": "https://page", "access-control-request-method": "POST"}
+        others.append(await call(app, "OPTIONS", "/v1_1/demo/image/upload", headers=origin))
         go_on.set()
         ended = [await each for each in running]
         return [answer.status for answer in (*others, *ended, await ask("2001:db8::2"))]
 
-    assert asyncio.run(play()) == [200, 200, 200, 400, 400, 200]
+    with caplog.at_level(logging.DEBUG, "uponce"):
+        assert asyncio.run(play()) == [200, 200, 200, 200, 400, 400, 200]
+    assert "failed" not in caplog.messages  # one client raises no alarm
 
 
 def test_a_proxy_itself_has_no_bound() -> None:

@@ -131,12 +131,12 @@ class Archive:
 
         A draft that cannot be deleted stops no backup.
         """
-        for name in (f"{self._database.name}.2*Z", self._secret_key.name):
-            for draft in self.folder.glob(f"{name}.{'[0-9a-f]' * 16}"):
-                try:
+        try:
+            for name in (f"{self._database.name}.2*Z", self._secret_key.name):
+                for draft in self.folder.glob(f"{name}.{'[0-9a-f]' * 16}"):
                     draft.unlink()
-                except OSError as error:
-                    log.warning("%s, which an interrupted backup left, cannot be deleted: %s", draft, error)
+        except OSError as error:
+            log.warning("a file that an interrupted backup left in %s cannot be deleted: %s", self.folder, error)
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the backup holds another secret key.

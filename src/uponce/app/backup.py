@@ -1,7 +1,7 @@
 """Back up one box into a folder, restore one box from such a folder, and fence after a restore by other tools."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, unnamed
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, Unavailable
 from uponce.core.freshness import utc
 from uponce.core.values import Asset
 
@@ -117,7 +117,8 @@ async def back_up(
     made_at = int(services.clock.now())  # before the copy: it may lack every deletion since then
     with closing(archive.take(on_pages)) as snapshot:
         _refuse_other_server(archive, snapshot)
-        await archive.media.sweep_spool(0)  # an interrupted backup left them
+        with suppress(Unavailable):  # an interrupted backup left them; the next backup tries again
+            await archive.media.sweep_spool(0)
         media = await copy_media(snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
     facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
     kept = key if archive.keeps_key else None

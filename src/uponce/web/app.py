@@ -96,13 +96,23 @@ class App:
         if scope["type"] != "http":
             await self._lifespan(scope, receive, send)
             return
-        begun, failure = perf_counter(), None
         network = network_of(scope["client"][0]) if self._proxies.apply(scope) else ""
         self._passed_on[network] += 1
+        try:
+            await self._handle(scope, receive, send, network)
+        finally:
+            self._passed_on[network] -= 1
+            if not self._passed_on[network]:
+                del self._passed_on[network]
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, network: str) -> None:
+        begun, failure = perf_counter(), None
+        # The browser's question before an upload always gets its answer: without it, a page cannot read a refusal.
+        crowded = bool(network) and self._passed_on[network] > self._limit and scope["method"] != "OPTIONS"
         match = self.match(scope["path"].removeprefix(scope.get("root_path", "")))
         request = Request(scope, receive, self._site, self._services.ids.hex(REQUEST_ID_LENGTH))
         try:
-            if network and self._passed_on[network] > self._limit:
+            if crowded:
                 await _send_refusal(match, request, self._crowded(), send)
             else:
                 await self._serve(match, request, send)
@@ -118,12 +128,10 @@ class App:
                 more = cross_origin_headers(match.route, request, answer) if match else ()
                 await send_response(request, answer, send, more)
         finally:
-            self._passed_on[network] -= 1
-            if not self._passed_on[network]:
-                del self._passed_on[network]
             template, seconds = match.template if match else None, perf_counter() - begun
             metrics, facts = self._services.metrics, request.facts
-            record_request(metrics, scope, request.id, template, facts, request.status, seconds, failure)
+            if not crowded:  # as for connections beyond their limit: one client shall not fill the log and raise alarms
+                record_request(metrics, scope, request.id, template, facts, request.status, seconds, failure)
 
     def match(self, path: str) -> Match | None:
         """Return the first route that fits, or None."""

@@ -70,7 +70,7 @@ class Upkeep(Protocol):
         """End the slowest series if the key has `per_key` of them, or if there are `in_all`. Return its blob key.
 
         The rate counts over a series' whole life, of at least `seconds`. A series stays if it keeps `rate` bytes per
-        second, or if as many bytes have arrived as the file has.
+        second, or if all bytes of the file are recorded.
         """
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
