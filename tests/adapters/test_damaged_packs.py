@@ -169,28 +169,6 @@ def test_a_pack_that_cannot_be_opened_keeps_no_spooled_file_and_no_pack_of_anoth
     assert (spooled.exists(), broken.exists(), other.exists()) == (False, True, False)
 
 
-def test_an_empty_pack_that_cannot_be_deleted_hides_no_other_pack_of_its_place(
-    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for number in range(5):
-        (root / "packs" / f"{number:010x}").write_bytes(b"")
-    stuck: list[Path] = []
-    unlink = Path.unlink
-
-    def refuse(path: Path, **how: bool) -> None:
-        if not stuck:
-            stuck.append(path)
-            raise PermissionError(errno.EPERM, "immutable")
-        unlink(path, **how)
-
-    monkeypatch.setattr(Path, "unlink", refuse)
-    assert sweep(store) == 0
-    assert packs(root) == stuck
-    assert f"the empty pack {stuck[0]} cannot be deleted: [Errno 1] immutable" in caplog.messages
-    assert sweep(store) == 0
-    assert packs(root) == []
-
-
 def test_a_disk_that_fails_in_another_way_ends_the_listing_and_erases_nothing(
     store: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.packing import packs, sweep
 from uponce.adapters.store.blobs import Blobs
 from uponce.core.errors import StorageUnavailable
 
 
-def test_a_spooled_file_that_cannot_be_deleted_keeps_no_other(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        (store.folder / f"{number:032x}").write_bytes(b"left")
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The first file that is to be deleted: it stays at that time."""
     stuck: list[Path] = []
     unlink = Path.unlink
 
@@ -23,6 +24,24 @@ def test_a_spooled_file_that_cannot_be_deleted_keeps_no_other(store: Blobs, monk
         unlink(path, **how)
 
     monkeypatch.setattr(Path, "unlink", refuse)
+    return stuck
+
+
+def test_a_spooled_file_keeps_no_other(store: Blobs, stuck: list[Path]) -> None:
+    for number in range(3):
+        (store.folder / f"{number:032x}").write_bytes(b"left")
     with pytest.raises(StorageUnavailable):
         asyncio.run(store.sweep_spool(0))
     assert list(store.folder.iterdir()) == stuck
+
+
+def test_an_empty_pack_hides_no_other_pack_of_its_place(
+    store: Blobs, root: Path, stuck: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        (root / "packs" / f"{number:010x}").write_bytes(b"")
+    assert sweep(store) == 0
+    assert packs(root) == stuck
+    assert f"the empty pack {stuck[0]} cannot be deleted: [Errno 1] immutable" in caplog.messages
+    assert sweep(store) == 0
+    assert packs(root) == []
