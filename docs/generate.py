@@ -234,8 +234,9 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 MUTANTS = """# Mutants
 
 `make mutants` changes the code that signs, judges and spends in one place at a time. A test must fail for each change.
-A run takes about an hour. The changes that survived are listed below, each with the reason why it is no gap.
-A run fails if a survivor has no reason, or a reason has no survivor.
+A run of all takes some hours, so parts are run apart: the table says when, and at which commit. The changes that
+survived are listed below, each with the reason why it is no gap. A run fails if a survivor has no reason, or a reason
+has no survivor.
 
 [ADR 14](../../docs/adr/0014-mutation-testing.md) says which code the tool does not change, and why.
 """

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from proof.mutation import by_hand, page, tool
 from proof.mutation.by_hand import HandMade
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description="Change the code and see whether tests notice.")
     parser.add_argument("files", nargs="*", metavar="FILE", help="from src/uponce; all that pyproject.toml names")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json")
+    parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json; of FILEs their part")
     options = parser.parse_args(arguments)
     if options.record:
         shutil.rmtree(tool.MUTANTS, ignore_errors=True)
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made = {} if options.files else by_hand.run(options.processes, Path(scratch))
     mutants = [mutant for mutant in tool.results() if not options.files or mutant.file in options.files]
     report = described(mutants, made, tool.untouched())
+    if options.files:
+        report = page.merged(page.recorded(), report)
     problems = complaints(mutants, made, partly=bool(options.files))
     if options.record:
         page.RECORD.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -48,22 +51,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def described(
-    mutants: Sequence[Mutant], made: Mapping[HandMade, bool], untouched: Sequence[str]
-) -> Mapping[str, object]:
-    """Return what is recorded of a run."""
-    files = {mutant.file for mutant in mutants}
-    return {
+    mutants: Sequence[Mutant], made: Mapping[HandMade, bool], untouched: Mapping[str, Sequence[str]]
+) -> Mapping[str, Any]:
+    """Return what is recorded of a run: of each file, and of the mutants made by hand, if there are any."""
+    run = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "commit": _git("rev-parse", "--short", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--", "src", "tests", "proof/mutation", "pyproject.toml")),
         "tool": tool.tool(),
-        "files": {file: Counter(mutant.status for mutant in mutants if mutant.file == file) for file in sorted(files)},
-        "untouched": untouched,
+    }
+    files = {mutant.file for mutant in mutants}
+    return {
+        "files": {file: {**run, **_of_file(file, mutants), "untouched": untouched[file]} for file in sorted(files)},
+        "by hand": {
+            **run,
+            "mutants": [{"file": one.file, "name": one.name, "killed": killed} for one, killed in made.items()],
+        },
+    }
+
+
+def _of_file(file: str, mutants: Sequence[Mutant]) -> Mapping[str, Any]:
+    of_file = [mutant for mutant in mutants if mutant.file == file]
+    return {
+        "counts": Counter(mutant.status for mutant in of_file),
         "survivors": [
-            {"file": one.file, "function": one.function, "change": one.change, "reason": reason(one) or "NOT EXPLAINED"}
-            for one in survivors(mutants)
+            {"function": one.function, "change": one.change, "reason": reason(one) or "NOT EXPLAINED"}
+            for one in survivors(of_file)
         ],
-        "by hand": [{"file": one.file, "name": one.name, "killed": killed} for one, killed in made.items()],
     }
 
 

@@ -2,11 +2,14 @@
 
 import json
 import textwrap
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RECORD = Path(__file__).parents[1] / "records/mutants.json"
+_ROOT = Path(__file__).parents[2]
+_SOURCES = _ROOT / "src/uponce"
+RECORD = _ROOT / "proof/records/mutants.json"
 _KILLED = ("killed", "timeout")
 
 
@@ -15,35 +18,58 @@ def recorded() -> Mapping[str, Any]:
     return record
 
 
+def merged(before: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the record after a run of some files. Files that are gone since the run before lose their figures."""
+    files = {file: found for file, found in before["files"].items() if (_SOURCES / file).exists()} | part["files"]
+    return {"files": dict(sorted(files.items())), "by hand": before["by hand"]}
+
+
 def tables(record: Mapping[str, Any]) -> str:
-    by_hand, files = record["by hand"], record["files"].values()
+    files, by_hand = record["files"], record["by hand"]
+    counts = [found["counts"] for found in files.values()]
+    made = by_hand["mutants"]
     summary = (
-        f"{record['date']}, commit `{record['commit']}`{' with changes' * record['dirty']}, {record['tool']}: "
-        f"**{share(files):.1f} %** of {total(files):,} mutants killed, and "
-        f"{sum(row['killed'] for row in by_hand)} of {len(by_hand)} made by hand."
+        f"**{share(counts):.1f} %** of {total(counts):,} mutants killed, and "
+        f"{sum(row['killed'] for row in made)} of {len(made)} made by hand ({_run(by_hand)})."
     )
     return "\n".join(
         [
             summary,
             "",
-            _table(("file", "mutants", "killed", "timeout", "survived", "%"), _files(record["files"])),
-            *_untouched(record.get("untouched", [])),
+            _table(("file", "mutants", "killed", "timeout", "survived", "%", "run"), _files(files)),
+            *_listed("files have not been run yet", sorted(named() - set(files))),
+            *_listed(
+                "functions of these files have no mutant",
+                [f"{file} {name}" for file, found in files.items() for name in found["untouched"]],
+            ),
             "## Survivors",
             "",
-            _table(("where", "change", "why"), _survivors(record["survivors"])),
+            _table(("where", "change", "why"), _survivors(files)),
             "## Made by hand",
             "",
-            _table(("file", "mutant", ""), ((f"`{r['file']}`", r["name"], _told(r["killed"])) for r in by_hand)),
+            _table(("file", "mutant", ""), ((f"`{r['file']}`", r["name"], _told(r["killed"])) for r in made)),
         ]
     )
 
 
-def _untouched(functions: Sequence[str]) -> Sequence[str]:
-    """Without a mutant, nothing shows whether a test notices a change. Most are declarations, or call one function."""
-    if not functions:
+def _run(found: Mapping[str, Any]) -> str:
+    return f"{found['date']}, `{found['commit']}`{' with changes' * found['dirty']}, {found['tool']}"
+
+
+def named() -> set[str]:
+    """Return the files that pyproject.toml names for the tool, from src/uponce."""
+    table = tomllib.loads((_ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    left_out = {_ROOT / path for path in table["do_not_mutate"]}
+    found = {path for pattern in table["only_mutate"] for path in _ROOT.glob(pattern) if path not in left_out}
+    return {str(path.relative_to(_SOURCES)) for path in found if path.name != "__init__.py"}
+
+
+def _listed(words: str, names: Sequence[str]) -> Sequence[str]:
+    """Without a mutant, nothing shows whether a test notices a change."""
+    if not names:
         return []
-    named = f"{len(functions)} functions of these files have no mutant: {', '.join(f'`{name}`' for name in functions)}."
-    return [*textwrap.wrap(named, 120, break_long_words=False, break_on_hyphens=False), ""]
+    text = f"{len(names)} {words}: {', '.join(f'`{name}`' for name in names)}."
+    return [*textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False), ""]
 
 
 def total(files: Iterable[Mapping[str, int]]) -> int:
@@ -56,18 +82,20 @@ def share(files: Iterable[Mapping[str, int]]) -> float:
     return 100 * sum(counts.get(status, 0) for counts in counted for status in _KILLED) / max(total(counted), 1)
 
 
-def _files(files: Mapping[str, Mapping[str, int]]) -> Iterable[Sequence[str]]:
-    for name, counts in files.items():
+def _files(files: Mapping[str, Mapping[str, Any]]) -> Iterable[Sequence[str]]:
+    for name, found in files.items():
+        counts = found["counts"]
         killed, timeout = (counts.get(status, 0) for status in _KILLED)
         number = sum(counts.values())
         figures = (number, killed, timeout, number - killed - timeout)
-        yield (f"`{name}`", *map(str, figures), f"{share([counts]):.1f}")
+        yield (f"`{name}`", *map(str, figures), f"{share([counts]):.1f}", _run(found))
 
 
-def _survivors(rows: Iterable[Mapping[str, str]]) -> Iterable[Sequence[str]]:
-    for row in rows:
-        was, _, became = row["change"].partition(" → ")
-        yield f"`{row['file']}` {row['function']}", f"{_code(was)} → {_code(became)}", row["reason"]
+def _survivors(files: Mapping[str, Mapping[str, Any]]) -> Iterable[Sequence[str]]:
+    for file, found in files.items():
+        for row in found["survivors"]:
+            was, _, became = row["change"].partition(" → ")
+            yield f"`{file}` {row['function']}", f"{_code(was)} → {_code(became)}", row["reason"]
 
 
 def _code(text: str) -> str:

@@ -95,15 +95,17 @@ def _tried() -> int:
     return sum(code is not None for meta in _SOURCES.rglob("*.py.meta") for code in _codes(meta).values())
 
 
-def untouched() -> list[str]:
-    """Return "file function" for every function of these files without a mutant, whatever the reason."""
+def untouched() -> Mapping[str, Sequence[str]]:
+    """Return for each file its functions that have no mutant, whatever the reason."""
     changed = {(mutant.file, mutant.function) for mutant in results()}
-    return [
-        f"{file} {name}"
-        for file in sorted({file for file, _ in changed})
-        for name in _names(ast.parse((ROOT / "src/uponce" / file).read_text()).body)
-        if (file, name) not in changed
-    ]
+    return {
+        file: [
+            name
+            for name in _names(ast.parse((ROOT / "src/uponce" / file).read_text()).body)
+            if (file, name) not in changed
+        ]
+        for file in {file for file, _ in changed}
+    }
 
 
 def _names(body: Sequence[ast.stmt]) -> Iterator[str]:

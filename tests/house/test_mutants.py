@@ -1,12 +1,13 @@
 """The mutation check itself: what it complains of, and that its mutants fit the code of today."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from mutmut.mutation.file_mutation import mutate_file_contents
 
-from proof.mutation import launch, survivors
-from proof.mutation.__main__ import complaints
+from proof.mutation import launch, page, survivors
+from proof.mutation.__main__ import complaints, described
 from proof.mutation.by_hand import BY_HAND, HandMade
 from proof.mutation.tool import ROOT, Mutant
 
@@ -102,3 +103,25 @@ def test_operations_and_properties_have_mutants() -> None:
         1,
         1,
     )
+
+
+def _recorded(file: str, commit: str) -> dict[str, Any]:
+    mutants = [replace(KILLED, file=file), replace(SURVIVED, file=file)]
+    record = {**described(mutants, {}, {file: ["odd"]})}
+    record["files"][file]["commit"] = commit
+    return record
+
+
+def test_a_run_of_some_files_replaces_their_figures_alone() -> None:
+    before = {**_recorded("core/spans.py", "first"), "by hand": {"commit": "first"}}
+    both = page.merged(before, _recorded("core/ranges.py", "second"))
+    again = page.merged(both, _recorded("core/ranges.py", "third"))
+    commits = {file: found["commit"] for file, found in again["files"].items()}
+    assert commits == {"core/ranges.py": "third", "core/spans.py": "first"}
+    assert again["by hand"] == {"commit": "first"}
+    assert again["files"]["core/ranges.py"]["counts"] == {"killed": 1, "survived": 1}
+
+
+def test_a_file_that_is_gone_has_no_figures() -> None:
+    record = page.merged(_recorded("core/no_such.py", "first"), _recorded("core/ranges.py", "second"))
+    assert list(record["files"]) == ["core/ranges.py"]
