@@ -20,6 +20,8 @@ from proof.faults.operator import rotate_key
 from tests.postgres import Postgres, shared
 from tests.server import Key, Server
 
+pytestmark = pytest.mark.proof
+
 SIGNATURES = 25
 RACERS = 12
 LOAD_CLIENTS = 6
@@ -71,7 +73,6 @@ def test_of_racers_over_two_servers_exactly_one_wins(tmp_path: Path) -> None:
     assert blobs(tmp_path) == SIGNATURES
 
 
-@pytest.mark.proof
 def test_the_race_goes_red_on_servers_that_look_before_they_insert(tmp_path: Path) -> None:
     url = shared().fresh_schema()
     with pair(tmp_path, url, (MUTANT,)) as servers:
@@ -88,7 +89,6 @@ def own() -> Iterator[Postgres]:
     server.stop()
 
 
-@pytest.mark.proof
 def test_a_database_killed_under_load_loses_nothing_acknowledged(tmp_path: Path, own: Postgres) -> None:
     """SIGKILL every process of PostgreSQL, and restart it. Uploads are refused, then served again.
 

@@ -8,17 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+import pytest
+
 from proof.faults.clients import LOST, Reply, ask, connected, fetch, form
 from proof.faults.processes import open_files
 from tests.server import Server
 from tests.stores import seaweedfs
 from tests.stores.sick import Illness, healthy, sick
 
+pytestmark = pytest.mark.proof
+
 WRITES, READERS = 60, 4
 SIZES = (1_000, 20_000, 400_000)
 DELETED_EVERY = 7
 READS_OF_NONE = 8  # after each deletion, so that there are more than WRITES of them
-TORN_READS, LARGE = 30, 2_500_000
+TORN_READS, LOST_READS, LARGE = 30, 8, 2_500_000
+SPARE = 4  # connections to the store that wait for the next read: more of them if reads and a sweep met
 SETTLE_SECONDS = 5.0
 
 
@@ -107,7 +112,11 @@ def test_a_store_that_dies_within_deliveries_leaves_nothing_open(tmp_path: Path)
 
             assert asyncio.run(read(1))[0].data == data
             before = open_files(server.pid)
-            for readers, whole_blocks, told in ((TORN_READS, 0, 503), (1, 1, LOST), (1, 2, LOST)):
+            for readers, whole_blocks, told in (
+                (TORN_READS, 0, 503),
+                *[(1, 1, LOST)] * LOST_READS,
+                *[(1, 2, LOST)] * LOST_READS,
+            ):
                 reads = itertools.count()
 
                 def cut(method: str, path: str, left: int = whole_blocks, reads: Iterator[int] = reads) -> Illness:
@@ -117,7 +126,7 @@ def test_a_store_that_dies_within_deliveries_leaves_nothing_open(tmp_path: Path)
                 assert {reply.status for reply in asyncio.run(read(readers))} == {told}
             proxy.rule = healthy
             settled = time.monotonic() + SETTLE_SECONDS
-            while open_files(server.pid) > before and time.monotonic() < settled:
+            while open_files(server.pid) > before + SPARE and time.monotonic() < settled:
                 time.sleep(0.05)
-            assert open_files(server.pid) <= before
+            assert open_files(server.pid) <= before + SPARE
             assert asyncio.run(read(1))[0].data == data

@@ -26,7 +26,7 @@ FIRST, SECOND, LAST = (0, 999), (1000, 1999), (2000, 2006)
 STEPS = 60  # more than a chunk has
 
 
-pytestmark = pytest.mark.usefixtures("few_places")
+pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("few_places")]
 
 
 def die(folder: Path, life: Life, span: tuple[int, int], *before: tuple[int, int]) -> Client:

@@ -21,7 +21,7 @@ STEPS = 60  # more than a request has
 REQUESTS = {"the creation": 0, "the first bytes": 1, "bytes between": 2, "the last bytes": 3, "the question": 4}
 
 
-pytestmark = pytest.mark.usefixtures("few_places")
+pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("few_places")]
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -18,7 +18,7 @@ from tests.deployment import NGINX, Caddy, Nginx
 from tests.server import Server
 from tests.tus import VERSION, metadata
 
-pytestmark = pytest.mark.xdist_group("deployment")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("deployment")]
 
 ROUNDS = 3  # at most: other work on the machine only adds time, and a front adds it in every round
 INSTALLED = {"caddy": shutil.which("caddy"), "nginx": NGINX}
@@ -91,7 +91,6 @@ def broken(front: Front) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.proof
 def test_broken_requests_take_no_server_out(front: Front) -> None:
     """After each of them every honest request is answered at once, on whichever server."""
     assert [] in (slow_after_broken(front) for _ in range(ROUNDS))
@@ -126,7 +125,7 @@ def test_a_dead_server_costs_no_request(front: Front) -> None:
     assert seen - ({("PUT", 503)} if front.name == "caddy" else set()) == {("GET", 200), ("PUT", 401)}
 
 
-@pytest.mark.parametrize("front", [pytest.param("caddy", marks=pytest.mark.proof), "nginx"], indirect=True)
+@pytest.mark.parametrize("front", ["caddy", "nginx"], indirect=True)
 def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
     """Caddy tries for 10 seconds before it answers."""
     for server in front.servers:
@@ -193,7 +192,6 @@ def requests(front: Front) -> tuple[tuple[str, str], ...]:
     return ("GET", "/healthz"), ("PUT", forged(front))
 
 
-@pytest.mark.proof
 def test_a_dead_server_is_left_out_within_seconds(front: Front) -> None:
     assert any(longest_wait_beside_a_dead_server(front) < 1 for _ in range(ROUNDS))
 

@@ -79,6 +79,7 @@ def test_a_backup_under_uploads_is_whole_and_what_it_forgot_is_refused(server: S
         assert code_of(second, after[1]) == ""  # this is what the fence is against
 
 
+@pytest.mark.proof
 def test_a_restore_refuses_what_later_keys_and_a_greater_skew_have_used(tmp_path: Path) -> None:
     """The copy is from before the key came, and before the server had its skew."""
     first, later, data = Key("first", "s" * 24), Key("later", "z" * 24), tmp_path / "data"
@@ -116,6 +117,7 @@ def test_the_next_backup_copies_what_is_new_and_drops_what_is_old(server: Server
     assert len(blobs(tmp_path / "backup" / "media")) == second["assets"]
 
 
+@pytest.mark.proof
 def test_a_backup_that_was_killed_is_none_and_is_finished_by_the_next(server: Server, tmp_path: Path) -> None:
     for number in range(40):
         put(server, f"many-{number}", bytes([number]) * 50_000)
@@ -284,6 +286,7 @@ def test_two_backups_into_one_folder_do_not_meet(server: Server, tmp_path: Path)
     as_json(server, "backup", tmp_path / "backup")
 
 
+@pytest.mark.proof
 def test_the_name_of_a_backup_is_durable_and_may_be_no_utf_8(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

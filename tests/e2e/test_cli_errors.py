@@ -152,6 +152,7 @@ def stored(tmp_path: Path) -> Path:
     ],
     ids=lambda words: words[0],
 )
+@pytest.mark.proof
 def test_a_full_disk_is_named(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     """Also by its place, which the error of the system does not know. Later the command continues."""
     (tmp_path / "backup").mkdir()

@@ -124,6 +124,7 @@ def test_each_worker_tells_the_sum_of_all_also_of_dead_ones(tmp_path: Path) -> N
         assert not folder.exists()
 
 
+@pytest.mark.proof
 def test_after_a_start_it_begins_at_zero(tmp_path: Path) -> None:
     with Server(tmp_path / "data", workers=2, env=SETTINGS) as server:
         upload(server, "before")

@@ -107,6 +107,7 @@ def objects(place: Elsewhere) -> int:
     return sum(len(batch) for batch in obstore.list(store, "blobs"))
 
 
+@pytest.mark.proof
 def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Elsewhere, tmp_path: Path) -> None:
     """Killed in the middle and run again; a signature is used once, wherever its store was."""
     signed = fill(box)
@@ -301,6 +302,7 @@ def test_files_that_an_interrupted_move_left_are_deleted(box: Server, tmp_path: 
     assert (left.exists(), other.exists()) == (False, True)
 
 
+@pytest.mark.proof
 def test_two_moves_from_one_data_folder_do_not_meet(
     box: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_dead_notifications_can_be_dropped(data: Path) -> None:
     assert printed(uponce("outbox", "retry", *words)) == "1 effects are due now\n"
 
 
+@pytest.mark.proof
 def test_a_killed_server_posts_what_it_owes_after_it_starts_again(tmp_path: Path) -> None:
     with receiving(500) as receiver:
         environment = {

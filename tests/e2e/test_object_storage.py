@@ -18,7 +18,7 @@ from tests.server import Server
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET, SeaweedFS
 
-pytestmark = pytest.mark.xdist_group("object-storage")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("object-storage")]
 
 MEBIBYTE = 1024 * 1024
 CHUNK = 5 * MEBIBYTE
@@ -126,7 +126,6 @@ def test_an_upload_here_is_delivered_there(running: Site) -> None:
     assert running.files() == []
 
 
-@pytest.mark.proof
 def test_a_large_file_in_one_piece_and_in_chunks(running: Site) -> None:
     first, last = running.servers[0], running.servers[-1]
     whole = first.post(first.signed({"nonce": "whole"}), FILM, resource_type="raw")
@@ -170,7 +169,6 @@ def test_the_doctor_looks_at_the_bucket(running: Site) -> None:
     assert wrong.code == 1 and "Check the credentials" in wrong.stdout
 
 
-@pytest.mark.proof
 def test_a_server_outlives_its_store(tmp_path: Path) -> None:
     """503 and nothing spent while it is gone; afterwards it goes on without a restart."""
     with ExitStack() as stack:

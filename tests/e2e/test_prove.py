@@ -48,6 +48,7 @@ def broken(report: dict[str, Any]) -> set[str]:
     return {check["chapter"] for check in report["checks"] if check["verdict"] == "broken"}
 
 
+@pytest.mark.proof
 def test_it_holds_here(tmp_path: Path) -> None:
     """Two processes; the report says what it sent, and that this key may remove nothing."""
     with Server(tmp_path / "data", workers=2) as server:

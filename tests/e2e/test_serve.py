@@ -86,6 +86,7 @@ def test_a_server_that_cannot_start_exits_with_1(tmp_path: Path, workers: str) -
     assert done.code == 1
 
 
+@pytest.mark.proof
 def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Path) -> None:
     """The secret key is away for a while. The server tries until the worker starts."""
     with Server(tmp_path / "data", workers=2, env={"UPONCE_LOG_LEVEL": "info"}) as server:
@@ -104,6 +105,7 @@ def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Pa
         assert server.stop() == 0
 
 
+@pytest.mark.proof
 def test_workers_that_start_again_spend_where_the_server_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting in `.env` for the next start of the server must not count for some of its workers."""
     monkeypatch.chdir(tmp_path)
@@ -136,6 +138,7 @@ def test_workers_that_need_long_to_start_are_not_given_up(tmp_path: Path) -> Non
         assert server.output.count("Started server process") == 3
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: Path, workers: int) -> None:
     """A balancer then connects elsewhere. A connection that nobody accepts would hang, and fail later."""

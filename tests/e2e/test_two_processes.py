@@ -12,6 +12,8 @@ import urllib3
 from tests.e2e.commands import uponce
 from tests.server import Server
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:

@@ -17,6 +17,8 @@ from tests.hostile.frame import PICTURE, raw
 from tests.hostile.spellings import WAYS, Grant, fresh
 from tests.server import Key, Server
 
+pytestmark = pytest.mark.proof
+
 TOKEN = "the-token-of-the-metrics-0123456789"
 SETTINGS = {"UPONCE_LOG_LEVEL": "debug", "UPONCE_METRICS_TOKEN": TOKEN}
 

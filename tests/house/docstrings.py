@@ -4,7 +4,8 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,12 @@ class Paragraph(NamedTuple):
     text: str
 
 
-def docstrings() -> Iterator[Docstring]:
+@cache
+def docstrings() -> Sequence[Docstring]:
+    return tuple(_docstrings())
+
+
+def _docstrings() -> Iterator[Docstring]:
     for path in _modules():
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -41,13 +47,23 @@ def docstrings() -> Iterator[Docstring]:
                 yield Docstring(_shown(path), node.body[0].lineno, getattr(node, "name", ""), is_function, text)
 
 
-def of_docstrings() -> Iterator[Paragraph]:
+@cache
+def of_docstrings() -> Sequence[Paragraph]:
+    return tuple(_of_docstrings())
+
+
+def _of_docstrings() -> Iterator[Paragraph]:
     for found in docstrings():
         for text in paragraphs(found.text):
             yield Paragraph(found.path, found.line, text)
 
 
-def of_comments() -> Iterator[Paragraph]:
+@cache
+def of_comments() -> Sequence[Paragraph]:
+    return tuple(_of_comments())
+
+
+def _of_comments() -> Iterator[Paragraph]:
     """Yield the comments. Those on successive lines are one paragraph."""
     for path in _modules():
         kept: list[str] = []

@@ -98,6 +98,7 @@ def test_one_reader_needs_few_reads(bounded: Blocks, monkeypatch: pytest.MonkeyP
     assert bounded.size == 0
 
 
+@pytest.mark.proof
 def test_the_block_that_waited_longest_goes_and_its_reader_misses_nothing(bounded: Blocks) -> None:
     async def play() -> list[bytes]:
         readers = [Bucket().pieces() for _ in range(5)]

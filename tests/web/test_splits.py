@@ -83,6 +83,7 @@ BODIES = {
 }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", BODIES)
 def test_every_way_to_cut_a_body_in_three_gives_one_outcome(name: str) -> None:
     body = BODIES[name].replace(b"%b", _D)
