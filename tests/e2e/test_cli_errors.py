@@ -230,3 +230,17 @@ def test_no_server_commands_the_terminal(tmp_path: Path) -> None:
     assert "cat[final].jpg: no?]0;owned?\n" in refused.stderr
     assert stored.stdout == "https://a.example/?]0;owned?\n"
     assert "cat[final].jpg" in stored.stderr
+
+
+# --- a database that has moved away
+
+
+@pytest.mark.parametrize("words", ["keys create", "keys rotate {key}", "keys revoke {key}", "clouds create b", "fence"])
+def test_a_command_that_would_change_a_frozen_database_names_the_cure(tmp_path: Path, words: str) -> None:
+    old = tmp_path / "old"
+    key = json.loads(printed(uponce("keys", "create", "--json", "--data", old)))["api_key"]
+    printed(uponce("migrate-store", "--to-database", f"sqlite:///{tmp_path}/new.db", "--data", old))
+    done = uponce(*words.format(key=key).split(), "--data", old)
+    assert done.code == 1
+    assert "`uponce migrate-store --undo`" in done.stderr
+    assert "SQLITE" not in done.stderr

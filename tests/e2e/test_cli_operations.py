@@ -47,6 +47,28 @@ def test_show_by_id_by_url_and_by_fields(server: Server) -> None:
     assert answer["public_id"] in told
 
 
+def test_a_line_of_many_refusals_says_how_many(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env={"UPONCE_REFUSALS_PER_GRANT": "1"}) as server:
+        signed = as_json(server, "sign")
+        server.post(signed["fields"], samples.png(8))
+        for _ in range(4):
+            assert code_of(server, signed["fields"]) == "signature_used"
+        told = printed(beside(server, "signatures", "show", signed["id"]))
+    assert re.findall(r"signature_used  127.0.0.1.*", told) == [
+        "signature_used  127.0.0.1",
+        "signature_used  127.0.0.1  3 times, the last one shown",
+    ]
+
+
+def test_files_of_one_name_do_not_replace_each_other(server: Server, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.png", "b.png")]
+    for number, file in enumerate(files):
+        file.write_bytes(samples.png(number))
+    done = beside(server, "upload", "--set", "public_id=same", *files)
+    assert (done.code, done.stdout) == (2, "")
+    assert "Upload one file at a time." in done.stderr
+
+
 @pytest.mark.parametrize("by", ["url", "fields"])
 def test_revoking_an_unused_signature(server: Server, by: str) -> None:
     signed = as_json(server, "sign", f"folder=revoked-{by}")

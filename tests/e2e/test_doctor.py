@@ -11,6 +11,7 @@ import pytest
 
 from tests import postgres
 from tests.e2e.commands import in_a_process, printed, uponce
+from tests.server import Server
 from uponce.cli import disks, serve
 from uponce.config import Settings, load
 from uponce.wiring import opened
@@ -63,6 +64,17 @@ def test_what_stops_the_first_start_is_broken(tmp_path: Path, env: dict[str, str
     assert not (tmp_path / "new").exists()
     served = in_a_process("serve", "--port", "0", "--data", tmp_path / "new", env=env)
     assert (served.code, served.stderr) == (1, f"uponce: {findings(done)['start']['detail']}\n")
+
+
+def test_a_storage_that_a_new_database_does_not_get_is_broken(data: Path, tmp_path: Path) -> None:
+    """As if the disk of the database were not mounted. A server does not start either."""
+    with Server(data):
+        pass
+    for path in data.glob("uponce.db*"):
+        path.rename(tmp_path / path.name)
+    done = uponce("doctor", "--data", data)
+    assert (done.code, "UPONCE_STORAGE belongs to another database" in done.stdout) == (1, True)
+    assert list(data.glob("uponce.db*")) == []
 
 
 def test_what_the_server_would_take_is_not_broken(data: Path, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ class _Comparison:
             suspects = _unlike(rows, blobs) | await self._unnamed(rows, blobs)
             if self._deep:
                 sound = {key: rows[key] for key in rows.keys() - suspects.keys() if again is None or key in again}
-                suspects |= await self._rotten(sound)
+                suspects |= await self._rotten(sound, counted=again is None)
         if again is None:
             self._count(rows, blobs, suspects)
         return suspects
@@ -257,14 +257,14 @@ class _Comparison:
             if key in condemned or blob.age >= self._grace
         }
 
-    async def _rotten(self, rows: Mapping[str, Digest]) -> dict[str, Finding]:
+    async def _rotten(self, rows: Mapping[str, Digest], *, counted: bool) -> dict[str, Finding]:
         """Return the blobs that have the right size but other bytes, or that cannot be read."""
         suspects: dict[str, Finding] = {}
         left = iter(rows.items())
         while batch := dict(islice(left, _READ_AT_ONCE)):
             verdicts = await asyncio.gather(*(self._verdict(key, digest) for key, digest in batch.items()))
             suspects |= {key: verdict for key, verdict in zip(batch, verdicts, strict=True) if verdict is not None}
-            self._examined.hashed += len(batch)
+            self._examined.hashed += len(batch) if counted else 0
             self._progress(self._examined)
         return suspects
 

@@ -30,6 +30,7 @@ from uponce.app.diagnose import (
     of_upstreams,
     of_versions,
 )
+from uponce.app.owner import check_owner
 from uponce.app.services import Services
 from uponce.cli.address import listen, unreachable
 from uponce.cli.disks import fleeting, lasting, nearest, one_of_each_disk
@@ -129,11 +130,13 @@ def _before_the_first_start(
     folder = nearest(settings.data_dir)
     if not folder.is_dir():
         raise SettingRefused(f"UPONCE_DATA={settings.data_dir}: {folder} is not a folder. Choose another data folder.")
-    build(settings)  # raises SettingRefused for settings with which no server could start; writes nothing
+    blobs = build(settings).blobs  # raises SettingRefused for settings with which no server could start; writes nothing
     yield from _of_disks(settings)
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")
         with opened(tried, create=True) as backend:
+            if settings.storage_url.startswith("file:") and blobs.folder.exists():
+                asyncio.run(check_owner(backend.database, blobs))  # a new database, as the server's would be
             found = asyncio.run(of_parts(backend.services, backend.decoders, on_disk=True))
             asyncio.run(presets(backend.services))
     yield from (finding for finding in found if finding.name in ("decoders", "sandbox"))

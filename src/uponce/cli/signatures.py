@@ -52,7 +52,8 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
             typer.echo(f"{name:<12}{'unlimited' if value is None else value}")
     for line in answer["history"]:
         what = line.get("public_id") or line.get("code", "")
-        typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}")
+        times = f"  {line['count']} times, the last one shown" if "count" in line else ""
+        typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}{times}")
 
 
 @app.command("list")

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
+from uponce.app.check import check_frozen
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
 from uponce.config import Settings, gather, with_noted
+from uponce.core.errors import DatabaseUnavailable
 from uponce.wiring import opened
 
 T = TypeVar("T")
@@ -15,13 +17,18 @@ T = TypeVar("T")
 def on_store(settings: Settings, work: Callable[[Services], Coroutine[Any, Any, T]], *, create: bool = False) -> T:
     """Return what the work returns. Raise NotFound if there is no database, unless `create`.
 
-    With `create`, a new database claims the storage. Raise SettingRefused if it cannot.
+    With `create`, a new database claims the storage. Raise SettingRefused if it cannot, or if the work failed since the
+    database is frozen.
     """
 
     async def run(services: Services) -> T:
         if create and await services.database.owner() is None:
             await claim_storage(services.database, services.blobs)
-        return await work(services)
+        try:
+            return await work(services)
+        except DatabaseUnavailable:
+            await check_frozen(services)  # its refusal names the cure
+            raise
 
     with opened(settings, create=create) as backend:
         return asyncio.run(run(backend.services))

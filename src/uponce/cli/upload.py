@@ -60,6 +60,8 @@ def run(
         raise NotFound(f"There is no file {readable(missing)}.")
     credentials = find_credentials(data, key, url)
     signed = parse_pairs(parameter)
+    if len(paths) > 1 and "public_id" in signed:
+        raise typer.BadParameter("With a public_id, each file would replace the one before. Upload one file at a time.")
     answers: list[dict[str, Any]] = []
     try:
         with _progress() as progress:

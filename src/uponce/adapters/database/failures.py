@@ -7,7 +7,7 @@ def no_space(detail: str) -> StorageFull:
     return StorageFull(
         "The server's database has no space left. Nothing was stored and no signature was spent. Send the same "
         "request again later.",
-        detail=detail,
+        detail=f"{detail}. Make room on the disk of the database.",
     )
 
 
