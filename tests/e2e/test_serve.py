@@ -105,7 +105,6 @@ def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Pa
         assert server.stop() == 0
 
 
-@pytest.mark.proof
 def test_workers_that_start_again_spend_where_the_server_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting in `.env` for the next start of the server must not count for some of its workers."""
     monkeypatch.chdir(tmp_path)
@@ -138,7 +137,6 @@ def test_workers_that_need_long_to_start_are_not_given_up(tmp_path: Path) -> Non
         assert server.output.count("Started server process") == 3
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: Path, workers: int) -> None:
     """A balancer then connects elsewhere. A connection that nobody accepts would hang, and fail later."""
