@@ -19,15 +19,22 @@ from tests.server import Server
 pytestmark = pytest.mark.xdist_group("node sdk")
 
 ASSETS = {
-    "image": ["cats/tabby", "dogs/rex"],
+    "image": ["cats/tabby", "logo", "dogs/rex"],
     "video": ["walk"],
     "raw": ["notes/note.txt"],
 }
-FILES = {"cats/tabby": "cat.jpg", "dogs/rex": "dance.gif", "walk": "walk.mp4", "notes/note.txt": "note.txt"}
+REFUSED = "logo"  # as an image in a format that uponce does not take
+FILES = {
+    "cats/tabby": "cat.jpg",
+    "logo": "note.txt",
+    "dogs/rex": "dance.gif",
+    "walk": "walk.mp4",
+    "notes/note.txt": "note.txt",
+}
 
 
 class Account(ThreadingHTTPServer):
-    """An account with four assets, listed one a page; `/files/<public_id>` has their bytes."""
+    """An account with five assets, listed one a page; `/files/<public_id>` has their bytes."""
 
     daemon_threads = True
 
@@ -91,14 +98,15 @@ def test_every_asset_is_brought_under_its_name(server: Server, account: Account,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-
-    assert done.stdout.split("\n")[:-1] == [f"{kind} {name}" for kind, names in ASSETS.items() for name in names]
-    for kind, names in ASSETS.items():
-        for name in names:
-            extension = "" if kind == "raw" else "." + FILES[name].partition(".")[2]
-            delivered = server.get(f"/{server.cloud}/{kind}/upload/v1/{name}{extension}")
-            assert delivered.data == (media / FILES[name]).read_bytes(), name
+    assert (done.returncode, done.stderr) == (1, "refused files: 1\n")
+    brought = [(kind, name) for kind, names in ASSETS.items() for name in names if name != REFUSED]
+    refusal, *lines = sorted(done.stdout.splitlines(), key=lambda line: not line.startswith("refused: image logo "))
+    assert "Upload it as raw" in refusal
+    assert lines == [f"{kind} {name}" for kind, name in brought]
+    for kind, name in brought:
+        extension = "" if kind == "raw" else "." + FILES[name].partition(".")[2]
+        delivered = server.get(f"/{server.cloud}/{kind}/upload/v1/{name}{extension}")
+        assert delivered.data == (media / FILES[name]).read_bytes(), name
 
 
 def test_commands_find_the_imported_keys(tmp_path: Path) -> None:
