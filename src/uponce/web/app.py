@@ -1,9 +1,11 @@
 """The ASGI application. Each request gets an id, one endpoint, one response whatever happens, and one record.
 
-A route says how a path finds its endpoint, and what pages of other origins may do there (CORS).
+A route says how a path finds its endpoint, and what pages of other origins may do there (CORS). The record is one
+line in the log and one count in the metrics: what the request did, with which key, to which asset, and from where.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -25,13 +27,16 @@ from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal, status_of
 from uponce.web.failures import FailedCredentials
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Header, Message, Receive, Request, Scope, Send, Site
-from uponce.web.request_log import note_error, record_request
 from uponce.web.response import ANY_ORIGIN, PLAIN_TEXT, VARY, Endpoint, Response, length_header, send_response
+
+log = logging.getLogger("uponce")
 
 Dialect = Callable[[Request, UponceError], Response]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 _SENDING = frozenset(("POST", "PUT", "PATCH"))
+_WRITING = _SENDING | {"DELETE"}
+_METHODS = _WRITING | {"GET", "HEAD", "OPTIONS"}
 _EXPOSED = tuple("ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split())
 _MAX_AGE_SECONDS = 3600
 _PREFLIGHT_VARY: Header = (
@@ -119,7 +124,7 @@ class App:
         except Exception as error:
             if request.status and isinstance(error, UponceError):
                 # A stored file that fails during its response: the reader sees an early end. It counts as its refusal.
-                note_error(request, error)
+                request.note_error(error)
                 request.status = status_of(error)
             else:
                 failure = error
@@ -255,3 +260,47 @@ def preflight(route: Route, request: Request) -> Response | None:
 @cache
 def _exposing(names: tuple[str, ...]) -> Header:
     return (b"access-control-expose-headers", ", ".join((*_EXPOSED, *names)).encode())
+
+
+def record_request(
+    metrics: Metrics,
+    scope: Scope,
+    request_id: str,
+    route: str | None,
+    facts: Mapping[str, Any],
+    status: int,
+    seconds: float,
+    failure: BaseException | None = None,
+) -> None:
+    """Count the request in the metrics, and write its line in the log.
+
+    `route` is the route's path, or None without a route. The line has neither the path nor the query that the client
+    sent: they can hold live signatures.
+
+    Level `info` has uploads, deletions and refusals, `error` the failures of the server, `debug` all other requests.
+    """
+    method = scope["method"]
+    # Label values come from code, never from clients, so their number is bounded.
+    metrics.answered(route or "unmatched", method if method in _METHODS else "other", status, seconds)
+    event = facts.get("event", "answered" if status else "aborted")
+    level = _level(event, method, failure)
+    if not log.isEnabledFor(level):
+        return
+    client = scope.get("client")
+    shown = {name: value for name, value in facts.items() if name != "event"} | {
+        "status": status,
+        "ms": round(seconds * 1000),
+        "address": client[0] if client else "-",
+        "method": method,
+        "route": route or "-",
+    }
+    what = "failed" if failure is not None else event
+    log.log(level, what, exc_info=failure, extra={"request_id": request_id, "facts": shown})
+
+
+def _level(event: str, method: str, failure: BaseException | None) -> int:
+    if failure is not None or event == "failed":
+        return logging.ERROR
+    if event == "answered" or (event == "aborted" and method not in _WRITING):
+        return logging.DEBUG
+    return logging.INFO

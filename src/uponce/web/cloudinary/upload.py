@@ -14,7 +14,7 @@ from contextlib import aclosing
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
-from uponce.app.uploading.intake import Event, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
 from uponce.core.errors import (
@@ -31,12 +31,11 @@ from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
-from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
+from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, note_outcome, upload_answer
 from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import URLENCODED, WholeForm, media_type_of, multipart_events, read_whole_form
 from uponce.web.cloudinary.text_bodies import text_events
 from uponce.web.request import Body, Head, Request, check_encoding
-from uponce.web.request_log import note_fields, note_outcome, noting
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
 
 MAX_KEY_LENGTH = 255
@@ -59,14 +58,14 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
     check_encoding(head)
     bases = bases_of(request)
     frame = _frame(request, limits)
-    note_fields(request, frame.fields)
+    request.note_fields(frame.fields)
     whole = chunk is None and pipeline.is_for(frame.cloud)
     arrival = await _arrival(services, request, frame) if whole else None
     uploaded = None if arrival is None else await _upload_arrival(pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
     found = _events(request, limits)
-    async with aclosing(noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
+    async with aclosing(_noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
         if isinstance(chunk, tuple):
             outcome = await upload_chunk(services, frame, *chunk, events)
             note_outcome(request, outcome)
@@ -111,7 +110,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     facts = services.read_ordinary(form.file, frame.requested, limits)
     if facts is None:
         return None
-    note_fields(request, fields)
+    request.note_fields(fields)
     return Arrival(frame, frame.fields + fields, form.filename, form.file, facts)
 
 
@@ -157,6 +156,15 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
     if media_type in (URLENCODED, "application/json"):
         return text_events(request.body, media_type != URLENCODED, limits)
     return multipart_events(request.body, content_type, limits)
+
+
+async def _noting(request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield the events of an upload, and note the API key and the public_id among its fields."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Field):
+                request.note_fields([(event.name, event.value)])
+            yield event
 
 
 async def _raw_events(body: Body, size: int | None) -> AsyncGenerator[Event, None]:

@@ -1,4 +1,4 @@
-"""One line a request: what it says, at which level, and what it must never hold."""
+"""One line in the log for each request: what it says, at which level, and what it must never hold."""
 
 import base64
 import logging
