@@ -1,5 +1,7 @@
 """One upload, as a form, as JSON, or as the bytes of the file. The same for one chunk of a file.
 
+An ordinary form of a small file is read in one step once all of it has arrived. Any other body is read as it arrives.
+
 Cloudinary's chunked protocol has two headers. `X-Unique-Upload-Id` is the client's name for the upload, equal on all
 chunks. `Content-Range: bytes a-b/total` names the bytes of this chunk. While the client does not know the total, the
 total is `-1`, `*` or missing.
@@ -8,8 +10,10 @@ total is `-1`, `*` or missing.
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
 
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
@@ -33,9 +37,9 @@ from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, note_outcome, upload_answer
 from uponce.web.cloudinary.calls import missing
-from uponce.web.cloudinary.forms import URLENCODED, WholeForm, media_type_of, multipart_events, read_whole_form
+from uponce.web.cloudinary.forms import URLENCODED, media_type_of, multipart_events
 from uponce.web.cloudinary.text_bodies import text_events
-from uponce.web.request import Body, Head, Request, check_encoding
+from uponce.web.request import Body, Fields, Head, Request, check_encoding
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
 
 MAX_KEY_LENGTH = 255
@@ -112,6 +116,65 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
         return None
     request.note_fields(fields)
     return Arrival(frame, frame.fields + fields, form.filename, form.file, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeForm:
+    """A multipart form that has arrived whole: the fields before its file, the file, and the `late` fields."""
+
+    fields: Fields
+    filename: str
+    file: memoryview
+    late: Fields
+
+
+_PLAIN_TYPE = re.compile(r"multipart/form-data; ?boundary=([A-Za-z0-9'+_.-]{1,70})")
+_PLAIN_PART = re.compile(
+    rb'\r\nContent-Disposition: form-data; name="([^"\\%\x00-\x1f\x7f]{1,200})"'
+    rb'(?:; filename="([^"\\%\x00-\x1f\x7f]{1,255})")?(?:\r\nContent-Type: [A-Za-z0-9/+.-]{1,100})?\r\n\r\n',
+    re.IGNORECASE,
+)
+
+
+def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm | None:
+    """Return a form with one file in its ordinary spelling. Return None for any other form.
+
+    `multipart_events` reads or refuses the other forms. If both read a form, they read the same.
+    """
+    plain = _PLAIN_TYPE.fullmatch(content_type)
+    try:
+        return None if plain is None else _whole_form(body, b"\r\n--" + plain[1].encode(), limits)
+    except ValueError:  # of the spelling, or of text that is not UTF-8
+        return None
+
+
+def _whole_form(body: bytes, delimiter: bytes, limits: Limits) -> WholeForm:
+    parts = list(islice(_plain_parts(body, delimiter), limits.max_fields + 2))
+    (place,) = (number for number, part in enumerate(parts) if part[0] == "file")
+    _, filename, file = parts.pop(place)
+    if filename is None or len(body) - len(file) > limits.max_form_bytes or len(parts) > limits.max_fields:
+        raise ValueError
+    fields = tuple(_plain_field(*part, limits) for part in parts)
+    return WholeForm(fields[:place], filename, file, fields[place:])
+
+
+def _plain_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, str | None, memoryview]]:
+    """Yield name, filename and bytes of each part. Raise ValueError if the body has anything else."""
+    if not body.startswith(delimiter[2:]):
+        raise ValueError
+    at, whole = len(delimiter) - 2, memoryview(body)
+    while part := _PLAIN_PART.match(body, at):
+        end = body.index(delimiter, part.end())
+        at = end + len(delimiter)
+        yield part[1].decode(), None if part[2] is None else part[2].decode(), whole[part.end() : end]
+    if body[at:] not in (b"--\r\n", b"--"):
+        raise ValueError
+
+
+def _plain_field(name: str, filename: str | None, value: memoryview, limits: Limits) -> tuple[str, str]:
+    if filename is not None or name == "file[]" or len(value) > limits.max_field_bytes:
+        raise ValueError
+    return name, bytes(value).decode()
 
 
 def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bool:
