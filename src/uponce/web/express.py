@@ -15,8 +15,7 @@ from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.values import Asset
 from uponce.web import delivery
-from uponce.web.app import App, record_request
-from uponce.web.proxies import TrustedProxies
+from uponce.web.app import App, TrustedProxies, record_request
 from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
 from uponce.web.response import VARY, complete
 
