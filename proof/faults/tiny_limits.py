@@ -41,7 +41,7 @@ web.express                         _MOST_BYTES                      6007
 web.express                         _MOST_KNOWN                      5
 web.express                         _SMALL_BYTES                     1201
 web.places                          PLACES                           2
-web.proxies                         _MAX_REMEMBERED                  3
+web.app                             _MAX_REMEMBERED                  3
 web.failures                        _MAX_ADDRESSES                   3
 core.ranges                         MAX_RANGES                       2
 app.attempts                        _REFUSALS_AT_ONCE                1

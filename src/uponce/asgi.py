@@ -11,11 +11,10 @@ from uponce.adapters.logs import configure
 from uponce.adapters.system import die_with, keep_heap
 from uponce.config import load
 from uponce.lifespan import lifespan
-from uponce.web.app import App
+from uponce.web.app import App, TrustedProxies
 from uponce.web.operators import Scrape
 from uponce.web.pages.playground import Playground
 from uponce.web.protocol import HardenedProtocol
-from uponce.web.proxies import TrustedProxies
 from uponce.web.routes import create_app as create_web_app
 from uponce.wiring import build, build_metrics
 

@@ -18,7 +18,7 @@ from uponce.adapters.database.sqlite import readers
 from uponce.adapters.files import OpenFile
 from uponce.app.ports import Metrics
 from uponce.web import express
-from uponce.web.proxies import TrustedProxies
+from uponce.web.app import TrustedProxies
 from uponce.web.routes import create_app
 
 MOST = express._MOST_BYTES

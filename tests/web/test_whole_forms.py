@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.web.test_splits import BODIES, outcome
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.policy import Limits
-from uponce.web.cloudinary.forms import WholeForm, read_whole_form
+from uponce.web.cloudinary.upload import WholeForm, read_whole_form
 
 LIMITS = Limits()
 TYPE = "multipart/form-data; boundary=b"

@@ -1,14 +1,19 @@
-"""The ASGI application. Each request gets an id, one endpoint, one response whatever happens, and one record.
+"""The ASGI application: which client asks, which endpoint answers, what is logged.
 
-A route says how a path finds its endpoint, and what pages of other origins may do there (CORS).
+A proxy in front may name the client, if uponce trusts the proxy. A route says how a path finds its endpoint, and what
+pages of other origins may do there (CORS). Each request gets an id, one response whatever happens, and one record: a
+line in the log and a count in the metrics. Both say what happened, and neither has a signature or a secret.
 """
 
 import asyncio
+import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from time import perf_counter
 from typing import Any
 
@@ -23,21 +28,112 @@ from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal, status_of
 from uponce.web.failures import FailedCredentials
-from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Header, Message, Receive, Request, Scope, Send, Site
-from uponce.web.request_log import note_error, record_request
 from uponce.web.response import ANY_ORIGIN, PLAIN_TEXT, VARY, Endpoint, Response, length_header, send_response
 
+log = logging.getLogger("uponce")
+
+IPAddress = IPv4Address | IPv6Address
 Dialect = Callable[[Request, UponceError], Response]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
+_WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
+_MAX_ADDRESS = 45  # the longest text of an IPv6 address
+_MAX_HOPS = 20
+_MAX_REMEMBERED = 1024  # addresses
+_SCHEMES = ("http", "https")
+
 _SENDING = frozenset(("POST", "PUT", "PATCH"))
+_WRITING = _SENDING | {"DELETE"}
+_METHODS = _WRITING | {"GET", "HEAD", "OPTIONS"}
 _EXPOSED = tuple("ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split())
-_MAX_AGE_SECONDS = 3600
+_PREFLIGHT_SECONDS = 3600
 _PREFLIGHT_VARY: Header = (
     b"vary",
     b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network",
 )
+
+
+class TrustedProxies:
+    """The servers in front whose `X-Forwarded-For` and `X-Forwarded-Proto` count. By default no server is trusted.
+
+    All other forwarded headers are ignored, also `Forwarded` (RFC 7239), which neither nginx nor Caddy sends.
+    """
+
+    def __init__(self, networks: Sequence[IPv4Network | IPv6Network] = ()) -> None:
+        self._networks = tuple(networks)
+        self._warned = False
+
+    def apply(self, scope: Scope) -> bool:
+        """Write the client's address and scheme into the scope. `client` becomes None unless it is an IP address.
+
+        Return whether a trusted proxy passed the request on for an address that is no trusted proxy.
+        """
+        peer, passed_on = _address_of(scope["client"][0]) if scope.get("client") else None, False
+        forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        if peer is not None and self._trusts(peer):
+            scope["scheme"] = _scheme_of(scope)
+            peer = self._client(peer, b",".join(forwarded).decode("latin-1"))
+            passed_on = not self._trusts(peer)
+        elif forwarded and peer is not None:
+            self._warn(peer)
+        scope["client"] = None if peer is None else (str(peer), 0)
+        return passed_on
+
+    def name(self, text: str) -> bool:
+        """Return whether the text is the address of a trusted proxy."""
+        address = _address_of(text)
+        return address is not None and self._trusts(address)
+
+    def _trusts(self, address: IPAddress) -> bool:
+        return any(address in network for network in self._networks)
+
+    def _client(self, peer: IPAddress, forwarded: str) -> IPAddress:
+        """Return the last hop that is no trusted proxy: each proxy appends the address that called it.
+
+        Text that is no address ends the search, since a client may have sent everything to the left of it.
+        """
+        for hop in reversed(forwarded.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]):
+            address = _address_of(hop.strip())
+            if address is None:
+                return peer
+            peer = address
+            if not self._trusts(address):
+                return address
+        return peer
+
+    def _warn(self, peer: IPAddress) -> None:
+        """Log once that a proxy seems to be in front. A stranger on the internet has no private address."""
+        if self._warned or not peer.is_private:
+            return
+        self._warned = True
+        log.warning(
+            "%s sends X-Forwarded-For, but UPONCE_TRUSTED_PROXIES does not name it. The audit and the limits per "
+            "address take all its clients for one. If it is your proxy, set UPONCE_TRUSTED_PROXIES=%s.",
+            peer,
+            peer,
+        )
+
+
+def _scheme_of(scope: Scope) -> str:
+    """Return http or https: the last X-Forwarded-Proto if valid, otherwise the scheme of the connection."""
+    sent = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
+    scheme = b",".join(sent).decode("latin-1").rpartition(",")[2].strip().lower()
+    return scheme if scheme in _SCHEMES else str(scope["scheme"])
+
+
+@lru_cache(_MAX_REMEMBERED)
+def _address_of(text: str) -> IPAddress | None:
+    """Return the IP address, also of `address:port`. Return None for any other text. IPv4 inside IPv6 becomes IPv4."""
+    if match := _WITH_PORT.fullmatch(text[: _MAX_ADDRESS + 8]):
+        text = match[1] or match[2] or ""
+    plain = text.partition("%")[0]  # a zone has meaning on one machine only
+    try:
+        address = ip_address(plain) if len(plain) <= _MAX_ADDRESS else None
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +215,7 @@ class App:
         except Exception as error:
             if request.status and isinstance(error, UponceError):
                 # A stored file that fails during its response: the reader sees an early end. It counts as its refusal.
-                note_error(request, error)
+                request.note_error(error)
                 request.status = status_of(error)
             else:
                 failure = error
@@ -244,7 +340,7 @@ def preflight(route: Route, request: Request) -> Response | None:
         _PREFLIGHT_VARY,
         ANY_ORIGIN,
         (b"access-control-allow-methods", ", ".join(methods).encode()),
-        (b"access-control-max-age", b"%d" % _MAX_AGE_SECONDS),
+        (b"access-control-max-age", b"%d" % _PREFLIGHT_SECONDS),
     ]
     names = request.raw_header(b"access-control-request-headers")
     if names is not None:
@@ -255,3 +351,47 @@ def preflight(route: Route, request: Request) -> Response | None:
 @cache
 def _exposing(names: tuple[str, ...]) -> Header:
     return (b"access-control-expose-headers", ", ".join((*_EXPOSED, *names)).encode())
+
+
+def record_request(
+    metrics: Metrics,
+    scope: Scope,
+    request_id: str,
+    route: str | None,
+    facts: Mapping[str, Any],
+    status: int,
+    seconds: float,
+    failure: BaseException | None = None,
+) -> None:
+    """Count the request in the metrics, and write its line in the log.
+
+    `route` is the route's path, or None without a route. The line has neither the path nor the query that the client
+    sent: they can hold live signatures.
+
+    Level `info` has uploads, deletions and refusals, `error` the failures of the server, `debug` all other requests.
+    """
+    method = scope["method"]
+    # Label values come from code, never from clients, so their number is bounded.
+    metrics.answered(route or "unmatched", method if method in _METHODS else "other", status, seconds)
+    event = facts.get("event", "answered" if status else "aborted")
+    level = _level(event, method, failure)
+    if not log.isEnabledFor(level):
+        return
+    client = scope.get("client")
+    shown = {name: value for name, value in facts.items() if name != "event"} | {
+        "status": status,
+        "ms": round(seconds * 1000),
+        "address": client[0] if client else "-",
+        "method": method,
+        "route": route or "-",
+    }
+    what = "failed" if failure is not None else event
+    log.log(level, what, exc_info=failure, extra={"request_id": request_id, "facts": shown})
+
+
+def _level(event: str, method: str, failure: BaseException | None) -> int:
+    if failure is not None or event == "failed":
+        return logging.ERROR
+    if event == "answered" or (event == "aborted" and method not in _WRITING):
+        return logging.DEBUG
+    return logging.INFO

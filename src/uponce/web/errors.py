@@ -12,7 +12,6 @@ from uponce.core import errors
 from uponce.core.errors import BadCredentials, DatabaseUnavailable, SettingRefused, UponceError, UpstreamRefused
 from uponce.web.refused import refusal_page, wants_page
 from uponce.web.request import Header, Request
-from uponce.web.request_log import note_error
 from uponce.web.response import Response, forwarded_response, json_response
 
 INTERNAL_ERROR = "internal_error"
@@ -111,7 +110,7 @@ def refusal(
     judged = request.site.failures.judge(request.address, _public(error))
     if judged is not error:
         error, status = judged, None
-    note_error(request, error)
+    request.note_error(error)
     request.refused = error.code
     lingers = request.has_unread_body()
     if isinstance(error, UpstreamRefused) and error.body:

@@ -15,10 +15,8 @@ from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.values import Asset
 from uponce.web import delivery
-from uponce.web.app import App
-from uponce.web.proxies import TrustedProxies
+from uponce.web.app import App, TrustedProxies, record_request
 from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
-from uponce.web.request_log import record_request
 from uponce.web.response import VARY, complete
 
 _MOST_BYTES = 104 * 1024  # the memory that a client can hold without reading

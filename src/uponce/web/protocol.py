@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
+from uponce.web.app import TrustedProxies
 from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
-from uponce.web.proxies import TrustedProxies
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)

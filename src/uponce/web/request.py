@@ -1,14 +1,17 @@
-"""A request as endpoints see it: parsed once from the ASGI scope, with a body that is read while it arrives."""
+"""A request as endpoints see it: parsed once from the ASGI scope, with a body that is read while it arrives.
+
+Endpoints note in it what the log shows once the request is over.
+"""
 
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from uponce.app.attempts import Forms
-from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, shown
+from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, Unavailable, UponceError, shown
 from uponce.core.policy import Limits
 from uponce.core.values import Caller
 from uponce.web.discarding import CYCLE
@@ -26,6 +29,7 @@ REQUEST_ID_LENGTH = 32
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?", re.ASCII)
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MOST_LONE = 1000
+_LOGGED = {"api_key": "key", "public_id": "public_id"}
 _SINGLE = frozenset(
     "host content-type content-length content-range origin authorization range idempotency-key x-unique-upload-id "
     "tus-resumable upload-length upload-defer-length upload-offset upload-metadata upload-checksum "
@@ -164,7 +168,7 @@ class Request:
     """One request.
 
     `params` are the parts of the path that the route names. `address` is the client's IP address, or empty. Endpoints
-    put into `facts` what the log shows of the request. `refused` is the code of its refusal. `status` is the status
+    note in `facts` what the log shows of the request. `refused` is the code of its refusal. `status` is the status
     that was sent, and 0 before.
     """
 
@@ -248,6 +252,22 @@ class Request:
                 f"Header Host is '{shown(host)}'. Send the name or address of this server, and its port."
             )
         return f"{self.scheme}://{host}"
+
+    def note_fields(self, fields: Iterable[tuple[str, str]]) -> None:
+        """Note the API key and the public_id that a client sent. The first of each counts, not verified."""
+        for name, value in fields:
+            if name in _LOGGED:
+                self.facts.setdefault(_LOGGED[name], value)
+
+    def note_event(self, event: str) -> None:
+        """Note in one word what the request did."""
+        self.facts["event"] = event
+
+    def note_error(self, error: UponceError) -> None:
+        """Note a refusal by its code. Its detail is for the operator alone."""
+        self.facts.update(event="failed" if isinstance(error, Unavailable) else "refused", code=error.code)
+        if error.detail:
+            self.facts["detail"] = error.detail
 
 
 def read_head(scope: Scope) -> Head:

@@ -7,7 +7,7 @@ from functools import partial
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Pipeline
 from uponce.web import delivery
-from uponce.web.app import App, Lifespan, Route
+from uponce.web.app import App, Lifespan, Route, TrustedProxies
 from uponce.web.cloudinary import resources
 from uponce.web.cloudinary.notifications import notified_by_upstream
 from uponce.web.cloudinary.relayed import METHODS, relayed
@@ -20,7 +20,6 @@ from uponce.web.pages import playground as playing
 from uponce.web.pages.assets import asset
 from uponce.web.pages.home import favicon, guide, home, robots
 from uponce.web.places import Places
-from uponce.web.proxies import TrustedProxies
 from uponce.web.request import Request
 from uponce.web.response import Endpoint, Response
 from uponce.web.tus import uploads as tus

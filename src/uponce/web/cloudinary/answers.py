@@ -1,4 +1,7 @@
-"""Cloudinary's dialect: answers in the form that its SDKs expect (reference: the Upload API)."""
+"""Cloudinary's dialect: answers in the form that its SDKs expect (reference: the Upload API).
+
+`note_outcome` notes what the log shows of an upload.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,6 +64,23 @@ def chunk_answer(outcome: Uploaded | Forwarded | Series, bases: Bases) -> Json:
         return {**msgspec.json.decode(outcome.body), "done": True}
     kind = dict(outcome.parameters).get("type", DeliveryType.UPLOAD)
     return {"done": False, "bytes": outcome.received, "kind": kind, **present(resource_type=outcome.requested)}
+
+
+def note_outcome(request: Request, outcome: Uploaded | Forwarded | Series) -> None:
+    """Note what an upload did: it stored an asset here or upstream, repeated a lost answer, or brought a part."""
+    if isinstance(outcome, Forwarded):
+        request.facts.update(event="repeated" if outcome.replayed else "relayed", public_id=outcome.public_id)
+        return
+    if isinstance(outcome, Series):
+        request.facts.update(event="part", key=outcome.api_key, received=outcome.received)
+        return
+    asset, replayed = outcome.committed.asset, outcome.committed.replayed
+    request.facts.update(
+        event="repeated" if replayed else "stored",
+        key=outcome.signer.api_key,
+        public_id=asset.name.public_id,
+        bytes=asset.digest.size,
+    )
 
 
 def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) -> Json:

@@ -1,10 +1,8 @@
-"""Multipart bodies: as events of an upload while they arrive, or whole. Everything that is buffered has a limit."""
+"""Forms: the events of an upload while it arrives, or the fields of a small call. All that is buffered has a limit."""
 
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
-from itertools import islice
 from urllib.parse import unquote
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
@@ -57,65 +55,6 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
         ) from None
     except UnicodeError:
         raise MalformedRequest(f"A header of a part is not UTF-8. {_CURES[_NOT_UTF8]}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class WholeForm:
-    """A multipart form that has arrived whole: the fields before its file, the file, and the `late` fields."""
-
-    fields: Fields
-    filename: str
-    file: memoryview
-    late: Fields
-
-
-_PLAIN_TYPE = re.compile(r"multipart/form-data; ?boundary=([A-Za-z0-9'+_.-]{1,70})")
-_PLAIN_PART = re.compile(
-    rb'\r\nContent-Disposition: form-data; name="([^"\\%\x00-\x1f\x7f]{1,200})"'
-    rb'(?:; filename="([^"\\%\x00-\x1f\x7f]{1,255})")?(?:\r\nContent-Type: [A-Za-z0-9/+.-]{1,100})?\r\n\r\n',
-    re.IGNORECASE,
-)
-
-
-def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm | None:
-    """Return a form with one file in its ordinary spelling. Return None for any other form.
-
-    `multipart_events` reads or refuses the other forms. If both read a form, they read the same.
-    """
-    plain = _PLAIN_TYPE.fullmatch(content_type)
-    try:
-        return None if plain is None else _whole_form(body, b"\r\n--" + plain[1].encode(), limits)
-    except ValueError:  # of the spelling, or of text that is not UTF-8
-        return None
-
-
-def _whole_form(body: bytes, delimiter: bytes, limits: Limits) -> WholeForm:
-    parts = list(islice(_plain_parts(body, delimiter), limits.max_fields + 2))
-    (place,) = (number for number, part in enumerate(parts) if part[0] == "file")
-    _, filename, file = parts.pop(place)
-    if filename is None or len(body) - len(file) > limits.max_form_bytes or len(parts) > limits.max_fields:
-        raise ValueError
-    fields = tuple(_plain_field(*part, limits) for part in parts)
-    return WholeForm(fields[:place], filename, file, fields[place:])
-
-
-def _plain_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, str | None, memoryview]]:
-    """Yield name, filename and bytes of each part. Raise ValueError if the body has anything else."""
-    if not body.startswith(delimiter[2:]):
-        raise ValueError
-    at, whole = len(delimiter) - 2, memoryview(body)
-    while part := _PLAIN_PART.match(body, at):
-        end = body.index(delimiter, part.end())
-        at = end + len(delimiter)
-        yield part[1].decode(), None if part[2] is None else part[2].decode(), whole[part.end() : end]
-    if body[at:] not in (b"--\r\n", b"--"):
-        raise ValueError
-
-
-def _plain_field(name: str, filename: str | None, value: memoryview, limits: Limits) -> tuple[str, str]:
-    if filename is not None or name == "file[]" or len(value) > limits.max_field_bytes:
-        raise ValueError
-    return name, bytes(value).decode()
 
 
 _FILE_HEADER = re.compile(rb'(Content-Disposition: form-data; name="file"; filename=")(.*)(")', re.IGNORECASE)

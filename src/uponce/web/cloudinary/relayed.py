@@ -15,7 +15,6 @@ from uponce.core.values import Upstream
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.cloudinary.forms import body_fields, small_body
 from uponce.web.request import Fields, Request
-from uponce.web.request_log import note_event, note_fields
 from uponce.web.response import Endpoint, Response, forwarded_response
 
 _MOST_FIELDS = 1100  # the account takes 1,000 ids in one call, and this is not the limit of uploads
@@ -85,12 +84,12 @@ async def _pass_on(services: Services, upstream: Upstream, request: Request) -> 
     body = await small_body(request) if has_basic else b""
     sent = await _signed_fields(request, query, limits) if request.method == "POST" else None
     if sent is not None:
-        note_fields(request, collect(sent).items())
+        request.note_fields(collect(sent).items())
         answer = await act_signed(services, upstream, cloud, path, sent, request.caller)
     else:
         await authenticate_for_all(services, cloud, *request.head.server_credentials())
         asked = AdminCall(request.method, query, request.head.get("content-type"), body)
         answer = await ask(services, upstream, path, asked)
     if request.method != "GET":
-        note_event(request, "passed on")
+        request.note_event("passed on")
     return forwarded_response(answer.status, answer.body, answer.headers)

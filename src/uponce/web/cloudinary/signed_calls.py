@@ -13,7 +13,6 @@ from uponce.web.cloudinary.answers import destroy_answer
 from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.forms import body_fields
 from uponce.web.request import Request
-from uponce.web.request_log import note_event, note_fields
 from uponce.web.response import Response, json_response
 
 Act: TypeAlias = Callable[[Services, Request, SignedCall], Awaitable[Response]]
@@ -23,7 +22,7 @@ async def signed_call(call: Call, services: Services, request: Request) -> Respo
     """Do what the fields of `/v1_1/<cloud>/<image|video|raw>/<call>` ask for, and return the answer."""
     resource_type, limits = known(request, "resource_type", ResourceType), services.limits
     fields = collect_known([*request.query(limits), *await body_fields(request, limits)])
-    note_fields(request, fields.items())
+    request.note_fields(fields.items())
     cloud = request.params["cloud"]
     if "signature" not in fields and (credentials := request.head.added_credentials()):
         fields = await sign_for(services, cloud, resource_type, credentials, fields, call)
@@ -33,7 +32,7 @@ async def signed_call(call: Call, services: Services, request: Request) -> Respo
 
 async def _destroy(services: Services, request: Request, wanted: SignedCall) -> Response:
     deleted = await destroy(services, wanted)
-    note_event(request, "deleted" if deleted else "absent")
+    request.note_event("deleted" if deleted else "absent")
     return json_response(destroy_answer(deleted))
 
 

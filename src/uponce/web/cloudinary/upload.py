@@ -1,5 +1,7 @@
 """One upload, as a form, as JSON, or as the bytes of the file. The same for one chunk of a file.
 
+An ordinary form of a small file is read in one step once all of it has arrived. Any other body is read as it arrives.
+
 Cloudinary's chunked protocol has two headers. `X-Unique-Upload-Id` is the client's name for the upload, equal on all
 chunks. `Content-Range: bytes a-b/total` names the bytes of this chunk. While the client does not know the total, the
 total is `-1`, `*` or missing.
@@ -8,13 +10,15 @@ total is `-1`, `*` or missing.
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
 
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
-from uponce.app.uploading.intake import Event, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
 from uponce.core.errors import (
@@ -31,12 +35,11 @@ from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
-from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
+from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, note_outcome, upload_answer
 from uponce.web.cloudinary.calls import missing
-from uponce.web.cloudinary.forms import URLENCODED, WholeForm, media_type_of, multipart_events, read_whole_form
+from uponce.web.cloudinary.forms import URLENCODED, media_type_of, multipart_events
 from uponce.web.cloudinary.text_bodies import text_events
-from uponce.web.request import Body, Head, Request, check_encoding
-from uponce.web.request_log import note_fields, note_outcome, noting
+from uponce.web.request import Body, Fields, Head, Request, check_encoding
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
 
 MAX_KEY_LENGTH = 255
@@ -59,14 +62,14 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
     check_encoding(head)
     bases = bases_of(request)
     frame = _frame(request, limits)
-    note_fields(request, frame.fields)
+    request.note_fields(frame.fields)
     whole = chunk is None and pipeline.is_for(frame.cloud)
     arrival = await _arrival(services, request, frame) if whole else None
     uploaded = None if arrival is None else await _upload_arrival(pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
     found = _events(request, limits)
-    async with aclosing(noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
+    async with aclosing(_noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
         if isinstance(chunk, tuple):
             outcome = await upload_chunk(services, frame, *chunk, events)
             note_outcome(request, outcome)
@@ -111,8 +114,67 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     facts = services.read_ordinary(form.file, frame.requested, limits)
     if facts is None:
         return None
-    note_fields(request, fields)
+    request.note_fields(fields)
     return Arrival(frame, frame.fields + fields, form.filename, form.file, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeForm:
+    """A multipart form that has arrived whole: the fields before its file, the file, and the `late` fields."""
+
+    fields: Fields
+    filename: str
+    file: memoryview
+    late: Fields
+
+
+_PLAIN_TYPE = re.compile(r"multipart/form-data; ?boundary=([A-Za-z0-9'+_.-]{1,70})")
+_PLAIN_PART = re.compile(
+    rb'\r\nContent-Disposition: form-data; name="([^"\\%\x00-\x1f\x7f]{1,200})"'
+    rb'(?:; filename="([^"\\%\x00-\x1f\x7f]{1,255})")?(?:\r\nContent-Type: [A-Za-z0-9/+.-]{1,100})?\r\n\r\n',
+    re.IGNORECASE,
+)
+
+
+def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm | None:
+    """Return a form with one file in its ordinary spelling. Return None for any other form.
+
+    `multipart_events` reads or refuses the other forms. If both read a form, they read the same.
+    """
+    plain = _PLAIN_TYPE.fullmatch(content_type)
+    try:
+        return None if plain is None else _whole_form(body, b"\r\n--" + plain[1].encode(), limits)
+    except ValueError:  # of the spelling, or of text that is not UTF-8
+        return None
+
+
+def _whole_form(body: bytes, delimiter: bytes, limits: Limits) -> WholeForm:
+    parts = list(islice(_plain_parts(body, delimiter), limits.max_fields + 2))
+    (place,) = (number for number, part in enumerate(parts) if part[0] == "file")
+    _, filename, file = parts.pop(place)
+    if filename is None or len(body) - len(file) > limits.max_form_bytes or len(parts) > limits.max_fields:
+        raise ValueError
+    fields = tuple(_plain_field(*part, limits) for part in parts)
+    return WholeForm(fields[:place], filename, file, fields[place:])
+
+
+def _plain_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, str | None, memoryview]]:
+    """Yield name, filename and bytes of each part. Raise ValueError if the body has anything else."""
+    if not body.startswith(delimiter[2:]):
+        raise ValueError
+    at, whole = len(delimiter) - 2, memoryview(body)
+    while part := _PLAIN_PART.match(body, at):
+        end = body.index(delimiter, part.end())
+        at = end + len(delimiter)
+        yield part[1].decode(), None if part[2] is None else part[2].decode(), whole[part.end() : end]
+    if body[at:] not in (b"--\r\n", b"--"):
+        raise ValueError
+
+
+def _plain_field(name: str, filename: str | None, value: memoryview, limits: Limits) -> tuple[str, str]:
+    if filename is not None or name == "file[]" or len(value) > limits.max_field_bytes:
+        raise ValueError
+    return name, bytes(value).decode()
 
 
 def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bool:
@@ -157,6 +219,15 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
     if media_type in (URLENCODED, "application/json"):
         return text_events(request.body, media_type != URLENCODED, limits)
     return multipart_events(request.body, content_type, limits)
+
+
+async def _noting(request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield the events of an upload, and note the API key and the public_id among its fields."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Field):
+                request.note_fields([(event.name, event.value)])
+            yield event
 
 
 async def _raw_events(body: Body, size: int | None) -> AsyncGenerator[Event, None]:

@@ -19,10 +19,9 @@ from uponce.core.errors import MalformedRequest, SeriesGone, Unavailable, Uponce
 from uponce.core.parameters import narrowed
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
-from uponce.web.cloudinary.answers import Bases, Json, bases_of, chunk_answer
+from uponce.web.cloudinary.answers import Bases, Json, bases_of, chunk_answer, note_outcome
 from uponce.web.errors import refusal, tus_status_of
 from uponce.web.request import Header, Request
-from uponce.web.request_log import note_fields, note_outcome
 from uponce.web.response import NO_SNIFF, NO_STORE, Response, json_response, length_header
 from uponce.web.tus import headers
 
@@ -91,7 +90,7 @@ async def _create(services: Services, request: Request, bases: Bases) -> Respons
     headers.check_concat(head)
     fields, filename = headers.read_metadata(head)
     fields = request.query(services.limits) + fields
-    note_fields(request, fields)
+    request.note_fields(fields)
     frame = UploadRequest(
         cloud=request.params["cloud"],
         requested=narrowed(None, dict(fields)),
