@@ -287,7 +287,7 @@ _ON_CORE: Sequence[_Row] = [
     ("a signature of the future", "core/freshness.py", "if timestamp > now + skew:", "if False:"),
     ("limits have no defaults", "core/policy.py", "default=default", "default=0"),
     ("a range ends one byte late", "core/ranges.py", "int(last) + 1, size", "int(last) + 2, size"),
-    ("a delivery signature of nine characters", "core/delivery.py", "{8}|", "{8,9}|"),
+    ("a delivery signature of nine characters", "core/naming.py", "{8}|", "{8,9}|"),
     ("a message repeats control characters", "core/errors.py", "if c.isprintable()", "if c"),
     ("more tags than allowed", "core/parameters.py", "MAX_TAGS = 1000", "MAX_TAGS = 1001"),
     ("more uses than allowed", "core/parameters.py", "MAX_USES = 1_000_000", "MAX_USES = 1_000_001"),
