@@ -13,9 +13,8 @@ from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import UponceError
-from uponce.core.freshness import keep_until
 from uponce.core.relaying import Relay
-from uponce.core.signature import dated
+from uponce.core.signature import dated, keep_until
 from uponce.core.upstream import Target
 from uponce.core.values import (
     ApiKey,

@@ -7,8 +7,8 @@ from dataclasses import replace
 from tests.contract.databases import CALLER, SKEW, START, WINDOW, SteppedClock, draft, grant, race, relay
 from uponce.app.ports import Committed, Database
 from uponce.core.errors import OutcomeUnknown, Refused, SignatureUsed, UponceError
-from uponce.core.freshness import check_fresh
 from uponce.core.relaying import Relay
+from uponce.core.signature import check_fresh
 from uponce.core.values import AssetName, Grant, GrantStatus
 
 

@@ -12,8 +12,7 @@ from proof.bench.scale.stores import Columns, Store
 from proof.bench.servers import BenchmarkError
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import Database, Draft
-from uponce.core.freshness import keep_until
-from uponce.core.signature import dated
+from uponce.core.signature import dated, keep_until
 from uponce.core.values import (
     ApiKey,
     AssetName,

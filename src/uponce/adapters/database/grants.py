@@ -11,9 +11,8 @@ from uponce.adapters.database.replies import ask_reply, repetition, reply_of, re
 from uponce.adapters.database.steps import Ask, Params, Row, Rows, Rules, Steps, of_grant, of_name, operation
 from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal
 from uponce.core.errors import GrantRefused, UnknownApiKey, UponceError
-from uponce.core.freshness import check_watermark, utc
 from uponce.core.refusals import refusal_of
-from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
+from uponce.core.signature import KEY_OCTETS, check_watermark, dated, timestamp_of, utc
 from uponce.core.values import Asset, AssetName, AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
 
 _UPLOAD, _CALL = "an upload", "a call"

@@ -34,11 +34,10 @@ from uponce.core.errors import (
     UnknownApiKey,
     UponceError,
 )
-from uponce.core.freshness import utc
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at, reply_key
-from uponce.core.signature import Signer, collect_known
+from uponce.core.signature import Signer, collect_known, utc
 from uponce.core.spans import Span
 from uponce.core.upstream import read_relayed
 from uponce.core.values import Caller
