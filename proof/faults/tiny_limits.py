@@ -81,8 +81,8 @@ adapters.store.objects              _BLOCK_BYTES                     1709
 adapters.store.parts                _READ_BYTES                      1301
 adapters.store.bucket               _READ_BYTES                      3001
 adapters.store.bucket               _LIST_BATCH                      5
-adapters.media.scan                 SCAN_BYTES                       601
-adapters.media.scan                 _MOSTLY_ENOUGH                   101
+adapters.media.sniff                SCAN_BYTES                       601
+adapters.media.sniff                _MOSTLY_ENOUGH                   101
 adapters.media.pool                 _JOBS_PER_PROCESS                25
 adapters.media.pool                 _MOST_GRANTS                     3
 adapters.media.turns                _MOST_NAMES                      3
