@@ -8,10 +8,10 @@ client gets an answer before its group is durable.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from uponce.app.authorise import (
     Admitted,
@@ -27,8 +27,7 @@ from uponce.app.authorise import (
 from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal, Spooled
 from uponce.app.relaying.held import Held, send_spooled
 from uponce.app.services import Services
-from uponce.app.unbroken import unbroken
-from uponce.app.uploading.dropping import drop
+from uponce.app.unbroken import later, unbroken
 from uponce.app.uploading.intake import Event, Intake
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
@@ -160,6 +159,18 @@ async def followed_up(services: Services, committing: Awaitable[C]) -> C:
     if isinstance(committed, Committed) and committed.unneeded_blob is not None:
         await drop(services, services.blobs.delete(committed.unneeded_blob))
     return committed
+
+
+async def drop(services: Services, deletion: Coroutine[Any, Any, None]) -> None:
+    """Delete bytes that no row names any more. If this fails, the sweeper deletes them.
+
+    The client of an upload waits for a disk, which is quick, and not for another machine.
+    """
+    if services.blobs.is_remote:
+        await later(deletion)
+        return
+    with suppress(Unavailable):
+        await deletion
 
 
 async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
