@@ -104,11 +104,11 @@ async def _pass_on(
 
 async def _commit(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
     try:
-        await assembly.publish(stored_type(draft.facts))
+        await assembly.publish(stored_type(draft.asset.facts))
         with services.metrics.committing():
             committed = await services.database.commit_series(series.id, draft, caller)
     except OutcomeUnknown as unknown:
-        return await read_back(services, draft.blob_key, unknown)
+        return await read_back(services, draft.asset.blob_key, unknown)
     except (Refused, Unavailable):
         await assembly.retract()
         raise

@@ -37,7 +37,7 @@ from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import Signer, collect_known
-from uponce.core.values import AssetName, Digest, Grant, GrantRecord, MediaFacts
+from uponce.core.values import Asset, AssetName, Digest, Grant, GrantRecord, MediaFacts
 
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here
 _MOST_SEEN = 20_000  # 2 MB, and 14 MB if all of them are used up
@@ -127,7 +127,7 @@ async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled:
     """
     grant, caller = admitted.grant, admitted.caller
     try:
-        await spooled.publish(stored_type(draft.facts))
+        await spooled.publish(stored_type(draft.asset.facts))
         with services.metrics.committing():
             committed = await services.database.commit(grant, draft, caller)
     except OutcomeUnknown as unknown:
@@ -145,10 +145,10 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
             reply = await services.database.find_reply(grant.key, draft.idempotency_key)
-            answer = None if reply is None or reply.sha256 != draft.digest.sha256 else reply.answer
+            answer = None if reply is None or reply.sha256 != draft.asset.digest.sha256 else reply.answer
             if isinstance(answer, Committed):
-                return replace(answer, replayed=answer.asset.blob_key != draft.blob_key)
-    return await read_back(services, draft.blob_key, unknown)
+                return replace(answer, replayed=answer.asset.blob_key != draft.asset.blob_key)
+    return await read_back(services, draft.asset.blob_key, unknown)
 
 
 async def followed_up(services: Services, committing: Awaitable[C]) -> C:
@@ -203,24 +203,25 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
     original = split_filename(spec.naming.filename_override or filename or "")[0]
-    return Draft(
+    asset = Asset(
         name=AssetName(admitted.grant.cloud, facts.kind, spec.type, public_id),
         asset_id=ids.dated_hex(),
+        version=0,
         version_id=ids.hex(32),
+        created_at=0,
         blob_key=blob_key,
         digest=digest,
         facts=facts,
         tags=spec.tags,
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
-        overwrite=spec.overwrite,
-        idempotency_key=admitted.idempotency_key,
-        effects=tuple(
-            (name, details)
-            for name, details_of in services.after_commit.items()
-            if (details := details_of(spec)) is not None
-        ),
     )
+    effects = tuple(
+        (name, details)
+        for name, details_of in services.after_commit.items()
+        if (details := details_of(spec)) is not None
+    )
+    return Draft(asset, spec.overwrite, admitted.idempotency_key, effects)
 
 
 @dataclass(slots=True, eq=False)
@@ -370,7 +371,8 @@ class Pipeline:
 
     def _candidate(self, arrival: Arrival) -> Candidate:
         assert arrival.verified is not None and arrival.draft is not None and arrival.blob_key is not None
-        arrival.draft = replace(arrival.draft, blob_key=arrival.blob_key)
+        asset = replace(arrival.draft.asset, blob_key=arrival.blob_key)
+        arrival.draft = replace(arrival.draft, asset=asset)
         return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
 
 
