@@ -23,9 +23,9 @@ class FreeWhenItExists(SqliteDatabase):
     """Nothing is written when the asset exists and is to stay, so nothing is spent, is it?"""
 
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
-        old = await self.find_asset(draft.name)
+        old = await self.find_asset(draft.asset.name)
         if old is not None and not draft.overwrite:
-            return Committed(old, existing=True, unneeded_blob=draft.blob_key)
+            return Committed(old, existing=True, unneeded_blob=draft.asset.blob_key)
         return await super().commit(grant, draft, caller)
 
 

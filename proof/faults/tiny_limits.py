@@ -52,7 +52,7 @@ app.uploading.pipeline              _QUICKLY_HASHED                  1003
 app.uploading.pipeline              _MOST_SEEN                       5
 app.uploading.series                _PARTS                           2
 app.uploading.series                _NOTE_SECONDS                    0.02
-app.uploading.takeover              _LOOK_SECONDS                    0.02
+app.uploading.series                _LOOK_SECONDS                    0.02
 app.ports.database                  CONTEXT_WINDOW                   5
 app.sweep                           _BATCH                           3
 app.owner                           _SAMPLE                          3
@@ -81,8 +81,8 @@ adapters.store.objects              _BLOCK_BYTES                     1709
 adapters.store.parts                _READ_BYTES                      1301
 adapters.store.bucket               _READ_BYTES                      3001
 adapters.store.bucket               _LIST_BATCH                      5
-adapters.media.scan                 SCAN_BYTES                       601
-adapters.media.scan                 _MOSTLY_ENOUGH                   101
+adapters.media.sniff                SCAN_BYTES                       601
+adapters.media.sniff                _MOSTLY_ENOUGH                   101
 adapters.media.pool                 _JOBS_PER_PROCESS                25
 adapters.media.pool                 _MOST_GRANTS                     3
 adapters.media.turns                _MOST_NAMES                      3

@@ -255,9 +255,9 @@ _ON_POSTGRES: Sequence[_Row] = [
 
 _ON_CORE: Sequence[_Row] = [
     ("an unsigned folder", "core/parameters.py", '"folder", Use.NAMING', '"folder", Use.UNSIGNED'),
-    ("a timestamp of 14 digits", "core/freshness.py", "[0-9]{0,12}", "[0-9]{0,13}"),
-    ("a timestamp with leading zeros", "core/freshness.py", "0|[1-9][0-9]{0,12}", "[0-9]{1,13}"),
-    ("milliseconds are seconds", "core/freshness.py", "10**12", "10**13"),
+    ("a timestamp of 14 digits", "core/parameters.py", "[0-9]{0,12}", "[0-9]{0,13}"),
+    ("a timestamp with leading zeros", "core/parameters.py", "0|[1-9][0-9]{0,12}", "[0-9]{1,13}"),
+    ("milliseconds are seconds", "core/parameters.py", "10**12", "10**13"),
     (
         "used up is told one use late",
         "core/values.py",
@@ -283,11 +283,11 @@ _ON_CORE: Sequence[_Row] = [
     ("a public_id may hold invisible characters", "core/naming.py", '"Cc", "Cf", "Cs"', '"Cc", "Cs"'),
     ("a first folder may pose as a version", "core/naming.py", "v[0-9]+|s--", "s--"),
     ("the name of a raw file proves a format", "core/policy.py", "named not in FORMATS", "named"),
-    ("a signature never gets old", "core/freshness.py", "if now > timestamp + lifetime:", "if False:"),
-    ("a signature of the future", "core/freshness.py", "if timestamp > now + skew:", "if False:"),
+    ("a signature never gets old", "core/signature.py", "if now > timestamp + lifetime:", "if False:"),
+    ("a signature of the future", "core/signature.py", "if timestamp > now + skew:", "if False:"),
     ("limits have no defaults", "core/policy.py", "default=default", "default=0"),
     ("a range ends one byte late", "core/ranges.py", "int(last) + 1, size", "int(last) + 2, size"),
-    ("a delivery signature of nine characters", "core/delivery.py", "{8}|", "{8,9}|"),
+    ("a delivery signature of nine characters", "core/naming.py", "{8}|", "{8,9}|"),
     ("a message repeats control characters", "core/errors.py", "if c.isprintable()", "if c"),
     ("more tags than allowed", "core/parameters.py", "MAX_TAGS = 1000", "MAX_TAGS = 1001"),
     ("more uses than allowed", "core/parameters.py", "MAX_USES = 1_000_000", "MAX_USES = 1_000_001"),

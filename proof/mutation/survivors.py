@@ -91,19 +91,19 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "shlib.new(self.algorithm, usedforsecurity=False) → shlib.new(self.algorithm)": _FIPS,
         "orithm, usedforsecurity=False) → orithm, usedforsecurity=True)": _FIPS,
     },
-    "core/delivery.py path_of": {
+    "core/naming.py _extension": {
+        "t_filename(filename or '')[1], _MAX_EXTENSION) → t_filename(filename or 'XXXX')[1], _MAX_EXTENSION)": (
+            _SAME + "XXXX has no extension either"
+        ),
+    },
+    "core/naming.py path_of": {
         "quote(name.cloud, safe='')}/{name.resource_type} → quote(name.cloud, safe='XXXX')}/{name.resource_type}": (
             _SAME + "an X is never escaped"
         ),
     },
-    "core/delivery.py source_of": {
+    "core/naming.py source_of": {
         "eturn quote(text, safe='/:-_.').replace('~', '%7E') → eturn quote(text, safe='XX/:-_.XX').replace('~', '%7E')": (
             _SAME + "an X is never escaped"
-        ),
-    },
-    "core/naming.py _extension": {
-        "t_filename(filename or '')[1], _MAX_EXTENSION) → t_filename(filename or 'XXXX')[1], _MAX_EXTENSION)": (
-            _SAME + "XXXX has no extension either"
         ),
     },
     "core/parameters.py public_id": {

@@ -47,25 +47,26 @@ def test_what_was_asked_for_is_in_the_draft(world: World, path: str) -> None:
         context=(("k", "v"),),
     )
     draft = judged(world, path, spec)
-    assert draft.name == AssetName("demo", ResourceType.IMAGE, DeliveryType.PRIVATE, "cats/a")
-    assert (draft.blob_key, draft.digest, draft.overwrite) == ("b" * 32, DIGEST, False)
-    assert (draft.tags, draft.context, draft.original_filename) == (("x", "y"), (("k", "v"),), "Cat")
-    assert (draft.facts.format, draft.facts.width) == ("png", 16)
+    assert draft.asset.name == AssetName("demo", ResourceType.IMAGE, DeliveryType.PRIVATE, "cats/a")
+    assert (draft.asset.blob_key, draft.asset.digest, draft.overwrite) == ("b" * 32, DIGEST, False)
+    assert (draft.asset.tags, draft.asset.context, draft.asset.original_filename) == (("x", "y"), (("k", "v"),), "Cat")
+    assert (draft.asset.facts.format, draft.asset.facts.width) == ("png", 16)
+    assert (draft.asset.version, draft.asset.created_at) == (0, 0), "the commit decides them"
     assert judged(world, path).overwrite
 
 
 def test_each_has_names_of_its_own(world: World, path: str) -> None:
     drafts = [judged(world, path) for _ in range(2)]
-    names = {text for draft in drafts for text in (draft.asset_id, draft.version_id)}
+    names = {text for draft in drafts for text in (draft.asset.asset_id, draft.asset.version_id)}
     assert len(names) == 4
     assert {len(name) for name in names} == {32}
-    assert len({draft.name.public_id for draft in drafts}) == 2
-    assert {len(draft.name.public_id) for draft in drafts} == {20}
+    assert len({draft.asset.name.public_id for draft in drafts}) == 2
+    assert {len(draft.asset.name.public_id) for draft in drafts} == {20}
 
 
 def test_a_file_name_names_it_when_that_was_asked_for(world: World, path: str) -> None:
     draft = judged(world, path, UploadSpec(naming=Naming(use_filename=True)))
-    stem, _, suffix = draft.name.public_id.partition("_")
+    stem, _, suffix = draft.asset.name.public_id.partition("_")
     assert (stem, len(suffix)) == ("Cat", 6)
 
 
@@ -77,7 +78,7 @@ def test_the_kind_is_that_of_the_route_or_of_the_bytes(
 ) -> None:
     naming = Naming(use_filename=True, unique_filename=False)
     draft = judged(world, path, UploadSpec(naming=naming), requested=requested)
-    assert (draft.name.resource_type, draft.name.public_id) == (requested or ResourceType.IMAGE, public_id)
+    assert (draft.asset.name.resource_type, draft.asset.name.public_id) == (requested or ResourceType.IMAGE, public_id)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_the_kind_is_that_of_the_route_or_of_the_bytes(
 def test_the_original_filename(
     world: World, path: str, spec: UploadSpec, filename: str | None, original: str | None
 ) -> None:
-    assert judged(world, path, spec, filename=filename).original_filename == original
+    assert judged(world, path, spec, filename=filename).asset.original_filename == original
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_what_was_not_allowed_is_refused(
 ) -> None:
     with pytest.raises(error):
         judged(world, path, spec, requested=requested)
-    assert judged(world, path, UploadSpec(sha256="1" * 64, allowed_formats=frozenset({"png"}))).digest == DIGEST
+    assert judged(world, path, UploadSpec(sha256="1" * 64, allowed_formats=frozenset({"png"}))).asset.digest == DIGEST
 
 
 @pytest.mark.parametrize("requested", [None, ResourceType.IMAGE])
@@ -132,6 +133,6 @@ def test_what_is_too_large_for_what_it_was_sent_as_is_not_even_looked_at(world: 
 
 def test_a_raw_file_is_allowed_by_its_name(world: World, path: str) -> None:
     spec = UploadSpec(allowed_formats=frozenset({"zip"}))
-    assert judged(world, path, spec, requested=ResourceType.RAW, filename="a.zip").name.resource_type == "raw"
+    assert judged(world, path, spec, requested=ResourceType.RAW, filename="a.zip").asset.name.resource_type == "raw"
     with pytest.raises(FormatNotAllowed):
         judged(world, path, spec, requested=ResourceType.RAW, filename="a.exe")

@@ -13,12 +13,12 @@ from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import UponceError
-from uponce.core.freshness import keep_until
 from uponce.core.relaying import Relay
-from uponce.core.signature import dated
+from uponce.core.signature import dated, keep_until
 from uponce.core.upstream import Target
 from uponce.core.values import (
     ApiKey,
+    Asset,
     AssetName,
     Caller,
     DeliveryType,
@@ -124,19 +124,19 @@ def grant(name: str = "a", *, at: int = START, max_uses: int = 1, window: int = 
     return Grant(dated(at, sha256(f"{name}/{at}".encode()).digest()), key.cloud, key.api_key, at, max_uses, until)
 
 
-def draft(public_id: str = "cat", *, blob: str, overwrite: bool = True) -> Draft:
-    return Draft(
+def draft(public_id: str = "cat", *, blob: str, overwrite: bool = True, **fields: Any) -> Draft:
+    """`fields` are further ones of the asset."""
+    asset = Asset(
         name=AssetName("demo", ResourceType.IMAGE, DeliveryType.UPLOAD, public_id),
         asset_id=sha256(blob.encode()).hexdigest()[:32],
+        version=0,
         version_id=sha256(b"v" + blob.encode()).hexdigest()[:32],
+        created_at=0,
         blob_key=blob,
         digest=Digest(3, "0" * 32, "1" * 64),
         facts=MediaFacts(ResourceType.IMAGE, "jpg", 640, 480, 1),
-        tags=(),
-        context=(),
-        original_filename=None,
-        overwrite=overwrite,
     )
+    return Draft(replace(asset, **fields), overwrite)
 
 
 async def attempt(database: Database, grant: Grant, draft: Draft) -> str:

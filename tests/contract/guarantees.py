@@ -7,8 +7,8 @@ from dataclasses import replace
 from tests.contract.databases import CALLER, SKEW, START, WINDOW, SteppedClock, draft, grant, race, relay
 from uponce.app.ports import Committed, Database
 from uponce.core.errors import OutcomeUnknown, Refused, SignatureUsed, UponceError
-from uponce.core.freshness import check_fresh
 from uponce.core.relaying import Relay
+from uponce.core.signature import check_fresh
 from uponce.core.values import AssetName, Grant, GrantStatus
 
 
@@ -57,7 +57,8 @@ async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: i
 
     Each has an asset, or a name, of its own.
     """
-    contested, names = grant("contested"), [draft(f"p{number}", blob=f"made-{number}").name for number in range(racers)]
+    contested = grant("contested")
+    names = [draft(f"p{number}", blob=f"made-{number}").asset.name for number in range(racers)]
     for number, name in enumerate(names):
         if number % 3:
             made = draft(name.public_id, blob=f"made-{number}")

@@ -121,14 +121,14 @@ def test_a_use_is_told_with_the_time_of_the_last_one(backend: Backend, database:
 
 def test_a_refused_commit_leaves_no_trace(database: Database) -> None:
     run(publish(database, "a"))
-    before = run(database.find_asset(draft(blob="x").name))
+    before = run(database.find_asset(draft(blob="x").asset.name))
     with pytest.raises(SignatureUsed):
         run(database.commit(grant("a"), draft(blob="late"), CALLER))
     with pytest.raises(SignatureUsed):
         run(database.commit(grant("a"), draft("new-name", blob="later"), CALLER))
     assert run(database.find_commit("late")) is None
-    assert run(database.find_asset(draft("new-name", blob="x").name)) is None
-    assert run(database.find_asset(draft(blob="x").name)) == before
+    assert run(database.find_asset(draft("new-name", blob="x").asset.name)) is None
+    assert run(database.find_asset(draft(blob="x").asset.name)) == before
     assert [line.event for line in run(database.history(grant("a").key, 10))] == [AuditEvent.SPENT]
 
 

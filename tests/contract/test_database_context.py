@@ -14,8 +14,8 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 async def put(database: Database, public_id: str, context: Pairs, **name: Any) -> None:
-    made = draft(public_id, blob=f"blob-{public_id}-{context}")
-    made = replace(made, context=context, name=replace(made.name, **name))
+    full = replace(draft(public_id, blob="x").asset.name, **name)
+    made = draft(blob=f"blob-{public_id}-{context}", name=full, context=context)
     await database.commit(grant(f"{public_id}-{context}"), made, CALLER)
 
 

@@ -23,7 +23,7 @@ from uponce.app.ports import Committed, Database, Rule
 from uponce.core.errors import SignatureUsed
 from uponce.core.values import Asset, AuditEvent, DeliveryType, Grant, ResourceType
 
-NAME = draft(blob="x").name
+NAME = draft(blob="x").asset.name
 AUDIT_SECONDS = 90 * 86400
 
 
@@ -86,7 +86,7 @@ def test_only_that_one_asset_goes(database: Database) -> None:
     ]
     run(publish(database, "made"))
     for number, other in enumerate(others):
-        run(database.commit(grant(f"n{number}"), replace(draft(blob=f"b{number}"), name=other), CALLER))
+        run(database.commit(grant(f"n{number}"), draft(blob=f"b{number}", name=other), CALLER))
     assert delete(database, "d") == "ok"
     assert all(run(database.find_asset(other)) for other in others)
 
@@ -159,7 +159,7 @@ def test_a_stored_answer_tells_of_an_asset_that_was_deleted_since(database: Data
     keyed = replace(draft(blob="first"), idempotency_key="key")
     first = run(database.commit(grant("a"), keyed, CALLER))
     assert delete(database, "d") == "ok"
-    again = run(database.commit(grant("a"), replace(keyed, blob_key="again"), CALLER))
+    again = run(database.commit(grant("a"), replace(draft(blob="again"), idempotency_key="key"), CALLER))
     assert (again.asset, again.replayed) == (first.asset, True)
     assert run(database.find_asset(NAME)) is None
 

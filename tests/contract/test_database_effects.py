@@ -85,7 +85,7 @@ def test_what_is_refused_leaves_none(database: Database) -> None:
 def test_a_repeat_leaves_no_second_one(database: Database) -> None:
     repeated = replace(noticed("blob-a"), idempotency_key="once")
     run(database.commit(A, repeated, CALLER))
-    assert run(database.commit(A, replace(repeated, blob_key="blob-b"), CALLER)).replayed
+    assert run(database.commit(A, replace(noticed("blob-b"), idempotency_key="once"), CALLER)).replayed
     assert len(left(database)) == 1
 
 

@@ -27,7 +27,7 @@ PENDING = relay(grant("pending"))
 Write = Callable[[Database], Coroutine[Any, Any, Any]]
 WRITES: dict[str, Write] = {
     "commit": lambda database: database.commit(grant("new"), draft(blob="b"), CALLER),
-    "delete": lambda database: database.delete(grant("new"), draft(blob="blob-spent").name, CALLER),
+    "delete": lambda database: database.delete(grant("new"), draft(blob="blob-spent").asset.name, CALLER),
     "revoke": lambda database: database.revoke_grant(grant("new"), CALLER),
     "refusal": lambda database: database.record_refusal(grant("spent"), "signature_used", CALLER),
     "add_key": lambda database: database.add_key(replace(KEY, api_key="333")),

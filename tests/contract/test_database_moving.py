@@ -47,8 +47,9 @@ def fill(database: Database) -> None:
     run(database.add_key(replace(KEY, api_key="000", allow_v1=True, created_at=START)))
     run(database.rotate_key("000", "another secret", 60))
     for number in range(7):
-        named = draft(f"a\0 \ufdd0 \U0001f408 {number}", blob=f"{number:032x}")
-        keyed = replace(named, idempotency_key=f"key {number}", tags=("\0", "ü"), original_filename="\0.jpg")
+        public_id, tags = f"a\0 \ufdd0 \U0001f408 {number}", ("\0", "ü")
+        named = draft(public_id, blob=f"{number:032x}", tags=tags, original_filename="\0.jpg")
+        keyed = replace(named, idempotency_key=f"key {number}")
         run(database.commit(grant(f"spent {number}"), keyed, CALLER))
         run(database.record_refusal(grant(f"spent {number}"), "signature_used", CALLER))
     run(database.revoke_grant(grant("revoked"), CALLER))

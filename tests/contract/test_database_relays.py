@@ -89,7 +89,7 @@ def test_while_it_is_pending_no_other_attempt_gets_through_and_none_leaves_a_tra
     tries: list[Coroutine[Any, Any, object]] = [
         database.begin_relay(relay(A, id="second"), 60),
         database.commit(A, draft(blob="b" * 32), CALLER),
-        database.delete(A, draft(blob="b").name, CALLER),
+        database.delete(A, draft(blob="b").asset.name, CALLER),
     ]
     for each in tries:
         with pytest.raises(OutcomeUnknown) as refusal:

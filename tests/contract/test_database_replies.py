@@ -18,7 +18,7 @@ KEY = "the client's own name for this upload"
 def keyed(blob: str, key: str | None = KEY, *, overwrite: bool = True, sha256: str = "1") -> Draft:
     """`sha256` is one digit that stands for the bytes."""
     digest = Digest(3, "0" * 32, sha256 * 64)
-    return replace(draft(blob=blob, overwrite=overwrite), digest=digest, idempotency_key=key)
+    return replace(draft(blob=blob, overwrite=overwrite, digest=digest), idempotency_key=key)
 
 
 def uses(database: Database, subject: Grant) -> int:

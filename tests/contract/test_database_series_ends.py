@@ -16,14 +16,14 @@ PUBLISHED = draft(blob="published")  # in a bucket, a series is published under 
 async def check_nothing_happened(database: Database, whole: Series) -> None:
     """No grant is spent or pending, nothing is stored, and the series goes on."""
     assert [await database.find_grant(held.key) for held in (A, B)] == [None, None]
-    assert await database.find_asset(PUBLISHED.name) is None
+    assert await database.find_asset(PUBLISHED.asset.name) is None
     assert await database.find_series(whole.id) == whole
 
 
 def test_a_condemned_blob_is_not_committed(database: Database) -> None:
     async def play() -> None:
         whole = await complete(database, A, B)
-        assert list(await database.condemn([PUBLISHED.blob_key])) == [PUBLISHED.blob_key]
+        assert list(await database.condemn([PUBLISHED.asset.blob_key])) == [PUBLISHED.asset.blob_key]
         with pytest.raises(BlobCondemned, match="signature is not spent"):
             await database.commit_series(whole.id, PUBLISHED, CALLER)
         await check_nothing_happened(database, whole)
@@ -62,7 +62,7 @@ def test_an_asset_that_is_overwritten_leaves_its_blob(database: Database) -> Non
         committed = await database.commit_series(whole.id, PUBLISHED, CALLER)
         assert (committed.overwritten, committed.unneeded_blob) == (True, old.blob_key)
         assert (committed.asset.asset_id, committed.asset.created_at) == (old.asset_id, old.created_at)
-        assert await database.find_asset(PUBLISHED.name) == committed.asset
+        assert await database.find_asset(PUBLISHED.asset.name) == committed.asset
 
     run(play())
 

@@ -134,7 +134,7 @@ class ReplyAfterCommit(SqliteDatabase):
         reply = draft.idempotency_key and await self.find_reply(grant.key, draft.idempotency_key)
         self.looking -= 1
         if reply:
-            repeated = reply.repeat(draft.digest.sha256)
+            repeated = reply.repeat(draft.asset.digest.sha256)
             assert isinstance(repeated, Committed)
             return repeated
         committed = await super().commit(grant, replace(draft, idempotency_key=None), caller)

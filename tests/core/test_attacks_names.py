@@ -5,9 +5,8 @@ from urllib.parse import quote
 
 import pytest
 
-from uponce.core.delivery import parse_path, path_of
 from uponce.core.errors import InvalidParameter, NotFound
-from uponce.core.naming import Naming, check_public_id
+from uponce.core.naming import Naming, check_public_id, parse_path, path_of
 from uponce.core.parameters import read_parameters
 from uponce.core.values import AssetName, DeliveryType, ResourceType
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.signing import SECRET, SIGNED, TIMESTAMP, signed, verified
-from uponce.core.delivery import parse_path
 from uponce.core.errors import (
     DuplicateParameter,
     FormatNotAllowed,
@@ -16,11 +15,11 @@ from uponce.core.errors import (
     InvalidSignature,
     UnknownParameter,
 )
-from uponce.core.freshness import check_fresh
-from uponce.core.naming import Naming, check_public_id
+from uponce.core.naming import Naming, check_public_id, parse_path
 from uponce.core.parameters import PARAMETERS, UNSIGNED, check_route, read_parameters
 from uponce.core.policy import Limits, judge_media
 from uponce.core.signature import (
+    check_fresh,
     collect,
     refuse_ambiguous_escapes,
     sign_delivery,

@@ -17,8 +17,7 @@ from uponce.core.errors import (
     InvalidSignature,
     UnknownParameter,
 )
-from uponce.core.freshness import parse_timestamp
-from uponce.core.parameters import PARAMETERS, UNSIGNED, read_parameters
+from uponce.core.parameters import PARAMETERS, UNSIGNED, parse_timestamp, read_parameters
 from uponce.core.signature import DUMMY_KEY, collect, grant_key, refuse_ambiguous_escapes, sign, string_to_sign, verify
 from uponce.core.values import Algorithm, ApiKey
 

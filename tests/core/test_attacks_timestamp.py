@@ -3,7 +3,8 @@
 import pytest
 
 from uponce.core.errors import FutureTimestamp, InvalidParameter, StaleRequest
-from uponce.core.freshness import check_fresh, parse_timestamp
+from uponce.core.parameters import parse_timestamp
+from uponce.core.signature import check_fresh
 
 NOW, WINDOW, SKEW = 1_700_000_000, 3600, 300
 

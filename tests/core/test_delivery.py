@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.strategies import asset_names, formats, secrets
-from uponce.core.delivery import parse_path, path_of, source_of
 from uponce.core.errors import NotFound, UnsupportedCall
+from uponce.core.naming import parse_path, path_of, source_of
 from uponce.core.signature import sign_delivery, verify_delivery
 from uponce.core.values import Algorithm, AssetName, DeliveryType, ResourceType
 

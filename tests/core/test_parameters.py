@@ -20,6 +20,7 @@ from uponce.core.parameters import (
     Use,
     check_route,
     names,
+    parse_timestamp,
     read_parameters,
 )
 from uponce.core.signature import collect_known
@@ -231,6 +232,28 @@ def test_a_wrong_value_is_refused_with_its_limit(params: dict[str, str], message
 def test_numbers_are_plain_digits(name: str, text: str) -> None:
     with pytest.raises(InvalidParameter, match=f"Parameter {name} must be a whole number from 1 to"):
         read_parameters({name: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0),
+        ("1", 1),
+        ("1700000000", 1700000000),
+        ("999999999999", 999999999999),
+        ("1000000000000", 1000000000),
+        ("1700000000123", 1700000000),
+        ("9999999999999", 9999999999),
+    ],
+)
+def test_parse_timestamp(text: str, expected: int) -> None:
+    """Seconds up to 12 digits, milliseconds with 13, as Directus sends them."""
+    assert parse_timestamp(text) == expected
+
+
+@given(timestamp=st.integers(10**9, 10**10 - 1), milliseconds=st.integers(0, 999))
+def test_seconds_and_milliseconds_of_one_moment_are_one(timestamp: int, milliseconds: int) -> None:
+    assert parse_timestamp(str(timestamp)) == parse_timestamp(f"{timestamp}{milliseconds:03}") == timestamp
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Signing and verifying: the vectors of the SDKs, the SDK itself, and the shapes of a signature."""
+"""Signing and verifying: the vectors of the SDKs, the SDK itself, the shapes of a signature, and its life."""
 
+import time
 from functools import partial
 from typing import Any
 
@@ -7,27 +8,32 @@ import cloudinary
 import cloudinary.utils
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.core.signing import key_of, signed, verified
 from tests.core.strategies import as_fields, sdk_parameters, secrets
 from tests.core.vectors import SECRET, VECTORS, Vector
-from uponce.core.errors import InvalidParameter, InvalidSignature, UnknownParameter
-from uponce.core.freshness import parse_timestamp
-from uponce.core.parameters import Call, read_parameters
+from uponce.core.errors import InvalidParameter, InvalidSignature, StaleRequest, UnknownParameter
+from uponce.core.parameters import Call, parse_timestamp, read_parameters
 from uponce.core.signature import (
     Signer,
+    check_fresh,
     collect,
+    duration,
     grant_key,
+    keep_until,
     mint_fields,
     sign,
     sign_response,
     string_to_sign,
     timestamp_of,
+    utc,
     verify,
 )
 from uponce.core.values import Algorithm
 
 SHA1, SHA256 = Algorithm.SHA1, Algorithm.SHA256
+seconds = st.integers(0, 10**10)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v.id)
@@ -112,6 +118,85 @@ def test_a_version_1_signature_needs_a_key_that_allows_it() -> None:
         verified(signed(params, "second", version=1), ("first", "second"))
     with pytest.raises(InvalidSignature, match=r"String to sign - 'tags=a%26b&timestamp=1'\.$"):
         verified(signed(params, "third", version=1), ("first", "second"))
+
+
+def test_the_watermark_beats_the_window() -> None:
+    """What may have been purged is stale, however long the window is now."""
+    watermark = 1_700_000_000
+    with pytest.raises(StaleRequest, match=r"not after 2023-11-14 22:13:20.*refuses all signatures"):
+        check_fresh(watermark, now=watermark + 1, window=10**6, skew=300, watermark=watermark)
+    check_fresh(watermark + 1, now=watermark + 1, window=10**6, skew=300, watermark=watermark)
+
+
+@pytest.mark.parametrize(("window", "valid_for", "lifetime"), [(3600, None, 3600), (3600, 60, 60), (60, 3600, 60)])
+def test_valid_for_shortens_and_never_prolongs(window: int, valid_for: int | None, lifetime: int) -> None:
+    def check(age: float) -> None:
+        check_fresh(1000, now=1000 + age, window=window, skew=0, watermark=None, valid_for=valid_for)
+
+    check(lifetime)
+    with pytest.raises(StaleRequest, match=rf"more than {duration(lifetime)} ago"):
+        check(lifetime + 0.01)
+
+
+def test_stale_request_reads_like_cloudinarys() -> None:
+    with pytest.raises(StaleRequest) as caught:
+        check_fresh(1712841818, now=1712841818 + 3601, window=3600, skew=300, watermark=None)
+    assert str(caught.value) == (
+        "Stale request - reported time is 2024-04-11 13:23:38 +0000 which is more than 1 hour ago"
+    )
+
+
+@given(timestamp=seconds, window=seconds, skew=seconds, upload=seconds, late=seconds)
+def test_a_grant_is_remembered_for_as_long_as_it_could_be_used(
+    timestamp: int, window: int, skew: int, upload: int, late: int
+) -> None:
+    """Were it accepted at the last moment and its upload as slow as allowed, its row would still be there."""
+    kept = keep_until(timestamp, window=window, skew=skew, max_upload_seconds=upload)
+    last_start = min(timestamp + window, kept)
+    assert last_start + upload <= kept
+    with pytest.raises(StaleRequest):
+        check_fresh(timestamp, now=kept + 1 + late, window=window, skew=skew, watermark=None)
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "text"),
+    [
+        (0, "1970-01-01 00:00:00 +0000"),
+        (1712841818.9, "2024-04-11 13:23:38 +0000"),
+        (253402300799, "9999-12-31 23:59:59 +0000"),
+        (253402300800, "253402300800 seconds after 1970"),
+        (10**20, f"{10**20} seconds after 1970"),
+    ],
+)
+def test_utc(timestamp: float, text: str) -> None:
+    """Also a moment that no calendar here can hold has a text: clients choose the timestamp."""
+    assert utc(timestamp) == text
+
+
+def test_the_time_zone_of_the_machine_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        assert utc(1712841818) == "2024-04-11 13:23:38 +0000"
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "1 minute"),
+        (90, "90 seconds"),
+        (120, "2 minutes"),
+        (3600, "1 hour"),
+        (5400, "90 minutes"),
+        (7200, "2 hours"),
+    ],
+)
+def test_span(length: int, text: str) -> None:
+    assert duration(length) == text
 
 
 def test_grant_key_is_the_documented_hash() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.commands import as_json, beside, code_of, printed, settings_of, uponce
 from tests.server import Key, Server
-from uponce.core.freshness import utc
+from uponce.core.signature import utc
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from proof.bench.scale.stores import Columns, Store
 from proof.bench.servers import BenchmarkError
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import Database, Draft
-from uponce.core.freshness import keep_until
-from uponce.core.signature import dated
+from uponce.core.signature import dated, keep_until
 from uponce.core.values import (
     ApiKey,
+    Asset,
     AssetName,
     Caller,
     DeliveryType,
@@ -161,20 +161,19 @@ async def _commit(database: Database, clock: Clock) -> None:
     """Commit one upload with a signature of now."""
     at = int(clock.now())
     until = keep_until(at, window=_WINDOW, skew=_SKEW, max_upload_seconds=_KEPT - _WINDOW - _SKEW)
-    draft = Draft(
+    asset = Asset(
         name=AssetName(KEY.cloud, ResourceType.IMAGE, DeliveryType.UPLOAD, _IDS.base36(20)),
         asset_id=_IDS.dated_hex(),
+        version=0,
         version_id=_IDS.hex(32),
+        created_at=0,
         blob_key=_IDS.hex(32),
         digest=Digest(100_000, _IDS.hex(32), _IDS.hex(64)),
         facts=MediaFacts(ResourceType.IMAGE, "jpg", 640, 480, 1),
-        tags=(),
-        context=(),
         original_filename="picture",
-        overwrite=True,
     )
     key = dated(at, bytes.fromhex(_IDS.hex(64)))
-    await database.commit(Grant(key, KEY.cloud, KEY.api_key, at, 1, until), draft, _CALLER)
+    await database.commit(Grant(key, KEY.cloud, KEY.api_key, at, 1, until), Draft(asset, overwrite=True), _CALLER)
 
 
 async def _pages(database: Database) -> Sample:

@@ -12,8 +12,8 @@ _commit = upload._commit
 
 
 async def answer_then_commit(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    old = await services.database.find_asset(draft.name)
-    one_upload.acknowledge(old.asset_id if old else draft.asset_id)
+    old = await services.database.find_asset(draft.asset.name)
+    one_upload.acknowledge(old.asset_id if old else draft.asset.asset_id)
     return await _commit(services, admitted, draft, spooled)
 
 

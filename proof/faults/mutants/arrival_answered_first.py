@@ -15,7 +15,7 @@ def steps_then_answer(self: Pipeline, arrivals: Sequence[Arrival], records: Reco
     made = _steps(self, arrivals, records)
     for candidate in made:
         assert isinstance(candidate, Candidate)
-        one_upload.acknowledge(candidate.draft.asset_id)
+        one_upload.acknowledge(candidate.draft.asset.asset_id)
     return made
 
 

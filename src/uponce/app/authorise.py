@@ -16,11 +16,19 @@ from uponce.core.errors import (
     UnknownCloud,
     UnsupportedParameter,
 )
-from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
-from uponce.core.parameters import Call, UploadSpec, check_route, narrowed, read_parameters
+from uponce.core.parameters import Call, UploadSpec, check_route, narrowed, parse_timestamp, read_parameters
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
-from uponce.core.signature import DUMMY_KEY, Signer, grant_key, refuse_ambiguous_escapes, verify
+from uponce.core.signature import (
+    DUMMY_KEY,
+    Signer,
+    check_fresh,
+    check_watermark,
+    grant_key,
+    keep_until,
+    refuse_ambiguous_escapes,
+    verify,
+)
 from uponce.core.upstream import read_relayed
 from uponce.core.values import (
     UNLIMITED_USES,

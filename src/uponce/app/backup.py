@@ -10,7 +10,7 @@ from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, 
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
 from uponce.core.errors import SettingRefused, Unavailable
-from uponce.core.freshness import utc
+from uponce.core.signature import utc
 from uponce.core.values import Asset
 
 OnPages = Callable[[int, int], None]  # copied pages of the database, and all its pages

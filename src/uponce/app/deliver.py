@@ -4,7 +4,6 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
-from uponce.core.delivery import DeliveryPath, spellings_of
 from uponce.core.errors import (
     DatabaseUnavailable,
     DeliveryDenied,
@@ -15,7 +14,7 @@ from uponce.core.errors import (
     shown,
 )
 from uponce.core.formats import canonical_format
-from uponce.core.naming import check_public_id
+from uponce.core.naming import DeliveryPath, check_public_id, spellings_of
 from uponce.core.signature import verify_delivery
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
-from uponce.core.freshness import utc
+from uponce.core.signature import utc
 from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 

@@ -11,7 +11,7 @@ from uponce.cli.options import Data, Json, say, warn
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import UponceError
-from uponce.core.freshness import utc
+from uponce.core.signature import utc
 
 
 def run(

@@ -13,7 +13,7 @@ from uponce.cli.options import Data, Json, print_json, say, say_table, warn
 from uponce.cli.store import cloud_of, on_store
 from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
-from uponce.core.freshness import duration, utc
+from uponce.core.signature import duration, utc
 from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import opened

@@ -12,7 +12,7 @@ from uponce.cli.options import Data, Json, say_table
 from uponce.cli.store import of_server, on_store
 from uponce.config import Settings, load
 from uponce.core.errors import NotFound
-from uponce.core.freshness import utc
+from uponce.core.signature import utc
 from uponce.web.cloudinary.notifications import NOTIFY
 
 _LAST = 2**63 - 1  # the greatest number in a database

@@ -20,7 +20,7 @@ from uponce.cli.options import Data, Json, parse_pairs, print_json, say, say_tab
 from uponce.cli.store import cloud_of, on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
-from uponce.core.freshness import utc
+from uponce.core.signature import utc
 from uponce.core.values import ApiKey, Caller, GrantRecord, GrantStatus, KeyScope, KeyUses
 from uponce.web.cloudinary.signatures import describe_record, describe_state
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter, shown
 from uponce.core.formats import canonical_format
-from uponce.core.freshness import parse_timestamp
 from uponce.core.naming import Naming, check_public_id
 from uponce.core.values import DeliveryType, ResourceType
 
@@ -30,6 +29,9 @@ MAX_USES = 1_000_000
 
 # No user info, no fragment, and nothing that two parsers could read differently.
 _URL = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?", re.ASCII | re.IGNORECASE)
+# `int()` alone would accept signs, spaces, underscores and full-width digits.
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,12}", re.ASCII)
+_MILLISECONDS_FROM = 10**12
 CONTEXT_BAR = re.compile(r"(?<!\\)\|")  # what separates the entries of a context
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -66,7 +68,7 @@ class Use(Enum):
 
     SPEC = "the field of the same name in the UploadSpec"
     NAMING = "the field of the same name in its Naming"
-    SIGNED_ONLY = "nothing here: freshness.py reads the timestamp, and a nonce only makes signatures differ"
+    SIGNED_ONLY = "nothing here: signature.py checks the timestamp, and a nonce only makes signatures differ"
     NO_EFFECT = "nothing: no result would differ"
     SWITCH = "nothing: uponce accepts the switch of a missing feature while it is off"
     REFUSED = "a refusal by name: Cloudinary knows the parameter, and uponce does not support it yet"
@@ -95,6 +97,16 @@ def text(name: str, value: str, *, limit: int) -> str:
 
 def timestamp(_: str, value: str) -> int:
     return parse_timestamp(value)
+
+
+def parse_timestamp(text: str) -> int:
+    """Return Unix seconds. A number of 13 digits counts as milliseconds, which Directus sends."""
+    if not _DIGITS.fullmatch(text):
+        raise InvalidParameter(
+            f"Invalid timestamp {text[:20]!r}. Send Unix seconds as plain digits, for example 1767225600."
+        )
+    number = int(text)
+    return number // 1000 if number >= _MILLISECONDS_FROM else number
 
 
 def boolean(name: str, value: str) -> bool:

@@ -1,7 +1,7 @@
 """The refusal of a grant that the ledger knows."""
 
 from uponce.core.errors import GrantRefused, OutcomeUnknown, SignatureRevoked, SignatureUsed
-from uponce.core.freshness import utc
+from uponce.core.signature import utc
 from uponce.core.values import GrantRecord
 
 WHY_SIGNATURES_COLLIDE = (

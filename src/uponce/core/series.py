@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, StaleRequest
-from uponce.core.freshness import duration, utc
 from uponce.core.parameters import UNSIGNED
 from uponce.core.policy import MIB, Limits, refuse_size
+from uponce.core.signature import duration, utc
 from uponce.core.spans import Span, merged, split, total_size
 from uponce.core.values import Algorithm, Grant, ResourceType
 

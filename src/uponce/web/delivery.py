@@ -9,9 +9,9 @@ from urllib.parse import quote
 from uponce.app.deliver import find, open_original
 from uponce.app.ports import FrontServer, Presigner
 from uponce.app.services import Services
-from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import PreconditionFailed, RangeNotSatisfiable, StorageUnavailable
 from uponce.core.formats import is_download, media_type
+from uponce.core.naming import DeliveryPath, parse_path
 from uponce.core.ranges import parse_ranges
 from uponce.core.spans import Span
 from uponce.core.values import Asset, DeliveryType, ResourceType

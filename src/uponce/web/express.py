@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from uponce.app.deliver import find_now
 from uponce.app.services import Services
-from uponce.core.delivery import DeliveryPath, parse_path
+from uponce.core.naming import DeliveryPath, parse_path
 from uponce.core.values import Asset
 from uponce.web import delivery
 from uponce.web.app import App, TrustedProxies, record_request

@@ -18,7 +18,7 @@ import pyvips
 
 from tests import samples
 from uponce.adapters.media import worker
-from uponce.adapters.media.scan import SCAN_BYTES, scan
+from uponce.adapters.media.sniff import SCAN_BYTES, ordinary_facts
 from uponce.core.errors import FileRefused, MediaTooLarge
 from uponce.core.formats import FORMATS
 from uponce.core.policy import Limits, judge_dimensions
@@ -66,7 +66,7 @@ class Tally:
 
 def by_scan(data: bytes, size: int, name: str) -> MediaFacts | None:
     """Return what the server answers without a decoder."""
-    return scan(data, size, FORMATS[name], LIMITS)
+    return ordinary_facts(data, size, FORMATS[name], LIMITS)
 
 
 def seeds() -> Sequence[tuple[str, bytes]]:

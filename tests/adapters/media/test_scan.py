@@ -1,6 +1,7 @@
 """The header scan: what it answers, what it leaves to the decoder, and that the decoder agrees with every answer."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -8,9 +9,9 @@ from tests import samples
 from tests.adapters.media import hostile, scanning
 from tests.adapters.media.hostile import png
 from tests.adapters.media.pools import inspect, run
-from uponce.adapters.media import scan
+from uponce.adapters.media import scan, sniff
 from uponce.adapters.media.pool import DecoderPool
-from uponce.adapters.media.sniff import read_ordinary
+from uponce.adapters.media.sniff import ordinary_facts, read_ordinary
 from uponce.core.errors import MediaTooLarge
 from uponce.core.formats import FORMATS
 from uponce.core.policy import Limits
@@ -33,7 +34,7 @@ odd_log = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWa
 
 
 def shape_of(data: scan.Data, size: int, name: str) -> tuple[int | None, ...] | None:
-    facts = scan.scan(data, size, FORMATS[name], Limits())
+    facts = ordinary_facts(data, size, FORMATS[name], Limits())
     return None if facts is None else (facts.width, facts.height, facts.pages)
 
 
@@ -148,18 +149,20 @@ def until_it_finds(tally: scanning.Tally) -> bool:
 @pytest.mark.proof
 @odd_log
 @pytest.mark.parametrize(
-    ("name", "check"),
+    ("name", "module", "check"),
     [
-        ("png", "_png_start_is_plain"),
-        ("jpg", "_huffman_is_plain"),
-        ("jpg", "_quantisation_is_plain"),
-        ("gif", "_gif_frame_fills_screen"),
-        ("gif", "_gif_extension_is_plain"),
-        ("webp", "_webp_frame_fits"),
+        ("png", sniff, "_png_start_is_plain"),
+        ("jpg", sniff, "_huffman_is_plain"),
+        ("jpg", sniff, "_quantisation_is_plain"),
+        ("gif", scan, "_gif_frame_fills_screen"),
+        ("gif", scan, "_gif_extension_is_plain"),
+        ("webp", scan, "_webp_frame_fits"),
     ],
 )
-def test_the_fuzz_finds_a_scan_that_checks_less(monkeypatch: pytest.MonkeyPatch, name: str, check: str) -> None:
-    monkeypatch.setattr(scan, check, lambda *_: True)
+def test_the_fuzz_finds_a_scan_that_checks_less(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType, check: str
+) -> None:
+    monkeypatch.setattr(module, check, lambda *_: True)
     assert scanning.fuzz(20251125, until_it_finds, [name]).disagreements
 
 
@@ -167,9 +170,9 @@ def test_the_fuzz_finds_a_scan_that_checks_less(monkeypatch: pytest.MonkeyPatch,
 @odd_log
 @pytest.mark.parametrize(
     ("name", "scanner"),
-    [("webp", lambda data, _: scan._webp(data, 8 + scan._little(data, 4, 4))), ("gif", lambda data, _: (20, 20, 1))],
+    [("webp", lambda data, _: scan.webp(data, 8 + scan._little(data, 4, 4))), ("gif", lambda data, _: (20, 20, 1))],
 )
 def test_the_fuzz_finds_a_scan_without_an_end(monkeypatch: pytest.MonkeyPatch, name: str, scanner: object) -> None:
     """A WebP with other bytes behind its end, and a GIF of which only the screen is read."""
-    monkeypatch.setitem(scan._SCANNERS, name, scanner)
+    monkeypatch.setitem(sniff._READERS, name, scanner)
     assert scanning.fuzz(20251125, until_it_finds, [name]).disagreements

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -107,21 +108,12 @@ def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
     A version grows even if the clock steps back.
     """
     if old is not None and not draft.overwrite:
-        return Committed(old, existing=True, unneeded_blob=draft.blob_key)
-    asset = Asset(
-        name=draft.name,
-        asset_id=old.asset_id if old else draft.asset_id,
-        version=max(int(now), old.version + 1) if old else int(now),
-        version_id=draft.version_id,
-        created_at=old.created_at if old else int(now),
-        blob_key=draft.blob_key,
-        digest=draft.digest,
-        facts=draft.facts,
-        tags=draft.tags,
-        context=draft.context,
-        original_filename=draft.original_filename,
-    )
-    return Committed(asset, overwritten=old is not None, unneeded_blob=old.blob_key if old else None)
+        return Committed(old, existing=True, unneeded_blob=draft.asset.blob_key)
+    if old is None:
+        return Committed(replace(draft.asset, version=int(now), created_at=int(now)))
+    version = max(int(now), old.version + 1)
+    asset = replace(draft.asset, asset_id=old.asset_id, version=version, created_at=old.created_at)
+    return Committed(asset, overwritten=True, unneeded_blob=old.blob_key)
 
 
 def refuse_condemned() -> BlobCondemned:

@@ -11,9 +11,8 @@ from uponce.adapters.database.replies import ask_reply, repetition, reply_of, re
 from uponce.adapters.database.steps import Ask, Params, Row, Rows, Rules, Steps, of_grant, of_name, operation
 from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal
 from uponce.core.errors import GrantRefused, UnknownApiKey, UponceError
-from uponce.core.freshness import check_watermark, utc
 from uponce.core.refusals import refusal_of
-from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
+from uponce.core.signature import KEY_OCTETS, check_watermark, dated, timestamp_of, utc
 from uponce.core.values import Asset, AssetName, AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
 
 _UPLOAD, _CALL = "an upload", "a call"
@@ -25,14 +24,14 @@ ADDRESS_LENGTH = 45
 
 
 def _locks_of_upload(grant: Grant, draft: Draft, *_: object) -> tuple[int, int]:
-    return of_name(draft.name), of_grant(grant.key)
+    return of_name(draft.asset.name), of_grant(grant.key)
 
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_upload)
 def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
     """Spend, publish, write the audit row: all of it or none. A repeat gets the answer of the first one."""
     repeated = draft.idempotency_key
-    asks = [ask_watermark(grant), ("find_condemned", {"blob_key": draft.blob_key}), ask_asset(draft.name)]
+    asks = [ask_watermark(grant), ("find_condemned", {"blob_key": draft.asset.blob_key}), ask_asset(draft.asset.name)]
     if repeated is not None:
         asks.append(ask_reply(grant.key, repeated))
     keys, condemned, old, *replies = yield asks

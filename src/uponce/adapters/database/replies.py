@@ -37,8 +37,8 @@ def repetition(reply: Reply, draft: Draft) -> Committed | None:
 
     Return None if that upload was passed on to an upstream: then the spend decides.
     """
-    answer = reply.repeat(draft.digest.sha256)
-    return replace(answer, unneeded_blob=draft.blob_key) if isinstance(answer, Committed) else None
+    answer = reply.repeat(draft.asset.digest.sha256)
+    return replace(answer, unneeded_blob=draft.asset.blob_key) if isinstance(answer, Committed) else None
 
 
 def _repeat_params(grant_key: bytes, idempotency_key: str) -> Params:
@@ -47,7 +47,7 @@ def _repeat_params(grant_key: bytes, idempotency_key: str) -> Params:
 
 def reply_params(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> Params:
     answer = _Answer(committed=replace(committed, unneeded_blob=None))
-    return _reply_params(grant, draft.digest, answer) | _repeat_params(grant.key, idempotency_key)
+    return _reply_params(grant, draft.asset.digest, answer) | _repeat_params(grant.key, idempotency_key)
 
 
 def relayed_reply_params(grant: Grant, relay: Relay, forwarded: Forwarded) -> Params:

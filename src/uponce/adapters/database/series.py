@@ -107,7 +107,7 @@ def record(_: float, series_id: str, span: Span, total: int | None, parts: Seque
     return series
 
 
-@operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.name),))
+@operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.asset.name),))
 def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Committed]:
     """Spend every grant, publish, write the audit rows, end the series: all of it or none.
 
@@ -115,8 +115,8 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
     """
     grants = yield from hold_to_spend(series_id)
     condemned, old, *found = yield [
-        ("find_condemned", {"blob_key": draft.blob_key}),
-        ask_asset(draft.name),
+        ("find_condemned", {"blob_key": draft.asset.blob_key}),
+        ask_asset(draft.asset.name),
         *(ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))),
     ]
     if condemned:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.process import DecoderKilled, DecoderLost, DecoderProcess, DecoderTimeUsed
-from uponce.adapters.media.scan import SCAN_BYTES, scan
-from uponce.adapters.media.sniff import HEAD_BYTES, admit
+from uponce.adapters.media.sniff import HEAD_BYTES, SCAN_BYTES, admit, ordinary_facts
 from uponce.adapters.media.turns import Turn, Turns
 from uponce.adapters.system import LINUX
 from uponce.core.errors import InvalidMedia, MediaTooLarge, ServerBusy, StorageUnavailable, UponceError
@@ -110,7 +109,7 @@ class DecoderPool:
         """See the Inspector port."""
         head, size = _head(path)
         format_ = admit(head[:HEAD_BYTES], requested)
-        facts = scan(head, size, format_, self._setup.limits)
+        facts = ordinary_facts(head, size, format_, self._setup.limits)
         if facts is not None:
             return judge_dimensions(facts, self._setup.limits)
         assert format_ is not None

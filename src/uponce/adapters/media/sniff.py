@@ -1,28 +1,41 @@
-"""The type of a file, by its first bytes. Names, extensions and declared types do not count.
+"""What the first bytes of a file say: its format, and the size of an ordinary JPEG or PNG.
 
-The `filetype` library knows the ordinary magic numbers. This module reads text, and containers whose type is in a field
-(ISO media, Matroska): the library does not know them or gets them wrong.
+Names, extensions and declared types do not count. The `filetype` library knows the ordinary magic numbers. This module
+reads text, and containers whose type is in a field (ISO media, Matroska): the library does not know them or gets them
+wrong.
+
+The size of an ordinary picture is read in this process, without a decoder. `ordinary_facts` answers only for headers
+that libvips is certain to accept, with the values that libvips would report. Anything else gets None, which means "use
+the decoder" and never "refuse". A fuzz test compares the answers with the decoder's (tests/adapters/media/scanning.py).
+
+Why: most uploads are ordinary pictures. For them, a trip to a decoder costs more than the rest of the upload. Without
+it, they do not wait while hostile files keep the decoders busy.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from zlib import crc32
 
 import filetype
 from filetype.types.archive import Pdf
 
-from uponce.adapters.media.scan import scan
+from uponce.adapters.media.scan import Data, Shape, gif, webp
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS, Format, canonical_format
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
-HEAD_BYTES = 8192
+HEAD_BYTES = 8192  # for the format
+# A JPEG or PNG with a longer header, such as with a large preview or colour profile, goes to the decoder.
+SCAN_BYTES = 64 * 1024
+_MOSTLY_ENOUGH = 4 * 1024
 
 
-def read_ordinary(file: bytes | memoryview, requested: ResourceType | None, limits: Limits) -> MediaFacts | None:
+def read_ordinary(file: Data, requested: ResourceType | None, limits: Limits) -> MediaFacts | None:
     """See `Services.read_ordinary`."""
     try:
-        return scan(file, len(file), admit(bytes(file[:HEAD_BYTES]), requested), limits)
+        return ordinary_facts(file, len(file), admit(bytes(file[:HEAD_BYTES]), requested), limits)
     except InvalidMedia:
         return None
 
@@ -152,3 +165,157 @@ def _text(head: bytes) -> str | None:
 
 
 _CHECKS: tuple[Callable[[bytes], str | None], ...] = (_iso_media, _matroska, _transport_stream, _magic, _text)
+
+
+def ordinary_facts(data: Data, size: int, format_: Format | None, limits: Limits) -> MediaFacts | None:
+    """Return the facts of a file, or None if only the decoder can find out. `format_` None is raw.
+
+    `data` is the beginning of a file of `size` bytes: at least SCAN_BYTES, or all of it. A GIF needs all.
+    """
+    if format_ is None:
+        return MediaFacts(ResourceType.RAW)
+    read = _READERS.get(format_.name)
+    shape = read(data, size) if read else None
+    if shape is None or shape[2] > limits.max_frames:  # a decoder refuses too many frames
+        return None
+    return MediaFacts(format_.kind, format_.name, *shape)
+
+
+def _still(read: Callable[[bytes], tuple[int, int] | None]) -> Callable[[Data, int], Shape | None]:
+    """Return a reader of pictures with one frame, which needs the first SCAN_BYTES at most."""
+
+    def read_head(data: Data, _: int) -> Shape | None:
+        sides = read(bytes(data[:_MOSTLY_ENOUGH])) or read(bytes(data[:SCAN_BYTES]))
+        return sides and (*sides, 1)
+
+    return read_head
+
+
+_MOST_SEGMENTS = 256
+_LARGEST_JPEG_SIDE = 65_500  # libjpeg's limit
+_LARGEST_VIPS_SIDE = 100_000_000
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    """Return the size if the JPEG is Huffman-coded, baseline, extended or progressive, 8 bits, with 1 or 3 components.
+
+    It must be whole up to the first scan. Source: ITU-T T.81, Annex B.
+    """
+    size, components = None, b""
+    for marker, segment in islice(_jpeg_segments(data), _MOST_SEGMENTS):
+        if marker == 0xDA:
+            return size if _jpeg_scan_fits(segment, components) else None
+        if 0xC0 <= marker <= 0xC2 and size is None:
+            size, components = _jpeg_frame(segment), segment[6::3]
+            if size is None:
+                return None
+        elif not _jpeg_segment_is_plain(marker, segment):
+            return None
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each marker with its content, in order, as long as they are whole."""
+    at = 2
+    while data[:3] == b"\xff\xd8\xff" and data[at : at + 1] == b"\xff":
+        stop = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        if not at + 4 <= stop <= len(data):
+            return
+        yield data[at + 1], data[at + 4 : stop]
+        at = stop
+
+
+def _jpeg_frame(segment: bytes) -> tuple[int, int] | None:
+    if len(segment) < 9 or segment[0] != 8:
+        return None
+    height, width, count = int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5]), segment[5]
+    if count not in (1, 3) or len(segment) != 6 + 3 * count or len(set(segment[6::3])) != count:
+        return None
+    samplings, tables = segment[7::3], segment[8::3]
+    if any(not (1 <= sampling >> 4 <= 4 and 1 <= sampling & 15 <= 4) for sampling in samplings) or max(tables) > 3:
+        return None
+    return (width, height) if 0 < width <= _LARGEST_JPEG_SIDE and 0 < height <= _LARGEST_JPEG_SIDE else None
+
+
+def _jpeg_scan_fits(segment: bytes, components: bytes) -> bool:
+    """Return whether the scan names components of the frame, in the frame's order: libjpeg may fail on others."""
+    count = segment[0] if segment else 0
+    return 1 <= count <= 4 and len(segment) == 4 + 2 * count and segment[1 : 1 + 2 * count : 2] == components[:count]
+
+
+def _jpeg_segment_is_plain(marker: int, segment: bytes) -> bool:
+    if marker == 0xDB:
+        return _quantisation_is_plain(segment)
+    if marker == 0xC4:
+        return _huffman_is_plain(segment)
+    if marker == 0xDD:  # restart interval
+        return len(segment) == 2
+    return 0xE0 <= marker <= 0xEF or marker == 0xFE  # application data, comment
+
+
+def _quantisation_is_plain(segment: bytes) -> bool:
+    at = 0
+    while at < len(segment):
+        precision, number = segment[at] >> 4, segment[at] & 15
+        at += 65 + 64 * precision
+        if precision > 1 or number > 3:
+            return False
+    return at == len(segment)
+
+
+def _huffman_is_plain(segment: bytes) -> bool:
+    at = 0
+    while at + 17 <= len(segment):
+        count = sum(segment[at + 1 : at + 17])
+        if segment[at] & 0xEC or count > 256:  # class 0 or 1, number 0 to 3
+            return False
+        at += 17 + count
+    return at == len(segment)
+
+
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PNG_MOST = 1 << 31  # bytes of a chunk
+_PNG_PLAIN = {b"gAMA": 4, b"sRGB": 1, b"pHYs": 9, b"tIME": 7}
+
+
+def _png(data: bytes) -> tuple[int, int] | None:
+    """Return the size if IHDR has an allowed depth, and only plain chunks with good sums come before the first IDAT.
+
+    A palette must be there if the colours need it. Source: https://www.w3.org/TR/png-3/
+    """
+    if data[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR":
+        return None
+    at, seen, colour, depth = 8, set[bytes](), 0, 0
+    for _ in range(_MOST_SEGMENTS):
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        stop = at + 12 + length
+        if kind == b"IDAT":
+            plain = at + 12 <= len(data) and length < _PNG_MOST and (colour != 3 or b"PLTE" in seen)
+            return (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) if plain else None
+        if kind in seen or stop > len(data) or crc32(data[at + 4 : stop - 4]) != int.from_bytes(data[stop - 4 : stop]):
+            return None
+        content = data[at + 8 : stop - 4]
+        if at == 8:
+            if not _png_start_is_plain(content):
+                return None
+            depth, colour = content[8], content[9]
+        elif not (_PNG_PLAIN.get(kind) == length or (kind == b"PLTE" and _palette_fits(length, colour, depth))):
+            return None
+        seen.add(kind)
+        at = stop
+    return None
+
+
+def _png_start_is_plain(content: bytes) -> bool:
+    width, height = int.from_bytes(content[:4]), int.from_bytes(content[4:8])
+    depth, colour, compression, filter_, interlace = content[8:13]
+    sides = 0 < width <= _LARGEST_VIPS_SIDE and 0 < height <= _LARGEST_VIPS_SIDE
+    return sides and depth in _PNG_DEPTHS.get(colour, ()) and not compression and not filter_ and interlace <= 1
+
+
+def _palette_fits(length: int, colour: int, depth: int) -> bool:
+    most = 3 << depth if colour == 3 else 768
+    return colour in (2, 3, 6) and length % 3 == 0 and 0 < length <= min(most, 768)
+
+
+_READERS = {"jpg": _still(_jpeg), "png": _still(_png), "gif": gif, "webp": webp}

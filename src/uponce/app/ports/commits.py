@@ -6,28 +6,20 @@ from typing import Protocol
 
 from uponce.core.errors import GrantRefused, IdempotencyKeyReused
 from uponce.core.relaying import Forwarded
-from uponce.core.values import Asset, AssetName, Caller, Digest, Grant, MediaFacts
+from uponce.core.values import Asset, Caller, Grant
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An asset that is about to be committed: everything except what the commit itself decides.
+    """An asset that is about to be committed. The commit decides its `version` and `created_at`: here they are 0.
 
-    `asset_id` is used if the name is new; an overwritten asset keeps its own. `overwrite` decides what happens if the
-    name exists: replace the asset, or keep it and answer with it. `idempotency_key` is the client's; the commit stores
-    the answer under it. The commit writes `effects` to the outbox. An effect has a name, and the details that its
-    handler needs.
+    Its `asset_id` is used if the name is new; an overwritten asset keeps its own. `overwrite` decides what happens if
+    the name exists: replace the asset, or keep it and answer with it. `idempotency_key` is the client's; the commit
+    stores the answer under it. The commit writes `effects` to the outbox. An effect has a name, and the details that
+    its handler needs.
     """
 
-    name: AssetName
-    asset_id: str
-    version_id: str
-    blob_key: str
-    digest: Digest
-    facts: MediaFacts
-    tags: tuple[str, ...]
-    context: tuple[tuple[str, str], ...]
-    original_filename: str | None
+    asset: Asset
     overwrite: bool
     idempotency_key: str | None = None
     effects: tuple[tuple[str, str], ...] = ()

@@ -12,8 +12,7 @@ from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, begin, drop_if_empty
-from uponce.app.uploading.takeover import giving_way
+from uponce.app.uploading.series import Append, append, begin, drop_if_empty, giving_way
 from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
 from uponce.core.relaying import Forwarded

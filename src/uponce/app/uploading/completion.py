@@ -7,8 +7,7 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.dropping import drop
-from uponce.app.uploading.pipeline import Uploaded, answered, followed_up, inspect, judge, read_back
+from uponce.app.uploading.pipeline import Uploaded, answered, drop, followed_up, inspect, judge, read_back
 from uponce.app.uploading.series import hold_all, status, stored_parts
 from uponce.core.errors import (
     BlobCondemned,
@@ -105,11 +104,11 @@ async def _pass_on(
 
 async def _commit(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
     try:
-        await assembly.publish(stored_type(draft.facts))
+        await assembly.publish(stored_type(draft.asset.facts))
         with services.metrics.committing():
             committed = await services.database.commit_series(series.id, draft, caller)
     except OutcomeUnknown as unknown:
-        return await read_back(services, draft.blob_key, unknown)
+        return await read_back(services, draft.asset.blob_key, unknown)
     except (Refused, Unavailable):
         await assembly.retract()
         raise

@@ -8,10 +8,10 @@ client gets an answer before its group is durable.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from uponce.app.authorise import (
     Admitted,
@@ -27,8 +27,7 @@ from uponce.app.authorise import (
 from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal, Spooled
 from uponce.app.relaying.held import Held, send_spooled
 from uponce.app.services import Services
-from uponce.app.unbroken import unbroken
-from uponce.app.uploading.dropping import drop
+from uponce.app.unbroken import later, unbroken
 from uponce.app.uploading.intake import Event, Intake
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
@@ -38,7 +37,7 @@ from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import Signer, collect_known
-from uponce.core.values import AssetName, Digest, Grant, GrantRecord, MediaFacts
+from uponce.core.values import Asset, AssetName, Digest, Grant, GrantRecord, MediaFacts
 
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here
 _MOST_SEEN = 20_000  # 2 MB, and 14 MB if all of them are used up
@@ -128,7 +127,7 @@ async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled:
     """
     grant, caller = admitted.grant, admitted.caller
     try:
-        await spooled.publish(stored_type(draft.facts))
+        await spooled.publish(stored_type(draft.asset.facts))
         with services.metrics.committing():
             committed = await services.database.commit(grant, draft, caller)
     except OutcomeUnknown as unknown:
@@ -146,10 +145,10 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
             reply = await services.database.find_reply(grant.key, draft.idempotency_key)
-            answer = None if reply is None or reply.sha256 != draft.digest.sha256 else reply.answer
+            answer = None if reply is None or reply.sha256 != draft.asset.digest.sha256 else reply.answer
             if isinstance(answer, Committed):
-                return replace(answer, replayed=answer.asset.blob_key != draft.blob_key)
-    return await read_back(services, draft.blob_key, unknown)
+                return replace(answer, replayed=answer.asset.blob_key != draft.asset.blob_key)
+    return await read_back(services, draft.asset.blob_key, unknown)
 
 
 async def followed_up(services: Services, committing: Awaitable[C]) -> C:
@@ -160,6 +159,18 @@ async def followed_up(services: Services, committing: Awaitable[C]) -> C:
     if isinstance(committed, Committed) and committed.unneeded_blob is not None:
         await drop(services, services.blobs.delete(committed.unneeded_blob))
     return committed
+
+
+async def drop(services: Services, deletion: Coroutine[Any, Any, None]) -> None:
+    """Delete bytes that no row names any more. If this fails, the sweeper deletes them.
+
+    The client of an upload waits for a disk, which is quick, and not for another machine.
+    """
+    if services.blobs.is_remote:
+        await later(deletion)
+        return
+    with suppress(Unavailable):
+        await deletion
 
 
 async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
@@ -192,24 +203,25 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
     original = split_filename(spec.naming.filename_override or filename or "")[0]
-    return Draft(
+    asset = Asset(
         name=AssetName(admitted.grant.cloud, facts.kind, spec.type, public_id),
         asset_id=ids.dated_hex(),
+        version=0,
         version_id=ids.hex(32),
+        created_at=0,
         blob_key=blob_key,
         digest=digest,
         facts=facts,
         tags=spec.tags,
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
-        overwrite=spec.overwrite,
-        idempotency_key=admitted.idempotency_key,
-        effects=tuple(
-            (name, details)
-            for name, details_of in services.after_commit.items()
-            if (details := details_of(spec)) is not None
-        ),
     )
+    effects = tuple(
+        (name, details)
+        for name, details_of in services.after_commit.items()
+        if (details := details_of(spec)) is not None
+    )
+    return Draft(asset, spec.overwrite, admitted.idempotency_key, effects)
 
 
 @dataclass(slots=True, eq=False)
@@ -359,7 +371,8 @@ class Pipeline:
 
     def _candidate(self, arrival: Arrival) -> Candidate:
         assert arrival.verified is not None and arrival.draft is not None and arrival.blob_key is not None
-        arrival.draft = replace(arrival.draft, blob_key=arrival.blob_key)
+        asset = replace(arrival.draft.asset, blob_key=arrival.blob_key)
+        arrival.draft = replace(arrival.draft, asset=asset)
         return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
 
 

@@ -14,10 +14,9 @@ from uponce.app.authorise import UploadRequest, authorise, refuse_spent
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
 from uponce.app.uploading.pipeline import Uploaded, answered
-from uponce.app.uploading.series import Append, append, settled, terminate
+from uponce.app.uploading.series import Append, append, giving_way, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.series import status as series_status
-from uponce.app.uploading.takeover import giving_way
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
     ChunkConflict,
@@ -34,11 +33,10 @@ from uponce.core.errors import (
     UnknownApiKey,
     UponceError,
 )
-from uponce.core.freshness import utc
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at, reply_key
-from uponce.core.signature import Signer, collect_known
+from uponce.core.signature import Signer, collect_known, utc
 from uponce.core.spans import Span
 from uponce.core.upstream import read_relayed
 from uponce.core.values import Caller

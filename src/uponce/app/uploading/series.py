@@ -7,7 +7,7 @@ signatures, and nothing spends them earlier.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from uponce.app.ports import Assembly, HeldPart, Parts
 from uponce.app.services import Services
 from uponce.core.errors import (
     ChunkInProgress,
+    ChunkSuperseded,
     MalformedRequest,
     OutcomeUnknown,
     Refused,
@@ -35,6 +36,7 @@ _PARTS = 500
 _NOTE_SECONDS = 2.0
 _TRIES = 5
 _POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.25
 
 
 async def begin(
@@ -329,3 +331,34 @@ async def _take_over(
     except StorageUnavailable:
         await status(services, series.id)  # if the series is gone with its bytes, raise that
         raise
+
+
+@asynccontextmanager
+async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
+    """Raise ChunkSuperseded inside, where a body is awaited, as soon as a newer request asks for the same bytes.
+
+    The older connection may be dead without a sign of it.
+    """
+    try:
+        async with asyncio.timeout(None) as scope:
+            looking = asyncio.create_task(_look(is_wanted, scope))
+            try:
+                yield
+            finally:
+                looking.cancel()
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise ChunkSuperseded(
+            "A newer request for the same part of this upload replaced this request. "
+            "Wait for the answer to the newer request."
+        ) from None
+
+
+async def _look(is_wanted: Callable[[], Awaitable[bool]], scope: asyncio.Timeout) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        with suppress(Unavailable):
+            if await is_wanted():
+                scope.reschedule(0)
+                return

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.core.delivery import path_of, source_of
-from uponce.core.naming import folder_of
+from uponce.core.naming import folder_of, path_of, source_of
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.signature import sign_delivery, sign_response

@@ -9,7 +9,7 @@ from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.steps import of_name
 
-NAME = draft(blob="x").name
+NAME = draft(blob="x").asset.name
 LOCK = "SELECT pg_advisory_xact_lock(%s)"
 
 

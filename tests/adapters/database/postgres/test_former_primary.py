@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,7 +39,7 @@ async def uploaded(services: Services, name: str) -> str:
     digest = await spooled.seal()
     await spooled.publish()
     used = grant(name, at=int(time.time()) + 1000)
-    await services.database.commit(used, replace(draft(name, blob=spooled.key), digest=digest), CALLER)
+    await services.database.commit(used, draft(name, blob=spooled.key, digest=digest), CALLER)
     return spooled.key
 
 

@@ -112,7 +112,7 @@ def test_a_series_whose_commit_has_no_answer_is_whole_or_untouched(
 def test_a_series_that_the_database_cannot_hold_is_a_definite_failure(database: PostgresDatabase) -> None:
     """The statement fails together with COMMIT, which the server then leaves out."""
     done = run(complete(database, grant("a")))
-    huge = replace(draft(blob="blob-one"), digest=replace(draft(blob="x").digest, size=2**63))
+    huge = draft(blob="blob-one", digest=replace(draft(blob="x").asset.digest, size=2**63))
     with pytest.raises(DatabaseUnavailable):
         run(database.commit_series(done.id, huge, CALLER))
     assert run(database.find_series(done.id)) == done
@@ -161,13 +161,13 @@ def test_before_the_commit_a_dead_connection_is_a_definite_failure(
 
 def test_an_upload_that_the_database_cannot_hold_harms_no_other_of_its_batch(database: PostgresDatabase) -> None:
     """One fails in the server, one before it is sent."""
-    huge = replace(draft("huge", blob="huge"), digest=replace(draft(blob="x").digest, size=2**63))
-    lone = replace(draft("lone", blob="lone"), original_filename="\ud800")
+    huge = draft("huge", blob="huge", digest=replace(draft(blob="x").asset.digest, size=2**63))
+    lone = draft("lone", blob="lone", original_filename="\ud800")
     good = [draft(f"good-{number}", blob=f"good-{number}") for number in range(4)]
 
     async def together() -> list[str]:
         drafts = [good[0], huge, good[1], lone, good[2], good[3]]
-        return await asyncio.gather(*(attempt(database, grant(d.name.public_id), d) for d in drafts))
+        return await asyncio.gather(*(attempt(database, grant(d.asset.name.public_id), d) for d in drafts))
 
     assert run(together()) == ["ok", "database_unavailable", "ok", "invalid_parameter", "ok", "ok"]
     for name in ("huge", "lone"):
@@ -252,7 +252,7 @@ def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, patient:
     own.kill()
     assert run(attempt(patient, grant("b"), draft("b", blob="b"))) == "database_unavailable"
     with pytest.raises(UponceError, match="database does not answer now"):
-        run(patient.find_asset(draft(blob="x").name))
+        run(patient.find_asset(draft(blob="x").asset.name))
     own.start()
     assert run(patient.find_commit("a")) is not None
     assert run(attempt(patient, grant("a"), draft(blob="a2"))) == "signature_used"

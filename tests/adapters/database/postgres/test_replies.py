@@ -51,7 +51,8 @@ def test_a_purge_drops_all_old_replies_however_many(
 def test_a_repeat_that_cannot_be_stored_harms_neither_its_equal_nor_its_batch(database: PostgresDatabase) -> None:
     """The next one with the same key is no repeat then, and happens."""
     huge = replace(
-        draft("huge", blob="huge"), digest=replace(draft(blob="x").digest, size=2**63), idempotency_key="key"
+        draft("huge", blob="huge", digest=replace(draft(blob="x").asset.digest, size=2**63)),
+        idempotency_key="key",
     )
     good = replace(draft("good", blob="good"), idempotency_key="key")
     again = replace(draft("good", blob="again"), idempotency_key="key")

@@ -55,7 +55,7 @@ def stuck(database: PostgresDatabase, number: int) -> Iterator[None]:
         yield
 
 
-STUCK = {"a name": of_name(draft("stuck", blob="").name), "a signature": of_grant(grant("stuck").key)}
+STUCK = {"a name": of_name(draft("stuck", blob="").asset.name), "a signature": of_grant(grant("stuck").key)}
 
 
 @pytest.mark.parametrize("number", STUCK.values(), ids=STUCK)

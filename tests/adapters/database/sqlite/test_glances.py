@@ -33,11 +33,11 @@ def database(path: Path) -> Iterator[SqliteDatabase]:
 def test_a_glance_finds_what_is_committed_and_sees_that_it_changed(database: SqliteDatabase) -> None:
     glance = database.glance
     before = glance.version()
-    assert glance.find_asset(DRAFT.name) is None
+    assert glance.find_asset(DRAFT.asset.name) is None
     assert glance.version() == before
     asset = run(database.commit(grant("a"), DRAFT, CALLER)).asset
     assert glance.version() != before
-    assert glance.find_asset(DRAFT.name) == asset
+    assert glance.find_asset(DRAFT.asset.name) == asset
 
 
 def test_it_waits_for_no_lock_of_another_process(database: SqliteDatabase) -> None:
@@ -60,14 +60,14 @@ def test_after_a_failure_threads_look_until_one_of_them_has_opened_it_again(path
         path, clock=SteppedClock(), secrets=PlainBox(), connect=lambda file: connect(file, factory=Failing)
     )
     database.open()
-    for look in (database.glance.version, lambda: database.glance.find_asset(DRAFT.name)):
+    for look in (database.glance.version, lambda: database.glance.find_asset(DRAFT.asset.name)):
         failing = True
         with pytest.raises(DatabaseUnavailable):
             look()
         failing = False
         with pytest.raises(DatabaseUnavailable):
             look()
-        assert run(database.find_asset(DRAFT.name)) is None
+        assert run(database.find_asset(DRAFT.asset.name)) is None
         look()
     database.close()
     with pytest.raises(DatabaseUnavailable):
@@ -76,8 +76,8 @@ def test_after_a_failure_threads_look_until_one_of_them_has_opened_it_again(path
 
 def test_a_name_that_is_no_text_costs_no_connection(database: SqliteDatabase) -> None:
     with pytest.raises(InvalidParameter):
-        database.glance.find_asset(draft("\udcff", blob="x").name)
-    assert database.glance.find_asset(DRAFT.name) is None
+        database.glance.find_asset(draft("\udcff", blob="x").asset.name)
+    assert database.glance.find_asset(DRAFT.asset.name) is None
 
 
 def test_after_a_slow_look_threads_look_for_a_second(database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_after_a_slow_look_threads_look_for_a_second(database: SqliteDatabase, m
 
     monkeypatch.setattr(readers, "monotonic", lambda: now)
     monkeypatch.setattr(readers, "run", slow)
-    assert database.glance.find_asset(DRAFT.name) is None
+    assert database.glance.find_asset(DRAFT.asset.name) is None
     assert not may_look()
     now += 0.9
     assert not may_look()

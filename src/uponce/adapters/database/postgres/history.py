@@ -23,8 +23,8 @@ from uponce.adapters.database.postgres.pool import write
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Rows, Rules, Steps, operation
 from uponce.core.errors import SettingRefused
-from uponce.core.freshness import utc
 from uponce.core.lineage import follows, heir
+from uponce.core.signature import utc
 
 log = logging.getLogger("uponce")
 
