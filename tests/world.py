@@ -107,7 +107,7 @@ class World:
             read_ordinary=sniff_whole,
             clock=self.clock,
             ids=RandomIds(),
-            group_store=self.blobs.group_store,
+            put_group=self.blobs.put_group,
             limits=limits or Limits(max_failed_credentials=1_000_000),  # a whole file of tests has one address
         )
         keys = asyncio.run(self._keys())
@@ -196,7 +196,7 @@ class World:
             for folder in (self.media / "spool", self.media / "blobs")
         )
         if (self.media / "packs").is_dir():
-            blobs |= {blob.key for blob in Packs(self.media / "packs", RandomIds()).records()}
+            blobs |= {blob.key for blob in Packs(self.media / "packs", RandomIds(), 0, lambda _: ()).records()}
         return Traces(spooled, blobs, *(self.sql(f"SELECT count(*) FROM {t}") for t in ("assets", "grants", "audit")))
 
     def sql(self, statement: str) -> int:

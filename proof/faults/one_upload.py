@@ -73,7 +73,7 @@ class RawInspector:
 
 def services_of(backend: Backend, ids: Ids) -> Services:
     blobs = LocalBlobs(backend.blobs.folder.parent, ids=ids, disk=InlineDisk())
-    return replace(backend.services, blobs=blobs, group_store=blobs.group_store, inspector=RawInspector(), ids=ids)
+    return replace(backend.services, blobs=blobs, put_group=blobs.put_group, inspector=RawInspector(), ids=ids)
 
 
 async def send(

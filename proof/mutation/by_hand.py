@@ -34,8 +34,8 @@ SQLITE, POSTGRES, CORE, WEB, IN_PARTS = (
 SUITES = (SQLITE, POSTGRES, CORE, WEB, IN_PARTS)
 
 _BOTH, _SQLITE_ONLY, _POSTGRES_ONLY = (f"adapters/database/sql/{name}.sql" for name in ("both", "sqlite", "postgres"))
-_GRANTS, _SERIES, _RELAYS, _UPKEEP, _STEPS = (
-    f"adapters/database/{name}.py" for name in ("grants", "series", "relays", "upkeep", "steps")
+_COMMITS, _SERIES, _RELAYS, _UPKEEP, _STEPS = (
+    f"adapters/database/{name}.py" for name in ("commits", "series", "relays", "upkeep", "steps")
 )
 _ROWS_LEFT = "grants.uses < grants.max_uses AND grants.uses < excluded.max_uses"
 _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
@@ -154,10 +154,10 @@ _ON_BOTH: Sequence[_Row] = [
     ("digests begin after the prefix", _BOTH, "blob_key >= :first", "blob_key > :first"),
     ("digests of all that come after the prefix", _BOTH, " AND blob_key < :behind", ""),
     ("an overwrite keeps the old blob", _BOTH, "blob_key = excluded.blob_key, ", ""),
-    ("a deletion spends nothing", _GRANTS, "    yield from _spend(grant, now, _CALL)\n", ""),
+    ("a deletion spends nothing", _COMMITS, "    yield from _spend(grant, now, _CALL)\n", ""),
     (
         "a deletion that finds nothing overlooks that its signature is spent",
-        _GRANTS,
+        _COMMITS,
         "        check_usable(first_grant(records), grant, by=_CALL)\n",
         "",
     ),
@@ -201,7 +201,7 @@ _ON_BOTH: Sequence[_Row] = [
     ("series of other keys make room", _BOTH, "coalesce(api_key = :api_key, true)", "coalesce(api_key > '', true)"),
     ("series that arrived make room", _BOTH, "total > 0 AND spans <>", "true OR spans <>"),
     ("bytes that failed keep a series", _BOTH, "total > 0 AND spans <>", "arrived < total AND spans <>"),
-    ("refusals have no end", _GRANTS, 'known["refusals"] <= most', 'known["refusals"] >= 0'),
+    ("refusals have no end", _COMMITS, 'known["refusals"] <= most', 'known["refusals"] >= 0'),
     ("used up is told one use late", _BOTH, "uses >= max_uses", "uses > max_uses"),
     (
         "a use is left when none is",
@@ -234,7 +234,7 @@ _ON_SQLITE: Sequence[_Row] = [
 ]
 
 _ON_POSTGRES: Sequence[_Row] = [
-    ("a deletion locks no name", _GRANTS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
+    ("a deletion locks no name", _COMMITS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
     ("a purge beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef purge_grants(", "(writes=True)\ndef purge_grants("),
     ("a fence beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef fence(", "(writes=True)\ndef fence("),
     ("a wider fence beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef widen_fence(", "(writes=True)\ndef widen_fence("),

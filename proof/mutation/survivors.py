@@ -39,7 +39,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     "adapters/database/catalog.py _id_of": {
         "return 2 ** 63 - 1 → return 2 ** 63 - 2": _SAME + "no id is so great",
     },
-    "adapters/database/grants.py page": {
+    "adapters/database/ledger.py page": {
         "key, 'before': before, 'timestamp': timestamp_of(before)} → key, 'before': before, 'XXtimestampXX': timestamp_of(before)}": (
             "only the query on PostgreSQL has this parameter"
         ),
@@ -53,7 +53,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         ),
         "t.key).decode().rstrip('=')) → t.key).decode().rstrip('XX=XX'))": _SAME + "the last of 43 characters is no X",
     },
-    "adapters/database/grants.py _parsed": {
+    "adapters/database/ledger.py _parsed": {
         "key = b'' → key = b'XXXX'": _SAME + "neither is as long as a key",
     },
     "adapters/database/relays.py begin_of_series": {
@@ -175,7 +175,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
 _OWNER = "a database that replaces another one runs it; tests/app/test_owner.py and the tests of PostgreSQL see that"
 # Functions that no test of the mutation run calls.
 _NOT_REACHED = {
-    "adapters/database/grants.py _locks_of_arrival": _LOCKS,
+    "adapters/database/commits.py _locks_of_arrival": _LOCKS,
     "adapters/database/upkeep.py replace_owner": "a restore runs it, and tests/app/test_backup.py looks for the result",
     "adapters/database/upkeep.py follow_owner": _OWNER,
     "adapters/database/upkeep.py steps_of_succession": _OWNER,

@@ -24,7 +24,7 @@ from uponce.adapters.system import RandomIds, SystemClock
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work
-from uponce.app.ports import FrontServer, Metrics, Presigner
+from uponce.app.ports import LocationOf, Metrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.config import Settings, shown
@@ -79,9 +79,9 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         clock=clock,
         ids=ids,
         limits=settings.limits,
-        group_store=blobs.group_store,
+        put_group=blobs.put_group,
         presigner=_presigner(settings, blobs),
-        front=_front(settings, blobs),
+        location_of=_location_of(settings, blobs),
         metrics=metrics or Metrics(),
         upstream=upstream,
         inspects=settings.relay_inspect == "on",
@@ -226,18 +226,18 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
     return presigner
 
 
-def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
-    """Return the server in front, or None. Raise SettingRefused if it is set, and has no folder to read."""
+def _location_of(settings: Settings, blobs: Blobs) -> LocationOf | None:
+    """Return what names blobs to the server in front, or None. Raise SettingRefused if that server has no folder."""
     if not settings.storage_accel:
         return None
-    front = blobs.front(settings.storage_accel)
-    if front is None:
+    location_of = blobs.location_of(settings.storage_accel)
+    if location_of is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, but UPONCE_STORAGE is "
             f"{shown('storage', settings.storage_url)}. Use UPONCE_STORAGE_REDIRECT, or remove both; uponce then sends "
             "the bytes itself."
         )
-    return front
+    return location_of
 
 
 def secret_key_path(settings: Settings) -> Path:

@@ -131,7 +131,7 @@ def test_no_descriptor_leaks(store: Blobs) -> None:
     for _ in range(5):
         use()
     assert descriptors() == before
-    assert Packs(Path("/nowhere"), RandomIds()).close() is None  # type: ignore[func-returns-value]
+    assert Packs(Path("/nowhere"), RandomIds(), 0, lambda _: ()).close() is None  # type: ignore[func-returns-value]
 
 
 class Lockstep:

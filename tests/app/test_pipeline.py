@@ -234,24 +234,17 @@ def test_a_larger_body_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     world.close()
 
 
-class BrokenStore:
-    """Fails instead of storing, or after it."""
-
-    def __init__(self, world: World, error: UponceError) -> None:
-        self.error = error
-
-    def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        raise self.error
-
-
 @pytest.mark.parametrize("error", [StorageFull("full"), StorageUnavailable("gone")])
 def test_a_store_that_fails_spends_nothing(world: World, error: UponceError) -> None:
+    def fail(_: object) -> None:
+        raise error
+
     fields = world.sign()
-    store = world.services.group_store
-    world.swap(group_store=BrokenStore(world, error))
+    put_group = world.services.put_group
+    world.swap(put_group=fail)
     with world.untouched():
         assert world.upload(fields).code == error.code
-    world.swap(group_store=store)
+    world.swap(put_group=put_group)
     assert world.upload(fields).status == 200
 
 
@@ -335,17 +328,16 @@ def test_a_script_may_sign_a_callback(world: World, monkeypatch: pytest.MonkeyPa
     assert ways == ["commit_arrival"] * 2
 
 
-def test_the_group_store_is_asked_once_for_a_group(world: World) -> None:
+def test_the_store_is_asked_once_for_a_group(world: World) -> None:
     groups: list[int] = []
-    store: Any = world.services.group_store
+    put_group = world.services.put_group
+    assert put_group is not None
 
-    class Counting:
-        def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-            groups.append(len(bodies))
-            keys: Sequence[str] = store.put_group(bodies)
-            return keys
+    def counted(bodies: Sequence[Body]) -> Sequence[str]:
+        groups.append(len(bodies))
+        return put_group(bodies)
 
-    world.use(replace(world.services, group_store=Counting()))
+    world.use(replace(world.services, put_group=counted))
     bodies = [[parts_of(world.sign()), part("file", PNG, "c.png"), END] for _ in range(8)]
 
     async def all_at_once() -> list[Answer]:

@@ -13,6 +13,7 @@ from tests.world import OTHER_PNG, World
 from uponce.adapters.database import keys
 from uponce.adapters.database.committer import Records
 from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store.packs import Packs
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
 from uponce.core.values import Digest, GrantRecord
@@ -38,7 +39,7 @@ def test_only_a_grant_that_was_tried_before_is_looked_up(world: World, monkeypat
     monkeypatch.setattr(Records, "find_grant", noted)
     fields = world.sign()
     assert (world.upload(fields).status, len(asked)) == (200, 0)
-    monkeypatch.setattr(world.services.group_store, "put_group", None)
+    monkeypatch.setattr(Packs, "_append", None)
     assert (world.upload(fields, OTHER_PNG).code, len(asked)) == ("signature_used", 1)
 
 

@@ -24,10 +24,10 @@ from tests.contract.guarantees import (
     check_repeats_agree,
     check_wider_window_revives_nothing,
 )
-from uponce.adapters.database import grants, relays, sqlite
+from uponce.adapters.database import commits, relays, sqlite
+from uponce.adapters.database.commits import reply_params
 from uponce.adapters.database.committer import More
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.replies import reply_params
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Connection, Engine, connect
 from uponce.adapters.database.steps import Operation, Steps, operation
@@ -104,7 +104,7 @@ def drop(_: float, asset: Asset) -> Steps[None]:
 
 @operation()
 def spend(now: float, grant: Grant) -> Steps[None]:
-    yield from grants._spend(grant, now, "a call")
+    yield from commits._spend(grant, now, "a call")
 
 
 @operation()

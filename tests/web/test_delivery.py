@@ -8,8 +8,8 @@ from cloudinary.utils import cloudinary_url
 
 from tests.app.planted import put_assets, put_packed
 from tests.asgi import Answer
+from tests.contract.stores import local_of
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
-from uponce.adapters.store.local import InternalLocation
 from uponce.core.signature import sign_delivery
 
 RAW = b"0123456789abcdefghij"
@@ -115,9 +115,8 @@ def test_what_is_not_there_yet_is_never_kept(shared: World) -> None:
         assert cached(shared, path) == "no-store"
 
 
-class Front:
-    def location_of(self, key: str) -> str:
-        return f"/_blobs/{key}"
+def location_of(key: str) -> str:
+    return f"/_blobs/{key}"
 
 
 class Signer:
@@ -129,7 +128,7 @@ class Signer:
 
 @pytest.mark.parametrize(
     ("ports", "kept"),
-    [({"front": Front()}, LONG_LIVED), ({"presigner": Signer()}, "public, no-transform, max-age=30")],
+    [({"location_of": location_of}, LONG_LIVED), ({"presigner": Signer()}, "public, no-transform, max-age=30")],
     ids=["by nginx", "by a bucket"],
 )
 def test_the_same_holds_where_another_server_sends_the_bytes(world: World, ports: dict[str, Any], kept: str) -> None:
@@ -141,14 +140,14 @@ def test_the_same_holds_where_another_server_sends_the_bytes(world: World, ports
         assert cached(world, path) == ASK
         assert cached(world, path, if_none_match=f'"{asset["etag"]}"') == ASK
         # The bucket decides on its own tags. nginx would know the time of the file alone.
-        assert world.get(path, if_match='"x"').status == (412 if "front" in ports else 302)
+        assert world.get(path, if_match='"x"').status == (412 if "location_of" in ports else 302)
 
 
 def test_nginx_sends_files_and_uponce_what_is_in_packs(world: World) -> None:
     (packed,) = put_packed(world, PNG)
     put_assets(world, [packed], PNG)
     filed = store(world, bytes(300_000), kind="raw", public_id="cat")
-    world.swap(front=InternalLocation("/_blobs/"))
+    world.swap(location_of=local_of(world.blobs).location_of("/_blobs/"))
     assert world.get(filed["path"]).headers["x-accel-redirect"].startswith("/_blobs/")
     answer = world.get(f"/demo/raw/upload/{packed}")
     assert (answer.status, answer.body, "x-accel-redirect" in answer.headers) == (200, PNG, False)

@@ -277,18 +277,10 @@ def test_a_reader_that_takes_nothing_holds_little(wire: Wire, size: int) -> None
 # A server in front, or the store itself, sends some of the bytes.
 
 
-class Front:
-    def __init__(self, place: str | None) -> None:
-        self._place = place
-
-    def location_of(self, _: str) -> str | None:
-        return self._place
-
-
 @pytest.mark.parametrize(("place", "tasks"), [(None, 0), ("/blobs/x", 2)])
 def test_what_a_server_in_front_sends_is_left_to_it(wire: Wire, place: str | None, tasks: int) -> None:
     path = store(wire.world)
-    wire.world.swap(front=Front(place))
+    wire.world.swap(location_of=lambda _: place)
     for _ in range(2):
         answer = wire.say(get(path))
         assert answer.endswith(PNG) == (place is None)

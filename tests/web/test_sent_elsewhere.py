@@ -1,18 +1,18 @@
 """What uponce answers where nginx or a bucket sends the bytes. tests/e2e/test_front_server.py has nginx itself."""
 
-from tests.web.test_delivery import Front, Signer, store
+from tests.web.test_delivery import Signer, location_of, store
 from tests.world import OTHER_PNG, PNG, World
 
 
 def test_nginx_gets_nothing_that_it_would_keep_for_its_own_error(world: World) -> None:
     path = store(world, public_id="cat")["path"]
-    world.swap(front=Front())
+    world.swap(location_of=location_of)
     assert "cache-control" not in world.get(path).headers
 
 
 def test_uponce_itself_answers_what_nginx_would_judge_by_the_time_of_the_file(world: World) -> None:
     asset = store(world, public_id="cat")
-    world.swap(front=Front())
+    world.swap(location_of=location_of)
     date = world.get(asset["path"]).headers["last-modified"]
     for condition in ({"if_match": f'"{asset["etag"]}"'}, {"if_unmodified_since": date}):
         answer = world.get(asset["path"], **condition)
@@ -23,7 +23,7 @@ def test_nginx_gets_no_date_that_two_files_can_have(world: World) -> None:
     """Each overwrite within one second moves the version ahead of the clock. If-Range may name the date."""
     store(world, public_id="cat")
     newer = store(world, OTHER_PNG, public_id="cat")
-    world.swap(front=Front())
+    world.swap(location_of=location_of)
     assert "last-modified" not in world.get(newer["path"]).headers
     world.clock.time = newer["version"]
     assert "last-modified" in world.get(newer["path"]).headers

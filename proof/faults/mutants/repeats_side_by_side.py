@@ -4,13 +4,13 @@ import random
 import time
 from typing import Any
 
-from uponce.adapters.database import grants
+from uponce.adapters.database import commits
 from uponce.adapters.database.steps import Steps
 from uponce.cli import main
 
 _WINDOW_SECONDS = 0.02
 
-spend = grants._spend
+spend = commits._spend
 
 
 def a_lock_of_its_own(grant_key: bytes) -> int:
@@ -22,8 +22,8 @@ def spend_late(*arguments: Any) -> Steps[None]:
     yield from spend(*arguments)
 
 
-grants.of_grant = a_lock_of_its_own  # type: ignore[attr-defined]
-grants._spend = spend_late  # type: ignore[assignment]
+commits.of_grant = a_lock_of_its_own  # type: ignore[attr-defined]
+commits._spend = spend_late  # type: ignore[assignment]
 
 if __name__ == "__main__":
     main()

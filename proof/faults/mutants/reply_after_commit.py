@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 
 from proof.faults import one_upload
-from uponce.adapters.database.replies import reply_params
+from uponce.adapters.database.commits import reply_params
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.steps import Steps, operation
 from uponce.app.ports import Committed, Draft

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from uponce.adapters.database import grants
+from uponce.adapters.database import ledger
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Candidate, Committed, Draft, Refusal
@@ -42,7 +42,7 @@ def look_then_insert_all(self: Any, arrivals: Sequence[Any], records: Any) -> Se
 def _looked(made: Any, records: Any) -> Any:
     if not isinstance(made, Candidate):
         return made
-    record = records._run(grants.find(made.grant.key))
+    record = records._run(ledger.find(made.grant.key))
     refusal = record and refusal_of(record, 1)
     if refusal:
         return Refusal(made.grant, made.caller, refusal)

@@ -9,12 +9,12 @@ from uponce.app.ports import (
     BlobStore,
     Clock,
     Database,
-    FrontServer,
-    GroupStore,
     Ids,
     Inspector,
+    LocationOf,
     Metrics,
     Presigner,
+    PutGroup,
     UpstreamClient,
 )
 from uponce.app.unbroken import Shared
@@ -34,8 +34,8 @@ OrdinaryReader = Callable[[bytes | memoryview, ResourceType | None, Limits], Med
 class Services:
     """The ports and policies of a server.
 
-    `group_store` exists if the blob store takes small blobs in groups. `presigner` exists if delivery redirects to the
-    store, and `front` if a server in front sends the bytes. `upstream` passes uploads on. A relay that `inspects`
+    `put_group` exists if the blob store takes small blobs in groups. `presigner` exists if delivery redirects to the
+    store, and `location_of` if a server in front sends the bytes. `upstream` passes uploads on. A relay that `inspects`
     checks each file before it passes the file on. `readiness` is the check of the ports, and whether the database is
     frozen. `after_commit` decides, by the name of each effect, which uploads leave the effect: see outbox.py.
     """
@@ -50,9 +50,9 @@ class Services:
     attempts: Attempts = field(default_factory=Attempts)
     ownership: Ownership = field(default_factory=Ownership)
     readiness: Shared[tuple[Mapping[str, UponceError | None], bool]] = field(default_factory=Shared)
-    group_store: GroupStore | None = None
+    put_group: PutGroup | None = None
     presigner: Presigner | None = None
-    front: FrontServer | None = None
+    location_of: LocationOf | None = None
     metrics: Metrics = field(default_factory=Metrics)
     upstream: UpstreamClient | None = None
     inspects: bool = False

@@ -7,7 +7,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
 from uponce.app.deliver import find, open_original
-from uponce.app.ports import FrontServer, Presigner
+from uponce.app.ports import LocationOf, Presigner
 from uponce.app.services import Services
 from uponce.core.errors import PreconditionFailed, RangeNotSatisfiable, StorageUnavailable
 from uponce.core.formats import is_download, media_type
@@ -71,7 +71,7 @@ async def _answer(services: Services, opening: Places, request: Request, path: D
 
 def is_for_front(services: Services, asset: Asset) -> bool:
     """Return whether the server in front sends the bytes of this asset."""
-    return services.front is not None and services.front.location_of(asset.blob_key) is not None
+    return services.location_of is not None and services.location_of(asset.blob_key) is not None
 
 
 def _is_sent_elsewhere(services: Services, request: Request, asset: Asset) -> bool:
@@ -79,7 +79,7 @@ def _is_sent_elsewhere(services: Services, request: Request, asset: Asset) -> bo
 
     nginx would judge If-Match and If-Unmodified-Since by the time of the file. A bucket judges them by its own values.
     """
-    if services.front is not None:
+    if services.location_of is not None:
         headers = request.head.headers
         return is_for_front(services, asset) and "if-match" not in headers and "if-unmodified-since" not in headers
     return services.presigner is not None and request.method == "GET"
@@ -89,13 +89,13 @@ async def _elsewhere(services: Services, head: Head, asset: Asset, now: float, h
     """Return a response without bytes. It leads the client, or the server in front, to the bytes."""
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
-    if services.front is not None:
-        return _through(services.front, asset, now, headers)
+    if services.location_of is not None:
+        return _through(services.location_of, asset, now, headers)
     assert services.presigner is not None
     return await _redirect(services.presigner, asset, headers)
 
 
-def _through(front: FrontServer, asset: Asset, now: float, headers: list[Header]) -> Response:
+def _through(location_of: LocationOf, asset: Asset, now: float, headers: list[Header]) -> Response:
     """Return the location for nginx, which handles ranges and If-Range.
 
     nginx keeps Cache-Control also with its own errors. So that value has another name, which only files get back.
@@ -104,7 +104,7 @@ def _through(front: FrontServer, asset: Asset, now: float, headers: list[Header]
     cache = named.pop(b"cache-control")
     if asset.version > now:  # until then, the file before an overwrite has the same date
         del named[b"last-modified"]
-    location = (front.location_of(asset.blob_key) or "").encode()
+    location = (location_of(asset.blob_key) or "").encode()
     more = (
         (b"x-uponce-cache", cache),
         (b"content-type", _content_type(asset)),

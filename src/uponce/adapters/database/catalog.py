@@ -2,24 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-import msgspec
-
+from uponce.adapters.database.commits import ask_asset, asset_of
 from uponce.adapters.database.failures import bad_cursor
-from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation
+from uponce.adapters.database.steps import Rules, Steps, json_text, operation
 from uponce.adapters.files import KEY
-from uponce.app.ports import CONTEXT_WINDOW, Committed, Draft, Page
-from uponce.core.errors import BlobCondemned
-from uponce.core.values import Asset, AssetName, DeliveryType, Digest, MediaFacts, ResourceType
+from uponce.app.ports import CONTEXT_WINDOW, Page
+from uponce.core.values import Asset, AssetName, Digest, ResourceType
 
 _SURPLUS = 100
-
-# Made at import, by one thread. If two threads are the first to decode a dataclass, msgspec 0.22 may give one of them a
-# type that the other is still building. That ends the process.
-_FACTS = msgspec.json.Decoder(MediaFacts)
-_TAGS = msgspec.json.Decoder(tuple[str, ...])
-_PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 
 
 @operation()
@@ -100,67 +91,6 @@ def digests(_: float, prefix: str) -> Steps[Mapping[str, Digest]]:
     (rows,) = yield [("list_digests", {"first": prefix, "behind": f"{prefix}q"})]
     known = (row for row in rows if KEY.fullmatch(row["blob_key"]))
     return {row["blob_key"]: Digest(row["bytes"], row["md5"], row["sha256"]) for row in known}
-
-
-def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
-    """Return the result of a commit: a new asset, a new version of the asset of that name, or that asset unchanged.
-
-    A version grows even if the clock steps back.
-    """
-    if old is not None and not draft.overwrite:
-        return Committed(old, existing=True, unneeded_blob=draft.asset.blob_key)
-    if old is None:
-        return Committed(replace(draft.asset, version=int(now), created_at=int(now)))
-    version = max(int(now), old.version + 1)
-    asset = replace(draft.asset, asset_id=old.asset_id, version=version, created_at=old.created_at)
-    return Committed(asset, overwritten=True, unneeded_blob=old.blob_key)
-
-
-def refuse_condemned() -> BlobCondemned:
-    return BlobCondemned(
-        "This upload took so long that the server removed its bytes. The signature is not spent. Upload the file again."
-    )
-
-
-def ask_asset(name: AssetName) -> Ask:
-    return "find_asset", _name_params(name)
-
-
-def _name_params(name: AssetName) -> Params:
-    return {"cloud": name.cloud, "resource_type": name.resource_type, "type": name.type, "public_id": name.public_id}
-
-
-def asset_params(asset: Asset) -> Params:
-    return _name_params(asset.name) | {
-        "asset_id": asset.asset_id,
-        "version": asset.version,
-        "version_id": asset.version_id,
-        "created_at": asset.created_at,
-        "blob_key": asset.blob_key,
-        "bytes": asset.digest.size,
-        "md5": asset.digest.md5,
-        "sha256": asset.digest.sha256,
-        "facts": json_text(asset.facts),
-        "tags": json_text(asset.tags),
-        "context": json_text(asset.context),
-        "original_filename": asset.original_filename,
-    }
-
-
-def asset_of(row: Row) -> Asset:
-    return Asset(
-        name=AssetName(row["cloud"], ResourceType(row["resource_type"]), DeliveryType(row["type"]), row["public_id"]),
-        asset_id=row["asset_id"],
-        version=row["version"],
-        version_id=row["version_id"],
-        created_at=row["created_at"],
-        blob_key=row["blob_key"],
-        digest=Digest(row["bytes"], row["md5"], row["sha256"]),
-        facts=_FACTS.decode(row["facts"]),
-        tags=_TAGS.decode(row["tags"]),
-        context=_PAIRS.decode(row["context"]),
-        original_filename=row["original_filename"],
-    )
 
 
 def _context_part(key: str, value: str | None) -> str:

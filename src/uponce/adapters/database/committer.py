@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from uponce.adapters.database import grants, keys
+from uponce.adapters.database import commits, keys, ledger
 from uponce.adapters.database.failures import closed, in_the_way, no_answer, outcome_unknown
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run
@@ -110,7 +110,7 @@ class Records:
         return cloud in self._clouds
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
-        return self._run(grants.find(key)) if self.knows_grants else None
+        return self._run(ledger.find(key)) if self.knows_grants else None
 
     def _run(self, operation: Operation[T]) -> T:
         assert self._session is not None
@@ -231,7 +231,7 @@ class Committer:
                 if isinstance(made, Exception):
                     failed.append((each, made))
                 else:
-                    each.operation = grants.commit_or_refuse(made, each.most)
+                    each.operation = commits.commit_or_refuse(made, each.most)
         if failed:
             group[:] = [each for each in group if each.operation is not None]
             self._answer([each for each, _ in failed], [error for _, error in failed])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from uponce.adapters.database import catalog, grants, keys, outbox, relays, replies, series, upkeep
+from uponce.adapters.database import catalog, commits, keys, ledger, outbox, relays, series, upkeep
 from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation
@@ -82,15 +82,15 @@ class Database(Backend):
     key_clouds = _runs(keys.list_clouds)
 
     # Ledger
-    commit = _runs(grants.commit)
-    delete = _runs(grants.delete)
-    find_grant = _runs(grants.find)
-    list_grants = _runs(grants.page)
-    history = _runs(grants.history)
-    find_reply = _runs(replies.find)
-    revoke_grant = _runs(grants.revoke)
-    record_refusal = _runs(grants.refuse)
-    newest_moment = _runs(grants.newest_moment)
+    commit = _runs(commits.commit)
+    delete = _runs(commits.delete)
+    find_grant = _runs(ledger.find)
+    list_grants = _runs(ledger.page)
+    history = _runs(ledger.history)
+    find_reply = _runs(ledger.find_reply)
+    revoke_grant = _runs(ledger.revoke)
+    record_refusal = _runs(commits.refuse)
+    newest_moment = _runs(ledger.newest_moment)
 
     # Catalog
     find_asset = _runs(catalog.find)

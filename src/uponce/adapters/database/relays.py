@@ -9,7 +9,7 @@ from dataclasses import replace
 import msgspec
 
 from uponce.adapters.database import outbox
-from uponce.adapters.database.grants import (
+from uponce.adapters.database.commits import (
     ADDRESS_LENGTH,
     ask_grant,
     ask_watermark,
@@ -20,8 +20,9 @@ from uponce.adapters.database.grants import (
     first_grant,
     grant_params,
     kept_until,
+    relayed_reply_params,
+    reply_of,
 )
-from uponce.adapters.database.replies import relayed_reply_params, reply_of
 from uponce.adapters.database.series import hold_to_spend
 from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
 from uponce.core.refusals import still_pending
@@ -31,7 +32,7 @@ from uponce.core.values import AuditEvent, AuditRecord, Caller, Digest, Grant
 
 EFFECT = "relay"  # the effect that looks a relay up
 
-# Made at import, see catalog.py.
+# Made at import, see commits.py.
 _TARGET = msgspec.json.Decoder(Target)
 _GRANTS = msgspec.json.Decoder(tuple[tuple[str, str, int, int, int], ...])
 

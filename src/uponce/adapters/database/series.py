@@ -7,17 +7,20 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from uponce.adapters.database.catalog import ask_asset, asset_of, publication, refuse_condemned
-from uponce.adapters.database.grants import (
+from uponce.adapters.database.commits import (
+    ask_asset,
     ask_grant,
     ask_watermark,
+    asset_of,
     check_all_usable,
     check_key,
     check_usable,
     first_grant,
     grant_params,
     kept_until,
+    publication,
     publishing,
+    refuse_condemned,
 )
 from uponce.adapters.database.steps import (
     BEGINNING_A_SERIES,
@@ -43,7 +46,7 @@ from uponce.core.values import Algorithm, Caller, Grant, GrantRecord, ResourceTy
 
 _IN_SERIES_SECONDS = 60
 
-# Made at import, see catalog.py.
+# Made at import, see commits.py.
 _PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])

@@ -14,7 +14,7 @@ from pathlib import Path
 from uponce.adapters.files import Run, blobs_in, checked
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.uploads import Destination, SpooledChunk, SpooledUpload
-from uponce.app.ports import BlobStore, FrontServer, GroupStore, Ids, OpenBlob, Presigner, StoredBlob
+from uponce.app.ports import BlobStore, Ids, LocationOf, OpenBlob, Presigner, PutGroup, StoredBlob
 
 _LIST_BATCH = 100
 
@@ -39,12 +39,12 @@ class Blobs(BlobStore, Destination):
         """Return how blobs are stored, in words for an operator. Blocks."""
 
     @property
-    def group_store(self) -> GroupStore | None:
+    def put_group(self) -> PutGroup | None:
         """Return what stores many small blobs at once, or None."""
         return None
 
-    def front(self, prefix: str) -> FrontServer | None:
-        """Return how a web server reads the blobs, or None if it cannot."""
+    def location_of(self, prefix: str) -> LocationOf | None:
+        """Return the names that a web server has for the blobs, below `prefix`. Return None if it cannot read them."""
         return None
 
     def presigner(self, seconds: int) -> Presigner | None:

@@ -13,7 +13,7 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,6 @@ from uponce.adapters.files import (
     is_packed,
     make_folder,
     make_one_folder,
-    refused,
     shard_of,
     swept,
     write_new,
@@ -39,7 +38,7 @@ from uponce.adapters.spool.parts import FileParts, Prefixes
 from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
-from uponce.app.ports import PLACES, Body, Ids, Parts, StoredBlob
+from uponce.app.ports import PLACES, Ids, LocationOf, Parts, PutGroup, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
@@ -61,14 +60,13 @@ class LocalBlobs(Blobs):
         self.parts: Parts = FileParts(self.folder, self.disk, self, ids, self._prefixes)
         self._blobs = root / "blobs"
         self._prefix = os.fsencode(self._blobs) + b"/"
-        self._packs = Packs(root / "packs", ids)
+        self._packs = Packs(root / "packs", ids, pack_bytes, self._put_files)
         self._owner = root / "owner"
         self._pack_bytes = pack_bytes
-        self._has_holes: bool | None = None
 
     @property
-    def group_store(self) -> "LocalBlobs":
-        return self
+    def put_group(self) -> PutGroup:
+        return self._packs.put_group
 
     def open_store(self) -> None:
         root = self._blobs.parent
@@ -92,7 +90,7 @@ class LocalBlobs(Blobs):
     def describe(self) -> str:
         if not self._pack_bytes:
             return "each blob is a file, by UPONCE_PACK_BYTES=0"
-        if not guarded(self._holes):
+        if not guarded(self._packs.holes_free_space):
             return "each blob is a file: this file system cannot free a part of a file, as packs need"
         return f"blobs of at most {self._pack_bytes} bytes go into packs, each larger blob is a file"
 
@@ -183,23 +181,6 @@ class LocalBlobs(Blobs):
         if is_packed(key):  # a copy: it replaces a damaged blob, and a pack is asked before a file
             self._packs.delete(key)
 
-    def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        try:
-            packing = self._pack_bytes > 0 and self._holes()
-            small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
-            packed = iter(self._packs.append(list(compress(bodies, small))) if any(small) else ())
-            large = [data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]
-            filed = iter(self._put_files(large) if large else ())
-        except OSError as error:
-            raise refused(error) from error
-        return [next(packed if in_pack else filed) for in_pack in small]
-
-    def _holes(self) -> bool:
-        """Return whether small blobs go into packs. Tried once, for the first one."""
-        if self._has_holes is None:
-            self._has_holes = self._packs.holes()
-        return self._has_holes
-
     def _put_files(self, bodies: Sequence[Data]) -> list[str]:
         shard = self._ids.hex(2)  # one for the group, so that one fsync makes all names durable
         keys = [shard + self._ids.hex(30) for _ in bodies]
@@ -247,18 +228,8 @@ class LocalBlobs(Blobs):
             return os.open(self.path_of(key), os.O_RDWR | SAFE)
         return None
 
-    def front(self, prefix: str) -> "InternalLocation":
-        return InternalLocation(prefix)
-
-
-class InternalLocation:
-    """The FrontServer port for nginx. `prefix` is nginx's name of the folder `blobs`."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-
-    def location_of(self, key: str) -> str | None:
-        return None if is_packed(key) else self._prefix + _place(key)
+    def location_of(self, prefix: str) -> LocationOf:
+        return lambda key: None if is_packed(key) else prefix + _place(key)
 
 
 def _link(published: Path, path: Path) -> None:

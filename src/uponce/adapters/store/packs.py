@@ -18,12 +18,13 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, is_packed, make_file, read_at
+from uponce.adapters.files import SAFE, is_packed, make_file, read_at, refused
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.system import closing_file, erase, open_cached, sync_data, sync_folder, write_all
 from uponce.app.ports import Body, Ids, StoredBlob
@@ -58,17 +59,52 @@ class Record(NamedTuple):
 
 
 class Packs:
-    """All access to the folder. `append` and `close` are for one thread, the rest for any. All of it blocks."""
+    """All access to the folder. `put_group` and `close` are for one thread, the rest for any. All of it blocks.
 
-    def __init__(self, folder: Path, ids: Ids) -> None:
+    Blobs of at most `pack_bytes` go into packs, if a hole frees space on this file system. `put_files` stores the
+    others, and returns their keys.
+    """
+
+    def __init__(
+        self, folder: Path, ids: Ids, pack_bytes: int, put_files: Callable[[Sequence[Data]], Sequence[str]]
+    ) -> None:
         self._folder = folder
         self._ids = ids
+        self._pack_bytes = pack_bytes
+        self._put_files = put_files
+        self._frees_space: bool | None = None
         self._writer: int | None = None  # a descriptor
         self._name, self._end = "", 0
         self._gate = threading.Lock()
         self._open: dict[str, int] = {}  # descriptors to read from, the last used one at the end
 
-    def append(self, bodies: Sequence[Body]) -> list[str]:
+    def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
+        """Return the keys of new blobs, as PutGroup in app/ports/blobs.py says."""
+        try:
+            packing = self._pack_bytes > 0 and self.holes_free_space()
+            small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
+            packed = iter(self._append(list(compress(bodies, small))) if any(small) else ())
+            large = [data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]
+            filed = iter(self._put_files(large) if large else ())
+        except OSError as error:
+            raise refused(error) from error
+        return [next(packed if in_pack else filed) for in_pack in small]
+
+    def holes_free_space(self) -> bool:
+        """Return whether a hole frees space on this file system. Raise OSError if it cannot be tried. Tried once."""
+        if self._frees_space is None:
+            path = self._folder / f"probe-{self._ids.hex(10)}"
+            with closing_file(make_file(path)) as descriptor:
+                path.unlink()
+                write_all(descriptor, [b"\1" * PAGE] * 3)
+                os.fsync(descriptor)
+                before = os.fstat(descriptor).st_blocks
+                erase(descriptor, PAGE, PAGE)
+                os.fsync(descriptor)
+                self._frees_space = os.fstat(descriptor).st_blocks < before
+        return self._frees_space
+
+    def _append(self, bodies: Sequence[Body]) -> list[str]:
         """Return the keys of new blobs, whose bytes are durable. After an OSError none of them counts."""
         if self._writer is None or self._end >= PACK_BYTES:
             self._end_pack()
@@ -236,18 +272,6 @@ class Packs:
                     path.unlink()
             finally:
                 LOCKS.release(descriptor)
-
-    def holes(self) -> bool:
-        """Return whether a hole frees space on this file system. Raise OSError if it cannot be tried."""
-        path = self._folder / f"probe-{self._ids.hex(10)}"
-        with closing_file(make_file(path)) as descriptor:
-            path.unlink()
-            write_all(descriptor, [b"\1" * PAGE] * 3)
-            os.fsync(descriptor)
-            before = os.fstat(descriptor).st_blocks
-            erase(descriptor, PAGE, PAGE)
-            os.fsync(descriptor)
-            return os.fstat(descriptor).st_blocks < before
 
 
 def _header(key: str, stored_at: int, size: int, sha256: str) -> bytes:

@@ -12,12 +12,12 @@ from uponce.app.ports.blobs import (
     Assembly,
     BlobStore,
     Body,
-    FrontServer,
-    GroupStore,
     HeldPart,
+    LocationOf,
     OpenBlob,
     Parts,
     Presigner,
+    PutGroup,
     Spooled,
     SpooledChunk,
     StoredBlob,
@@ -30,12 +30,14 @@ from uponce.app.ports.database import (
     Glance,
     Keys,
     Ledger,
+    MovableDatabase,
     OpenSeries,
     Page,
     Prepare,
     Records,
+    Row,
+    Table,
 )
-from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
 from uponce.app.ports.upkeep import Rule, Upkeep
 from uponce.core.values import MediaFacts, Payer, ResourceType

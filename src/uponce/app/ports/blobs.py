@@ -1,6 +1,6 @@
 """The BlobStore port: bytes that arrive, whole or in parts, and never change once they are published."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -249,22 +249,11 @@ class BlobStore(Spool, Protocol):
 Data = bytes | bytearray | memoryview
 Body = tuple[Data, Digest]
 
-
-class GroupStore(Protocol):
-    """A blob store that can make many small blobs durable at once."""
-
-    def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        """Make the bytes of all bodies durable, and return their keys in order. Blocks; only one thread calls it.
-
-        After StorageFull or StorageUnavailable no blob of the group counts.
-        """
-
-
-class FrontServer(Protocol):
-    """A web server in front of this one that reads published blobs itself."""
-
-    def location_of(self, key: str) -> str | None:
-        """Return the web server's name for a blob, even a missing one, or None if it cannot read the blob."""
+# Makes the bytes of all bodies durable, and returns their keys in order. It blocks, and only one thread calls it. After
+# StorageFull or StorageUnavailable no blob of the group counts.
+PutGroup = Callable[[Sequence[Body]], Sequence[str]]
+# Returns the name that a web server in front has for a blob, even a missing one, or None if it cannot read the blob.
+LocationOf = Callable[[str], str | None]
 
 
 class Presigner(Protocol):

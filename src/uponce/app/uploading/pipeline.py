@@ -257,7 +257,7 @@ class Pipeline:
 
     def is_for(self, cloud: str) -> bool:
         """Return whether an upload should come here: the store takes groups, and the cloud's latest one stayed here."""
-        return self._services.group_store is not None and not self._goes_upstream.get(cloud)
+        return self._services.put_group is not None and not self._goes_upstream.get(cloud)
 
     def learn(self, cloud: str, outcome: Uploaded | Forwarded) -> None:
         """Remember where an upload went. Only clouds that exist have outcomes, so strangers cannot fill the memory."""
@@ -359,10 +359,10 @@ class Pipeline:
 
     def _store(self, arrivals: Sequence[Arrival]) -> UponceError | None:
         """Make the bytes of all durable, with one sync. Return the error, which is then the error of all."""
-        store = self._services.group_store
-        assert store is not None
+        put_group = self._services.put_group
+        assert put_group is not None
         try:
-            keys = store.put_group([_body_of(each) for each in arrivals])
+            keys = put_group([_body_of(each) for each in arrivals])
         except UponceError as error:
             return error
         for arrival, key in zip(arrivals, keys, strict=True):

@@ -30,7 +30,7 @@ _TRIES_OF_A_DAY = 33  # their pauses are a day
 _BUSY = "the receiver answers too slowly; another notification is tried first"
 _RETRIED = f"after a retry: {_BUSY}"
 
-_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
+_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/commits.py
 
 
 class Receivers(Protocol):

@@ -25,7 +25,7 @@ from tests.contract.databases import (
 )
 from tests.contract.test_database_relays import ANSWER
 from tests.postgres import shared
-from uponce.adapters.database import grants, relays, upkeep
+from uponce.adapters.database import commits, ledger, relays, upkeep
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation, Rules, Steps, operation
@@ -76,13 +76,13 @@ def some(rng: random.Random, label: str, _: list[Relay]) -> Operation[Any]:
     )
     match rng.randrange(10):
         case 0 | 1:
-            return grants.delete(subject, upload.asset.name, CALLER)
+            return commits.delete(subject, upload.asset.name, CALLER)
         case 2:
-            return grants.revoke(subject, CALLER)
+            return ledger.revoke(subject, CALLER)
         case 3:
-            return grants.refuse(subject, "signature_used", CALLER, 1)
+            return commits.refuse(subject, "signature_used", CALLER, 1)
         case _:
-            return grants.commit(subject, upload, CALLER)
+            return commits.commit(subject, upload, CALLER)
 
 
 def some_of_relays(rng: random.Random, label: str, begun: list[Relay]) -> Operation[Any]:
@@ -93,9 +93,9 @@ def some_of_relays(rng: random.Random, label: str, begun: list[Relay]) -> Operat
     key_hash = rng.choice((None, b"k" * 32))
     match rng.randrange(12):
         case 0:
-            return grants.commit(subject, draft("n", blob=label), CALLER)
+            return commits.commit(subject, draft("n", blob=label), CALLER)
         case 1:
-            return grants.revoke(subject, CALLER)
+            return ledger.revoke(subject, CALLER)
         case 2 | 3 | 4 | 5 | 6 if begun:
             ending = begun.pop(rng.randrange(len(begun)))
             return relays.end(ending, rng.choice((ANSWER, None, None, None)), "existing")
@@ -169,7 +169,7 @@ def test_the_check_goes_red_when_a_statement_of_one_engine_is_broken(
 
 def test_of_rivals_in_one_group_as_many_win_as_the_grant_has_uses(database: PostgresDatabase) -> None:
     contested = grant("contested", max_uses=3)
-    rivals = [grants.commit(contested, draft(f"n{number % 2}", blob=f"b{number}"), CALLER) for number in range(12)]
+    rivals = [commits.commit(contested, draft(f"n{number % 2}", blob=f"b{number}"), CALLER) for number in range(12)]
     told = as_one_group(database, rivals)
     assert [isinstance(each, tuple) for each in told] == [False] * 3 + [True] * 9
     record = run(database.find_grant(contested.key))
@@ -213,7 +213,7 @@ def broken(_: float) -> Steps[Any]:
 
 
 def test_an_operation_that_fails_undoes_its_own_work_only(database: PostgresDatabase) -> None:
-    good = [grants.commit(grant(f"g{n}"), draft(f"n{n}", blob=f"b{n}"), CALLER) for n in range(2)]
+    good = [commits.commit(grant(f"g{n}"), draft(f"n{n}", blob=f"b{n}"), CALLER) for n in range(2)]
     first, refused, failed, last = database._committer._engine.transact(
         [good[0], torn(), broken(), good[1]], lambda: ()
     )
@@ -225,8 +225,8 @@ def test_an_operation_that_fails_undoes_its_own_work_only(database: PostgresData
 
 def test_many_uses_of_one_grant_share_few_transactions_with_others(database: PostgresDatabase) -> None:
     """Each needs a wave of its own, and those behind the last wave wait for the next transaction."""
-    same = [grants.commit(grant("same"), draft(blob=f"b{number}"), CALLER) for number in range(20)]
-    others = [grants.commit(grant(f"o{n}"), draft(f"o{n}", blob=f"o{n}"), CALLER) for n in range(20)]
+    same = [commits.commit(grant("same"), draft(blob=f"b{number}"), CALLER) for number in range(20)]
+    others = [commits.commit(grant(f"o{n}"), draft(f"o{n}", blob=f"o{n}"), CALLER) for n in range(20)]
     chosen = database._committer._engine.choose([*same, *others])
     assert sum(chosen[:20]) == 8
     assert all(chosen[20:])

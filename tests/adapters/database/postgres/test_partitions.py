@@ -11,7 +11,7 @@ import pytest
 from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
-from uponce.adapters.database import grants, replies
+from uponce.adapters.database import ledger
 from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.postgres.session import Session
@@ -279,7 +279,7 @@ def test_a_vacuum_of_another_part_is_not_in_the_way(database: PostgresDatabase, 
     assert run(database.find_grant(newer.key)) is not None
 
 
-@pytest.mark.parametrize("find", [grants.find, lambda key: replies.find(key, "key")], ids=["grant", "reply"])
+@pytest.mark.parametrize("find", [ledger.find, lambda key: ledger.find_reply(key, "key")], ids=["grant", "reply"])
 def test_a_group_locks_no_partition_that_it_does_not_need(
     database: PostgresDatabase, find: Callable[[bytes], Operation[Any]]
 ) -> None:
@@ -311,7 +311,7 @@ def test_the_statements_of_a_group_find_grants_of_several_partitions(database: P
     def look(session: Session) -> list[Any]:
         with session.connection.pipeline():
             session.begin(Rules.SHARED, [])
-            found = run_in_step(session, [grants.find(subject.key).begin(START) for subject in subjects])
+            found = run_in_step(session, [ledger.find(subject.key).begin(START) for subject in subjects])
             session.run("roll_back")
         return found
 

@@ -14,7 +14,7 @@ from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
 from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, grant, run
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
-from uponce.adapters.database import grants, outbox, upkeep
+from uponce.adapters.database import ledger, outbox, upkeep
 from uponce.adapters.database import series as operations
 from uponce.adapters.database.postgres import PostgresDatabase, schema
 from uponce.adapters.database.postgres.connection import adapt
@@ -135,7 +135,7 @@ def _read(node: dict[str, Any]) -> float:
 def page(api_key: str | None, status: GrantStatus | None) -> Operation[Any]:
     """In the middle of the list."""
     after = urlsafe_b64encode(dated(START + SPAN + SPAN // 2, bytes(32))).decode()
-    return grants.page("demo", api_key=api_key, status=status, limit=PAGE, cursor=after)
+    return ledger.page("demo", api_key=api_key, status=status, limit=PAGE, cursor=after)
 
 
 @pytest.mark.parametrize(("api_key", "status"), KINDS)

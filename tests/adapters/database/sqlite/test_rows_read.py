@@ -15,7 +15,7 @@ import pytest
 from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
 from tests.contract.databases import KEY, OTHER, START, grant, open_sqlite, run
 from tests.contract.test_database_series import begin, series
-from uponce.adapters.database import catalog, grants, outbox, upkeep
+from uponce.adapters.database import catalog, ledger, outbox, upkeep
 from uponce.adapters.database import series as operations
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Connection
@@ -97,7 +97,7 @@ def page_steps(filled: Connection, api_key: str | None, status: GrantStatus | No
     after = b64encode(dated(START + ROWS // 2, bytes(32))).decode()
 
     def look() -> None:
-        ask(filled, grants.page("demo", api_key=api_key, status=status, limit=PAGE, cursor=after))
+        ask(filled, ledger.page("demo", api_key=api_key, status=status, limit=PAGE, cursor=after))
 
     return steps(filled, look)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
-from uponce.adapters.database.catalog import asset_of
+from uponce.adapters.database.commits import asset_of
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Connection
 from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring

@@ -1,26 +1,67 @@
-"""Operations on the ledger: spend a grant with an upload or a deletion, revoke it, record refusals, look it up."""
+"""What one commit runs: spend a grant with an upload or a deletion, with all that goes with it, or record a refusal.
 
-import base64
+All of it or none is written: the use, the asset, the audit row, the reply for repeats and the effects.
+"""
+
+import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from uponce.adapters.database import outbox
-from uponce.adapters.database.catalog import ask_asset, asset_of, asset_params, publication, refuse_condemned
-from uponce.adapters.database.failures import bad_cursor
-from uponce.adapters.database.replies import ask_reply, repetition, reply_of, reply_params
-from uponce.adapters.database.steps import Ask, Params, Row, Rows, Rules, Steps, of_grant, of_name, operation
-from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal
-from uponce.core.errors import GrantRefused, UnknownApiKey, UponceError
+from uponce.adapters.database.steps import (
+    Ask,
+    Params,
+    Row,
+    Rows,
+    Rules,
+    Steps,
+    json_text,
+    of_grant,
+    of_name,
+    operation,
+)
+from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
+from uponce.core.errors import BlobCondemned, GrantRefused, UnknownApiKey, UponceError
 from uponce.core.refusals import refusal_of
-from uponce.core.signature import KEY_OCTETS, check_watermark, dated, timestamp_of, utc
-from uponce.core.values import Asset, AssetName, AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
+from uponce.core.relaying import Forwarded, Relay
+from uponce.core.signature import check_watermark, utc
+from uponce.core.values import (
+    Asset,
+    AssetName,
+    AuditEvent,
+    AuditRecord,
+    Caller,
+    DeliveryType,
+    Digest,
+    Grant,
+    GrantRecord,
+    MediaFacts,
+    ResourceType,
+)
 
 _UPLOAD, _CALL = "an upload", "a call"
-_BEHIND_ALL = dated(2**40 - 1, b"")
 _TOLD_SECONDS = 3600
 
 # The longest text of an IP address: IPv6 with an IPv4 address inside.
 ADDRESS_LENGTH = 45
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The content of a reply: one of the two."""
+
+    committed: Committed | None = None
+    forwarded: Forwarded | None = None
+
+
+# Made at import, by one thread. If two threads are the first to decode a dataclass, msgspec 0.22 may give one of them a
+# type that the other is still building. That ends the process.
+_FACTS = msgspec.json.Decoder(MediaFacts)
+_TAGS = msgspec.json.Decoder(tuple[str, ...])
+_PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+_ANSWER = msgspec.json.Decoder(_Answer)
 
 
 def _locks_of_upload(grant: Grant, draft: Draft, *_: object) -> tuple[int, int]:
@@ -45,6 +86,20 @@ def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Comm
     committed = publication(draft, asset_of(old[0]) if old else None, now)
     yield publishing([grant], committed, draft, caller, now)
     return committed
+
+
+def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
+    """Return the result of a commit: a new asset, a new version of the asset of that name, or that asset unchanged.
+
+    A version grows even if the clock steps back.
+    """
+    if old is not None and not draft.overwrite:
+        return Committed(old, existing=True, unneeded_blob=draft.asset.blob_key)
+    if old is None:
+        return Committed(replace(draft.asset, version=int(now), created_at=int(now)))
+    version = max(int(now), old.version + 1)
+    asset = replace(draft.asset, asset_id=old.asset_id, version=version, created_at=old.created_at)
+    return Committed(asset, overwritten=True, unneeded_blob=old.blob_key)
 
 
 def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
@@ -103,17 +158,6 @@ def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
         raise AssertionError("a use is left")
 
 
-@operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
-def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
-    """Revoke a grant, and return its row. A grant that is used up or revoked stays as it is: no second audit row."""
-    (changed,) = yield [("revoke_grant", grant_params(grant, now))]
-    asks = [ask_grant(grant.key)]
-    if changed:
-        asks.append(("write_audit", audit_params(grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))))
-    records, *_ = yield asks
-    return grant_of(records[0])
-
-
 @operation(grouped=True, locks=lambda grant, code, caller, most=20: (of_grant(grant.key),))
 def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int = 20) -> Steps[None]:
     """Add an audit row. If the grant has `most` rows of refusals, count all further ones in one more row."""
@@ -144,53 +188,10 @@ def commit_or_refuse(now: float, made: Candidate | Refusal, most: int) -> Steps[
     return refusal
 
 
-@operation()
-def find(_: float, key: bytes) -> Steps[GrantRecord | None]:
-    (records,) = yield [ask_grant(key)]
-    return first_grant(records)
-
-
-@operation()
-def history(_: float, key: bytes, limit: int) -> Steps[Sequence[AuditRecord]]:
-    """Return the audit rows of a grant, oldest first."""
-    (rows,) = yield [("history", {"grant_key": key, "most": limit})]
-    return [_audit_of(row) for row in rows]
-
-
-@operation()
-def newest_moment(_: float) -> Steps[int | None]:
-    """Return a time that the clock has certainly passed: that of a recorded use or refusal, or a watermark."""
-    ((row,),) = yield [("newest_moment", {})]
-    moment: int | None = row["moment"]
-    return moment
-
-
-@operation(first="unsorted")
-def page(
-    _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
-) -> Steps[Page[GrantRecord]]:
-    """Return a page of grants, newest timestamp first, in the order of the keys."""
-    before = _parsed(cursor)
-    name = f"{f'{status}_' if status else ''}grants_of_{'cloud' if api_key is None else 'key'}"
-    values = {"cloud": cloud, "api_key": api_key, "before": before, "timestamp": timestamp_of(before)}
-    (rows,) = yield [(name, values | {"most": limit + 1})]  # the surplus row only shows that there is a next page
-    records = tuple(grant_of(row) for row in rows[:limit])
-    if len(rows) <= limit:
-        return Page(records, None)
-    return Page(records, base64.urlsafe_b64encode(records[-1].grant.key).decode().rstrip("="))
-
-
-def _parsed(cursor: str | None) -> bytes:
-    """Return the key of the grant after which a page begins. Raise InvalidParameter for any other cursor."""
-    if cursor is None:
-        return _BEHIND_ALL
-    try:
-        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_OCTETS:
-        raise bad_cursor()
-    return key
+def refuse_condemned() -> BlobCondemned:
+    return BlobCondemned(
+        "This upload took so long that the server removed its bytes. The signature is not spent. Upload the file again."
+    )
 
 
 def ask_watermark(grant: Grant) -> Ask:
@@ -284,13 +285,80 @@ def audit_params(grant: Grant, record: AuditRecord) -> Params:
     }
 
 
-def _audit_of(row: Row) -> AuditRecord:
-    return AuditRecord(
-        at=row["at"],
-        event=AuditEvent(row["event"]),
-        caller=Caller(row["address"], row["request_id"]),
-        code=row["code"],
+def ask_asset(name: AssetName) -> Ask:
+    return "find_asset", _name_params(name)
+
+
+def _name_params(name: AssetName) -> Params:
+    return {"cloud": name.cloud, "resource_type": name.resource_type, "type": name.type, "public_id": name.public_id}
+
+
+def asset_params(asset: Asset) -> Params:
+    return _name_params(asset.name) | {
+        "asset_id": asset.asset_id,
+        "version": asset.version,
+        "version_id": asset.version_id,
+        "created_at": asset.created_at,
+        "blob_key": asset.blob_key,
+        "bytes": asset.digest.size,
+        "md5": asset.digest.md5,
+        "sha256": asset.digest.sha256,
+        "facts": json_text(asset.facts),
+        "tags": json_text(asset.tags),
+        "context": json_text(asset.context),
+        "original_filename": asset.original_filename,
+    }
+
+
+def asset_of(row: Row) -> Asset:
+    return Asset(
+        name=AssetName(row["cloud"], ResourceType(row["resource_type"]), DeliveryType(row["type"]), row["public_id"]),
         asset_id=row["asset_id"],
-        public_id=row["public_id"],
-        count=row["count"],
+        version=row["version"],
+        version_id=row["version_id"],
+        created_at=row["created_at"],
+        blob_key=row["blob_key"],
+        digest=Digest(row["bytes"], row["md5"], row["sha256"]),
+        facts=_FACTS.decode(row["facts"]),
+        tags=_TAGS.decode(row["tags"]),
+        context=_PAIRS.decode(row["context"]),
+        original_filename=row["original_filename"],
     )
+
+
+def ask_reply(grant_key: bytes, idempotency_key: str) -> Ask:
+    return "find_reply", _repeat_params(grant_key, idempotency_key)
+
+
+def repetition(reply: Reply, draft: Draft) -> Committed | None:
+    """Return the answer to the first upload under that Idempotency-Key. Raise IdempotencyKeyReused for other bytes.
+
+    Return None if that upload was passed on to an upstream: then the spend decides.
+    """
+    answer = reply.repeat(draft.asset.digest.sha256)
+    return replace(answer, unneeded_blob=draft.asset.blob_key) if isinstance(answer, Committed) else None
+
+
+def _repeat_params(grant_key: bytes, idempotency_key: str) -> Params:
+    return {"grant_key": grant_key, "key_hash": hashlib.sha256(idempotency_key.encode()).digest()}
+
+
+def reply_params(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> Params:
+    answer = _Answer(committed=replace(committed, unneeded_blob=None))
+    return _reply_params(grant, draft.asset.digest, answer) | _repeat_params(grant.key, idempotency_key)
+
+
+def relayed_reply_params(grant: Grant, relay: Relay, forwarded: Forwarded) -> Params:
+    return _reply_params(grant, relay.digest, _Answer(forwarded=forwarded)) | {"key_hash": relay.key_hash}
+
+
+def _reply_params(grant: Grant, digest: Digest, answer: _Answer) -> Params:
+    text = json_text(answer)
+    return {"grant_key": grant.key, "sha256": digest.sha256, "answer": text, "keep_until": grant.keep_until}
+
+
+def reply_of(row: Row) -> Reply:
+    stored = _ANSWER.decode(row["answer"])
+    answer = stored.committed or stored.forwarded
+    assert answer is not None
+    return Reply(answer, row["sha256"])

@@ -1,0 +1,99 @@
+"""Operations on the ledger: look a grant and its history up, list grants, revoke a grant."""
+
+import base64
+from collections.abc import Sequence
+
+from uponce.adapters.database.commits import (
+    ask_grant,
+    ask_reply,
+    audit_params,
+    first_grant,
+    grant_of,
+    grant_params,
+    reply_of,
+)
+from uponce.adapters.database.failures import bad_cursor
+from uponce.adapters.database.steps import Row, Rules, Steps, of_grant, operation
+from uponce.app.ports import Page, Reply
+from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
+from uponce.core.values import AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
+
+_BEHIND_ALL = dated(2**40 - 1, b"")
+
+
+@operation()
+def find(_: float, key: bytes) -> Steps[GrantRecord | None]:
+    (records,) = yield [ask_grant(key)]
+    return first_grant(records)
+
+
+@operation()
+def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply | None]:
+    (rows,) = yield [ask_reply(grant_key, idempotency_key)]
+    return reply_of(rows[0]) if rows else None
+
+
+@operation()
+def history(_: float, key: bytes, limit: int) -> Steps[Sequence[AuditRecord]]:
+    """Return the audit rows of a grant, oldest first."""
+    (rows,) = yield [("history", {"grant_key": key, "most": limit})]
+    return [_audit_of(row) for row in rows]
+
+
+@operation()
+def newest_moment(_: float) -> Steps[int | None]:
+    """Return a time that the clock has certainly passed: that of a recorded use or refusal, or a watermark."""
+    ((row,),) = yield [("newest_moment", {})]
+    moment: int | None = row["moment"]
+    return moment
+
+
+@operation(first="unsorted")
+def page(
+    _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+) -> Steps[Page[GrantRecord]]:
+    """Return a page of grants, newest timestamp first, in the order of the keys."""
+    before = _parsed(cursor)
+    name = f"{f'{status}_' if status else ''}grants_of_{'cloud' if api_key is None else 'key'}"
+    values = {"cloud": cloud, "api_key": api_key, "before": before, "timestamp": timestamp_of(before)}
+    (rows,) = yield [(name, values | {"most": limit + 1})]  # the surplus row only shows that there is a next page
+    records = tuple(grant_of(row) for row in rows[:limit])
+    if len(rows) <= limit:
+        return Page(records, None)
+    return Page(records, base64.urlsafe_b64encode(records[-1].grant.key).decode().rstrip("="))
+
+
+def _parsed(cursor: str | None) -> bytes:
+    """Return the key of the grant after which a page begins. Raise InvalidParameter for any other cursor."""
+    if cursor is None:
+        return _BEHIND_ALL
+    try:
+        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_OCTETS:
+        raise bad_cursor()
+    return key
+
+
+@operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
+def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
+    """Revoke a grant, and return its row. A grant that is used up or revoked stays as it is: no second audit row."""
+    (changed,) = yield [("revoke_grant", grant_params(grant, now))]
+    asks = [ask_grant(grant.key)]
+    if changed:
+        asks.append(("write_audit", audit_params(grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))))
+    records, *_ = yield asks
+    return grant_of(records[0])
+
+
+def _audit_of(row: Row) -> AuditRecord:
+    return AuditRecord(
+        at=row["at"],
+        event=AuditEvent(row["event"]),
+        caller=Caller(row["address"], row["request_id"]),
+        code=row["code"],
+        asset_id=row["asset_id"],
+        public_id=row["public_id"],
+        count=row["count"],
+    )
