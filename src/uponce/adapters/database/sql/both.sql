@@ -181,8 +181,8 @@ UPDATE audit SET count = count + 1, at = :at, code = :code, address = :address, 
 WHERE id = :last;
 
 -- name: history
-SELECT at, event, code, asset_id, public_id, address, request_id, count FROM audit WHERE grant_key = :grant_key
-ORDER BY id LIMIT :most;
+SELECT id, at, event, code, asset_id, public_id, address, request_id, count FROM audit
+WHERE grant_key = :grant_key AND id < :before ORDER BY id DESC LIMIT :most;
 
 -- A revoked grant answers nothing any more, nor does a grant that was forgotten.
 -- name: find_reply
