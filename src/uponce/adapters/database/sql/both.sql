@@ -19,7 +19,7 @@ at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, reques
 
 -- fragment: series_columns
 id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared,
-arrived, spans, signatures
+arrived, spans, signatures, parts
 
 -- fragment: relay_columns
 relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses
@@ -303,7 +303,7 @@ UPDATE series SET signatures = signatures + 1 WHERE id = :series_id;
 INSERT INTO series_parts (series_id, start, stop, name, sha256) VALUES (:series_id, :start, :stop, :name, :sha256);
 
 -- name: grow_series!
-UPDATE series SET total = :total, arrived = :arrived, spans = :spans WHERE id = :series_id;
+UPDATE series SET total = :total, arrived = :arrived, spans = :spans, parts = :parts WHERE id = :series_id;
 
 -- name: note_arrival!
 UPDATE series SET arrived = arrived + :size WHERE id = :series_id;
