@@ -52,8 +52,9 @@ def matching(pattern: str, expected: str) -> Rule:
 
 def _is_url(text: str) -> bool:
     try:
-        return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).netloc)
-    except ValueError:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # also for a port that is no number up to 65535
         return False
 
 
@@ -67,7 +68,9 @@ def http_url(host: str, port: int) -> str:
 
 
 def _is_base(text: str) -> bool:
-    return _is_url(text) and urlsplit(text)[2:] in (("", "", ""), ("/", "", ""))
+    """Return whether paths may follow the text. Only ASCII: browsers do not read other letters in headers."""
+    pattern = r"https?://([^/?#@\s]+@)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?/?"
+    return _is_url(text) and text.isascii() and re.fullmatch(pattern, text, re.IGNORECASE) is not None
 
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -236,7 +239,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "Base of the URLs in answers. The default is the host that the client called. uponce needs a host name for "
         "itself: its pages do not work below a path.",
-        Rule("a URL like https://media.example, without a path", lambda url: url is None or _is_base(url)),
+        Rule(
+            "a URL like https://media.example or https://xn--bcher-kva.example, without a path",
+            lambda url: url is None or _is_base(url),
+        ),
     ] = None
     notification_url: Annotated[
         str,
