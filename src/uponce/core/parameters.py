@@ -30,6 +30,7 @@ MAX_USES = 1_000_000
 
 # No user info, no fragment, and nothing that two parsers could read differently.
 _URL = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", re.ASCII)
 CONTEXT_BAR = re.compile(r"(?<!\\)\|")  # what separates the entries of a context
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -214,9 +215,10 @@ def origins(name: str, value: str) -> tuple[str, ...]:
             f"Parameter {name} names no origin. Sign {name}=https://app.example, or sign without it."
         )
     for origin in found:
-        if not re.fullmatch(r"https?://[^/?#\s]+", origin):
+        if not _ORIGIN.fullmatch(origin):
             raise InvalidParameter(
-                f"Parameter {name} must be a web origin like https://app.example, not '{shown(origin)}'."
+                f"Parameter {name} must be a web origin like https://app.example, not '{shown(origin)}'. Sign it as "
+                "browsers send it: in lower-case ASCII, without the port 80 of http or 443 of https."
             )
     return found
 
