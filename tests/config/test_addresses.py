@@ -6,6 +6,7 @@ from tests.config.test_settings import refusal
 from uponce.config import load
 
 BASE = "a URL like https://media.example or https://xn--bcher-kva.example, without a path"
+NETWORKS = "127.0.0.1, ::ffff:172.17.0.1 ::ffff:10.0.0.0/104,2001:db8::/32 ::ffff:0:0/96"
 RECEIVER = "empty, or a URL like https://app.example/uploaded"
 
 
@@ -44,3 +45,10 @@ def test_a_receiver_that_no_notification_could_reach_is_refused(url: str) -> Non
 )
 def test_urls_that_are_made_outside_of_a_request_can_be_called(environ: dict[str, str], base: str) -> None:
     assert load(environ).base_url == base
+
+
+@pytest.mark.parametrize("name", ["TRUSTED_PROXIES", "NOTIFICATION_NETWORKS"])
+def test_an_address_of_ipv4_inside_ipv6_is_that_of_ipv4(name: str) -> None:
+    settings = load({f"UPONCE_{name}": NETWORKS})
+    found = settings.proxy_networks if name == "TRUSTED_PROXIES" else settings.private_receivers
+    assert list(map(str, found)) == ["127.0.0.1/32", "172.17.0.1/32", "10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0"]

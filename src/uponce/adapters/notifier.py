@@ -125,6 +125,7 @@ class Notifier:
         """Return a socket for the address. Raise OSError if uponce may not post there."""
         family, kind, protocol, _, where = info
         address = ip_address(str(where[0]).partition("%")[0])
+        address = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
         if not is_public(address) and not any(address in network for network in self._allowed):
             reason = f"{address} is a private address that is not in UPONCE_NOTIFICATION_NETWORKS"
             raise PermissionError(errno.EACCES, reason)

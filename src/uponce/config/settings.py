@@ -75,7 +75,15 @@ def _is_base(text: str) -> bool:
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Return the networks in a text. Raise ValueError, which names the word that is no network."""
-    return tuple(ip_network(word) for word in text.replace(",", " ").split())
+    return tuple(map(_network, text.replace(",", " ").split()))
+
+
+def _network(word: str) -> IPv4Network | IPv6Network:
+    """Return the network. IPv4 inside IPv6, as `ss` shows it, becomes IPv4, as in the address of a client."""
+    network = ip_network(word)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    return network
 
 
 def _are_networks(text: str) -> bool:
