@@ -29,6 +29,7 @@ from uponce.cli.address import announced, base_url, cloudinary_url, listen, loca
 from uponce.cli.disks import fleeting
 from uponce.cli.options import Data, warn
 from uponce.config import Settings, as_environment, load, preset_keys
+from uponce.config.settings import EVERY_ADDRESS
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import metrics_of_workers, opened
@@ -71,7 +72,9 @@ def run(
     allow_files(_OPEN_FILES)
     keep_heap()  # here: the threads of the preparation end, but their heaps would stay
     listener = listen(settings.host, settings.port)
-    bound = listener.getsockname()[1]
+    where, bound = listener.getsockname()[:2]
+    if where in EVERY_ADDRESS:  # in its usual spelling: `--host 0` listens there too
+        settings = replace(settings, host=where)
     with opened(settings, create=True) as backend:
         asyncio.run(_prepare(backend.services, settings, base_url(settings, bound)))
     if (outside := outside_url(settings, bound)) is not None:
