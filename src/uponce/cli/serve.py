@@ -111,8 +111,7 @@ def _announce_playground(settings: Settings, port: int) -> None:
     """Print the address of the playground, and warn about what it opens."""
     if settings.playground == "off":
         return
-    # A Content-Security-Policy cannot name an IPv6 address, so the page's scripts would not run there.
-    base, reach = local_url(settings, port).replace("[::1]", "localhost"), "everyone on this machine"
+    base, reach = local_url(settings, port), "everyone on this machine"
     if settings.playground == "public":
         base, reach = base_url(settings, port), "every client that reaches this server"
     warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
