@@ -491,10 +491,10 @@ SELECT grant_key AS subject FROM grants WHERE pending > 0 AND pending != (
 UNION ALL
 SELECT grant_key FROM relay_grants WHERE grant_key NOT IN (SELECT grant_key FROM grants WHERE pending > 0);
 
--- A grant may be spent an hour before its timestamp.
+-- The audit has each use of a grant with a timestamp after `audited`. A grant may be spent before its timestamp.
 -- name: broken_audited
 SELECT grant_key AS subject FROM grants
-WHERE uses > 0 AND timestamp > :now - :audit_seconds + 3600 AND uses - pending != (
+WHERE uses > 0 AND timestamp > :audited AND uses - pending != (
   SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
 );
 
