@@ -18,7 +18,7 @@ import urllib3
 from cloudinary.utils import api_sign_request
 
 _URL = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MULTILINE)
-_LISTENING = re.compile(r"^listening on (http://[^\s:]+:(\d+))\s*$", re.MULTILINE)
+_LISTENING = re.compile(r"^listening on (http://\S+:(\d+))\s*$", re.MULTILINE)
 # Below those that the kernel gives to outgoing connections: one of those could take the port of a server that is dead.
 # A test process claims a block of ports: it has the first one as long as it lives, and gives the others to its servers.
 _BLOCK = 50

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,33 @@ def test_patches_come_to_any_server(both: Pair) -> None:
     (told,) = play(at(client, both.two).get)
     assert stored(both.two, told) == DATA
     assert both.is_clean()
+
+
+def test_an_upload_in_too_many_parts_is_refused_before_its_bytes(tmp_path: Path) -> None:
+    with pair(tmp_path, replace(LIMITS, parts_per_series=3)) as both:
+        client = TusClient(both.one, DATA)
+        play(client.create)
+        for offset in range(3):
+            (answer,) = play(lambda start=offset: client.patch(start, start + 1))  # type: ignore[misc]
+            assert_state(answer, 204, offset + 1)
+        (refused,) = play(lambda: at(client, both.two).patch(3))
+        assert_refused(refused, 400, "too_many_parts")
+        assert "in 3 parts, and 3 are allowed" in refused.message
+        assert len(both.objects()) == 3
+        (ended,) = play(client.delete)
+        assert ended.status == 204
+        assert both.is_clean()
+
+
+def test_an_upload_may_end_in_its_last_part(tmp_path: Path) -> None:
+    with pair(tmp_path, replace(LIMITS, parts_per_series=4)) as both:
+        client = almost(both)
+        healthy = both.one.services
+        both.one.swap(database=Failing(both.one.database, before={"commit_series": DOWN}))
+        assert send(client, both.one, LAST).status == 503
+        both.one.use(healthy)
+        assert stored(both.one, send(client, both.one, LAST)) == DATA
+        assert both.is_clean()
 
 
 def test_a_server_that_lost_its_disk_loses_nothing(both: Pair, tmp_path: Path) -> None:

@@ -150,10 +150,6 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("host", "", "an address of this machine, such as 127.0.0.1"),
         ("database", "", DATABASE.expected),
         *(("storage", url, STORAGE.expected) for url in ("", "https://minio:9000/bucket", "s3://bucket:x/y")),
-        *(
-            ("public_url", url, "a URL like https://media.example, without a path")
-            for url in ("http://[", "media.example", "https://example.com/media", "https://media.example?a=b")
-        ),
         ("log_level", "loud", "debug or info or warning or error"),
         ("log_format", "xml", "text or json"),
         ("database_failover", "maybe", "fence or trust"),
@@ -169,20 +165,6 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: st
     variable = f"UPONCE_{name.upper()}"
     said = refusal({variable: value})
     assert said == f"{variable}={value} (environment) is not valid: it must be {expected}."
-
-
-@pytest.mark.parametrize(
-    ("environ", "base"),
-    [
-        ({"UPONCE_PUBLIC_URL": "https://media.example/"}, "https://media.example"),
-        ({"UPONCE_HOST": "0.0.0.0", "UPONCE_PORT": "81"}, "http://127.0.0.1:81"),
-        ({"UPONCE_HOST": "::"}, "http://[::1]:8000"),
-        ({"UPONCE_HOST": "::1"}, "http://[::1]:8000"),
-        ({"UPONCE_HOST": "box"}, "http://box:8000"),
-    ],
-)
-def test_urls_that_are_made_outside_of_a_request_can_be_called(environ: dict[str, str], base: str) -> None:
-    assert load(environ).base_url == base
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,20 @@ def test_a_purge_that_does_not_run_is_told_after_an_hour(backend: Backend, datab
         assert len(run(database.violations(Rule.PURGED, AUDIT_SECONDS))) == count
 
 
+@pytest.mark.parametrize(("skew", "ahead"), [("", 3600), ("300", 3600), ("7200", 7200)])
+def test_a_use_long_before_the_timestamp_may_have_lost_its_audit_row(
+    backend: Backend, database: Database, skew: str, ahead: int
+) -> None:
+    if skew:
+        run(database.note_settings({"skew": skew}))
+    early = grant("early", at=START + ahead)
+    run(database.commit(early, draft("early", blob=KEYS[0]), CALLER))
+    backend.clock.time += 60
+    run(database.purge(0))
+    assert run(database.violations(Rule.AUDITED, 0)) == []
+    assert run(database.violations(Rule.AUDITED, 61)) == [early.key.hex()]
+
+
 def test_violations_name_the_grant(backend: Backend, database: Database) -> None:
     forgotten = replace(grant("a"), keep_until=START - 10_000)
     run(database.commit(forgotten, draft(blob=KEYS[0]), CALLER))

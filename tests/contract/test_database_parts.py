@@ -57,6 +57,9 @@ def test_a_span_may_bring_what_is_missing_of_it(database: Database) -> None:
         assert (await database.record_span("one", Span(0, 30), None, around)).spans == (Span(0, 30),)
         assert (await database.record_span("one", Span(5, 25), None)).spans == (Span(0, 30),)
         assert [each.span.start for each in await parts_of(database)] == [0, 10, 20]
+        known = await database.find_series("one")
+        assert known is not None
+        assert known.parts == 3
 
     run(play())
 

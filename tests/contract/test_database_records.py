@@ -40,7 +40,9 @@ def test_the_history_tells_each_use_and_each_refusal_in_order(backend: Backend, 
     assert (spent.asset_id, spent.public_id, spent.code) == (asset.asset_id, "cat", "")
     assert (refused.at, refused.event, refused.caller) == (START + 5, AuditEvent.REFUSED, second)
     assert (refused.asset_id, refused.public_id, refused.code) == ("", "", "signature_used")
-    assert run(database.history(grant("a").key, 1)) == [spent]
+    assert run(database.history(grant("a").key, 1)) == [refused]
+    assert run(database.history(grant("a").key, 10, refused.id)) == [spent]
+    assert list(run(database.history(grant("a").key, 10, spent.id))) == []
     assert list(run(database.history(grant("unknown").key, 10))) == []
 
 

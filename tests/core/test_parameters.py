@@ -79,6 +79,10 @@ READ = [
         {"origin": "https://app.example,http://localhost:8080"},
         UploadSpec(origin=("https://app.example", "http://localhost:8080")),
     ),
+    *(
+        ({"origin": origin}, UploadSpec(origin=(origin,)))
+        for origin in ("http://[::1]:8000", "https://xn--bcher-kva.example", "http://a_b.example:443", "https://a:80")
+    ),
     ({"context": "a=b"}, UploadSpec(context=(("a", "b"),))),
 ]
 
@@ -212,6 +216,13 @@ def test_an_unknown_parameter_is_refused(name: str) -> None:
         ({"origin": "a.example"}, "Parameter origin must be a web origin like https://app.example, not 'a.example'"),
         ({"origin": "*"}, "Parameter origin must be a web origin like https://app.example, not '*'"),
         ({"origin": "null"}, "Parameter origin must be a web origin like https://app.example, not 'null'"),
+        *(
+            ({"origin": origin}, "Parameter origin must be a web origin like https://app.example, not '")
+            for origin in (
+                *("https://App.Example", "HTTPS://app.example", "https://app.example:443", "http://app.example:80"),
+                *("http://[::1]:80", "https://b\xfccher.example", "https://u@app.example", "https://app.example:0443"),
+            )
+        ),
         ({"origin": "https://"}, "Parameter origin must be a web origin like https://app.example, not 'https://'"),
         ({"context": "novalue"}, "Parameter context must read key=value|key2=value2, not 'novalue'"),
         ({"context": "a=b|=c"}, "Parameter context must read key=value|key2=value2, not '=c'"),

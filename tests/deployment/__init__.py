@@ -72,6 +72,7 @@ class Nginx(Service):
             {
                 server_line: "\n".join(lines),
                 "listen 80": f"listen 127.0.0.1:{self.ports[0]}",
+                "\tlisten [::]:80;": "\t",
                 "/var/lib/uponce": str(servers[0].data_dir),
                 "location / {": f"location / {{ {in_location}",
                 "limit_conn uponce_addresses 200;": f"limit_conn uponce_addresses {limit};",

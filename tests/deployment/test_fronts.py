@@ -179,6 +179,30 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
         assert front.raw(asked, "127.0.0.2", silence=20).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.skipif(NGINX is None, reason="ABSENT: nginx is not installed")
+def test_nginx_counts_the_addresses_of_one_network_of_ipv6_together(tmp_path: Path) -> None:
+    """A client has 2^64 of them. Here a header says the address."""
+    nginx = Nginx()
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(tmp_path / "one"))
+        stack.callback(nginx.stop)
+        nginx.run([server], limit=2, also="set_real_ip_from 127.0.0.1;\nreal_ip_header X-Address;\n")
+
+        def ask(address: str) -> int:
+            return urllib3.request("GET", f"{nginx.url}/healthz", headers={"X-Address": address}, retries=False).status
+
+        for address in ("2001:db8::1", "2001:db8::5:4:3:2", "10.32.1.2", "10.32.1.2"):
+            grant = urlencode(server.signed({"nonce": time.monotonic_ns()}))
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", urlsplit(nginx.url).port or 0), 20))
+            head = f"PUT /v1_1/{server.cloud}/raw/upload?{grant} HTTP/1.1\r\nHost: a\r\nX-Address: {address}\r\n"
+            held.sendall(f"{head}Content-Length: 100\r\n\r\nbytes".encode())
+        deadline = time.monotonic() + 20
+        while {ask("2001:db8:0:0:9::"), ask("10.32.1.2")} != {503} and time.monotonic() < deadline:
+            pass
+        asked = ("2001:db8:0:0:ffff:ffff:ffff:ffff", "2001:db8:0:1::1", "2001:db8::", "10.32.1.2", "10.32.1.3")
+        assert [ask(address) for address in asked] == [503, 200, 503, 503, 200]
+
+
 def test_the_answer_to_a_tus_upload_may_repeat_long_parameters(front: Front) -> None:
     server = front.servers[0]
     fields = server.signed({"nonce": "long", "context": "a=" + "\u56f3" * 1000, "tags": ",".join(["t" * 200] * 30)})

@@ -45,6 +45,11 @@ def test_show_by_id_by_url_and_by_fields(server: Server) -> None:
     assert re.search(rf"^id +{signed['id']}$", told, re.MULTILINE)
     assert re.search(r"^status +used$", told, re.MULTILINE)
     assert answer["public_id"] in told
+    assert "Earlier rows" not in told
+    told = printed(beside(server, "signatures", "show", signed["id"], "--limit", "1"))
+    assert "Earlier rows of the history are not shown. For more rows, set --limit above 1." in told
+    assert answer["public_id"] not in told
+    assert "signature_used" in told
 
 
 def test_a_line_of_many_refusals_says_how_many(tmp_path: Path) -> None:

@@ -65,6 +65,16 @@ def test_a_stored_file_goes_after_its_time(browser: Browser, tmp_path: Path) -> 
             time.sleep(0.2)
 
 
+def test_it_works_at_an_address_of_ipv6(browser: Browser, tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env=ON | {"UPONCE_HOST": "::1"}) as server:
+        assert server.base == f"http://[::1]:{server.port}"
+        watched = Watched(browser, server.base)
+        watched.page.wait_for_selector("#fields dd")
+        assert server.get(upload(watched.page)).data == (SAMPLES / "dusk.jpg").read_bytes()
+        until(watched.page, "document.querySelector('#result img').naturalWidth === 1600")
+        watched.close()
+
+
 def test_the_same_signature_again(page: Page) -> None:
     upload(page)
     seen = press(page, "again")

@@ -23,9 +23,10 @@ from proof.faults.media import Folder
 from tests.e2e.commands import Done, beside, printed, uponce
 from tests.e2e.foreign import CLOUD, KEY, SECRET, Foreign, running
 from tests.server import Server
+from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
 from uponce.prove.exchange import NO_REPLY, Reply
-from uponce.prove.site import dot
+from uponce.prove.site import Site, dot
 
 MUTANTS = Path(__file__).parents[2] / "proof/faults/mutants"
 SMALL = ("--signatures", "4", "--at-once", "6")
@@ -293,6 +294,19 @@ def test_a_reply_is_shown_without_commands_to_the_terminal() -> None:
 def test_the_worst_verdict_counts() -> None:
     outcomes = [Outcome(verdict, "") for verdict in Verdict]
     assert [worst(o.verdict for o in outcomes[:number]) for number in (1, 2, 3)] == list(Verdict)
+
+
+@pytest.mark.parametrize(
+    ("base", "host"),
+    [
+        ("http://b\xfccher.example:8000", b"xn--bcher-kva.example:8000"),
+        ("https://Media.example", b"media.example"),
+        ("http://user@[2001:DB8::5]:81/", b"[2001:db8::5]:81"),
+    ],
+)
+def test_a_request_names_its_host_in_ascii(base: str, host: bytes) -> None:
+    site = Site(base, ApiKey("1", "media", ("s",), KeyUses.ONCE, KeyScope.UPLOAD, 3600), 60)
+    assert b"\r\nHost: " + host + b"\r\n" in site.request("image/upload", b"", "text/plain")
 
 
 def test_each_dot_has_bytes_of_its_own() -> None:

@@ -185,8 +185,9 @@ def test_a_wrong_host_is_named_and_not_the_port(tmp_path: Path, host: str, reaso
     assert not (tmp_path / "data").exists()
 
 
-def test_every_address_is_printed_for_this_machine_and_for_others(tmp_path: Path) -> None:
-    with Server(tmp_path / "data", env={"UPONCE_HOST": "0.0.0.0"}) as server:
+@pytest.mark.parametrize("host", ["0.0.0.0", "0"])
+def test_every_address_is_printed_for_this_machine_and_for_others(tmp_path: Path, host: str) -> None:
+    with Server(tmp_path / "data", env={"UPONCE_HOST": host}) as server:
         others = re.search(r"^every address .* use http://(\S+):(\d+)$", server.output, re.MULTILINE)
         assert others is not None
         assert others[1] not in ("0.0.0.0", "127.0.0.1")

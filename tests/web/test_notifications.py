@@ -294,6 +294,13 @@ def test_a_private_address_gets_nothing_unless_a_setting_allows_it(world: World,
     assert effects(world)[0].due_at > START
 
 
+def test_an_allowed_network_has_its_addresses_inside_ipv6_too(world: World, receiver: Receiver) -> None:
+    url = receiver.url.replace("127.0.0.1", "[::ffff:127.0.0.1]")
+    assert_accepted(world.upload(world.sign({"notification_url": url}), PNG))
+    deliver(world)
+    assert len(receiver.got) == 1
+
+
 def test_the_setting_is_for_uploads_that_sign_no_other_url(world: World, receiver: Receiver) -> None:
     leave_notifications(world, f"{receiver.url}/setting")
     assert_accepted(world.upload(world.sign(), PNG))

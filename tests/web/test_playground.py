@@ -218,6 +218,20 @@ def test_the_page_runs_its_own_scripts_and_no_others(world: World) -> None:
     assert linked <= {"/", "/guide", *(f"/playground/{name}" for name in ASSETS)}
 
 
+def test_at_an_address_of_ipv6_the_page_runs_its_own_scripts_and_no_others(world: World) -> None:
+    """A Content-Security-Policy cannot name such an address: browsers drop the source."""
+    serve(world)
+    answer, other = (world.get("/playground", host="[::1]:8000", accept_encoding="gzip") for _ in range(2))
+    policy = answer.headers["content-security-policy"]
+    (nonce,) = re.findall(r" script-src 'nonce-([\w-]{22})';", policy)
+    assert answer.body.decode().count(f"<script nonce={nonce} type=") == answer.body.decode().count("<script") == 1
+    assert "[" not in policy
+    assert " connect-src 'self';" in policy
+    assert answer.headers["cache-control"] == "no-store"
+    assert "etag" not in answer.headers
+    assert nonce not in other.headers["content-security-policy"]
+
+
 def test_media_of_a_public_url_are_shown(world: World) -> None:
     answer = serve(world, local=False, public_url="https://media.example/").get("/playground", host=HOST)
     policy = answer.headers["content-security-policy"]

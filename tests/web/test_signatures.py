@@ -167,6 +167,50 @@ def test_status_follows_a_signature_from_unused_to_used_with_every_refused_reuse
         assert reuse["request_id"] == refused.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("by", ["fields", "id"])
+def test_the_history_is_paged_and_its_newest_rows_come_first(world: World, by: str) -> None:
+    fields = world.sign({"max_uses": 9})
+    for _ in range(4):
+        assert_accepted(world.upload(fields))
+    grant_id = ask(world, "/revoke", fields).json["id"]
+
+    def shown(**page: object) -> Any:
+        answer = (
+            ask(world, "/status", fields | page) if by == "fields" else ask(world, f"/{grant_id}?{urlencode(page)}")
+        )
+        return assert_accepted(answer).json
+
+    pages, cursor = [shown(max_results=2)], ""
+    while cursor := pages[-1].get("next_cursor", ""):
+        pages.append(shown(max_results=2, next_cursor=cursor))
+    assert [line["event"] for line in pages[0]["history"]] == ["spent", "revoked"]
+    assert [len(page["history"]) for page in pages] == [2, 2, 1]
+    whole = shown()
+    assert [line for page in reversed(pages) for line in page["history"]] == whole["history"]
+    assert "next_cursor" not in whole
+    assert "next_cursor" not in shown(max_results=5)
+
+
+def test_the_history_of_one_signature_is_never_cut_in_silence(world: World) -> None:
+    fields = world.sign({"max_uses": 600})
+    known = assert_accepted(world.upload(fields)).json
+    columns = "at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id, count"
+    more = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 599)"
+    world.sql(f"{more} INSERT INTO audit ({columns}) SELECT {columns} FROM audit, n")
+    assert_accepted(ask(world, "/revoke", fields))
+    page = assert_accepted(ask(world, "/status", fields)).json
+    assert page["history"][-1]["event"] == "revoked"
+    assert len(page["history"]) == 500
+    rest = assert_accepted(ask(world, "/status", fields | {"next_cursor": page["next_cursor"]})).json
+    assert len(rest["history"]) == 101
+    assert rest["history"][0]["asset_id"] == known["asset_id"]
+
+
+@pytest.mark.parametrize("page", [{"max_results": "0"}, {"max_results": "501"}, {"next_cursor": "x"}], ids=str)
+def test_a_page_of_the_history_that_makes_no_sense_is_400(world: World, page: dict[str, str]) -> None:
+    assert_refused(ask(world, "/status", world.sign() | page), 400, "invalid_parameter")
+
+
 def test_status_wants_a_genuine_signature(world: World) -> None:
     fields = world.sign()
     with world.untouched():

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import aiohttp
 
+    from uponce.adapters.resolver import Resolver
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _SECONDS = 10  # for all of one request
@@ -60,14 +62,14 @@ class Notifier:
     def __init__(self, allowed: Sequence[Network] = (), seconds: float = _SECONDS) -> None:
         self._allowed = allowed
         self._seconds = seconds
-        self._session: aiohttp.ClientSession | None = None
+        self._opened: tuple[aiohttp.ClientSession, Resolver] | None = None
         self._slow: dict[str, None] = {}  # hosts with their ports, in the order of their last failures
         self._tried: set[str] = set()  # those of them that one notification is on its way to
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        opened, self._opened = self._opened, None
+        for each in opened or ():
+            await each.close()
 
     def is_busy(self, url: str) -> bool:
         return _host_of(url) in self._tried
@@ -93,25 +95,37 @@ class Notifier:
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         import aiohttp  # it takes 10 MiB and 80 ms, so servers without notifications do not load it
 
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_AT_ONCE, force_close=True, socket_factory=self._socket),
-                timeout=aiohttp.ClientTimeout(total=self._seconds),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
+        session, _ = self._opened = self._opened or self._open()
         try:
-            async with self._session.post(url, headers=headers, data=body, allow_redirects=False) as answer:
+            async with session.post(url, headers=headers, data=body, allow_redirects=False) as answer:
                 return "" if 200 <= answer.status < 300 else f"the receiver answered {answer.status}"
         except aiohttp.ClientConnectorError as error:
             return f"{error.host} port {error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return f"{type(error).__name__} {error}".strip()
 
+    def _open(self) -> "tuple[aiohttp.ClientSession, Resolver]":
+        import aiohttp
+
+        from uponce.adapters.resolver import Resolver
+
+        resolver = Resolver()
+        connector = aiohttp.TCPConnector(
+            limit=_AT_ONCE, force_close=True, socket_factory=self._socket, resolver=resolver
+        )
+        session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=self._seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return session, resolver
+
     def _socket(self, info: "aiohttp.AddrInfoType") -> socket.socket:
         """Return a socket for the address. Raise OSError if uponce may not post there."""
         family, kind, protocol, _, where = info
         address = ip_address(str(where[0]).partition("%")[0])
+        address = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
         if not is_public(address) and not any(address in network for network in self._allowed):
             reason = f"{address} is a private address that is not in UPONCE_NOTIFICATION_NETWORKS"
             raise PermissionError(errno.EACCES, reason)

@@ -69,13 +69,13 @@ class Threads:
             self._queue.put(item)
         return True
 
-    def close(self) -> None:
-        """Finish all work that was requested before, then end the threads."""
+    def close(self, *, wait: bool = True) -> None:
+        """Finish all work that was requested before, then end the threads. Without `wait`, return at once."""
         with self._gate:
             self._closed = True
         for _ in self._members:
             self._queue.put(None)
-        for member in self._members:
+        for member in self._members if wait else ():
             member.join()
 
     def _begin_thread(self) -> None:

@@ -9,35 +9,55 @@ from uponce.app.services import Services
 from uponce.core.errors import NotFound, ScopeDenied
 from uponce.core.values import ApiKey, AuditRecord, Caller, Grant, GrantRecord, GrantStatus, KeyScope
 
-HISTORY_LIMIT = 1000
+HISTORY_LIMIT = 500
+_NEWEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureState:
-    """A grant, its record in the ledger, and its history. `expires_at` is None if only the ledger knows the grant."""
+    """A grant, its record in the ledger, and a page of its history, oldest row first.
+
+    `expires_at` is None if only the ledger knows the grant. `earlier` is None if the history has no earlier rows. Else
+    they are those before this id.
+    """
 
     record: GrantRecord
     expires_at: int | None
     history: Sequence[AuditRecord]
+    earlier: int | None
 
 
-async def show_signed(services: Services, caller: ApiKey, fields: Mapping[str, str]) -> SignatureState:
-    """Return the state of a signature by its signed fields, also if no request has used it yet."""
+async def show_signed(
+    services: Services, caller: ApiKey, fields: Mapping[str, str], limit: int = HISTORY_LIMIT, before: int = _NEWEST
+) -> SignatureState:
+    """Return the state of a signature by its signed fields, also if no request has used it yet.
+
+    Its history has the newest `limit` rows whose id is less than `before`.
+    """
     verified = await verify_signed(services, caller.cloud, fields, call=None)
     check_reach(caller, verified.grant)
     lifetime = min(verified.key.window, verified.spec.valid_for or verified.key.window)
     record = await services.database.find_grant(verified.grant.key)
-    return SignatureState(
-        record or GrantRecord(verified.grant, uses=0, spent_at=None, revoked_at=None),
-        verified.grant.timestamp + lifetime,
-        await services.database.history(verified.grant.key, HISTORY_LIMIT),
-    )
+    record = record or GrantRecord(verified.grant, uses=0, spent_at=None, revoked_at=None)
+    return await _state(services, record, verified.grant.timestamp + lifetime, limit, before)
 
 
-async def show_known(services: Services, caller: ApiKey, grant_id: str) -> SignatureState:
-    """Return the state of a grant by its id. Raise NotFound unless it is in the ledger and in the caller's reach."""
-    record = await find_known(services, caller, grant_id)
-    return SignatureState(record, None, await services.database.history(record.grant.key, HISTORY_LIMIT))
+async def show_known(
+    services: Services, caller: ApiKey, grant_id: str, limit: int = HISTORY_LIMIT, before: int = _NEWEST
+) -> SignatureState:
+    """Return the state of a grant by its id, as `show_signed` does.
+
+    Raise NotFound unless it is in the ledger and in the caller's reach.
+    """
+    return await _state(services, await find_known(services, caller, grant_id), None, limit, before)
+
+
+async def _state(
+    services: Services, record: GrantRecord, expires_at: int | None, limit: int, before: int
+) -> SignatureState:
+    rows = await services.database.history(record.grant.key, limit + 1, before)  # the surplus row shows that it exists
+    shown = rows[-limit:]
+    return SignatureState(record, expires_at, shown, shown[0].id if len(rows) > limit else None)
 
 
 async def find_known(services: Services, caller: ApiKey, grant_id: str) -> GrantRecord:

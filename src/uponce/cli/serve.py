@@ -29,6 +29,7 @@ from uponce.cli.address import announced, base_url, cloudinary_url, listen, loca
 from uponce.cli.disks import fleeting
 from uponce.cli.options import Data, warn
 from uponce.config import Settings, as_environment, load, preset_keys
+from uponce.config.settings import EVERY_ADDRESS
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import metrics_of_workers, opened
@@ -71,7 +72,9 @@ def run(
     allow_files(_OPEN_FILES)
     keep_heap()  # here: the threads of the preparation end, but their heaps would stay
     listener = listen(settings.host, settings.port)
-    bound = listener.getsockname()[1]
+    where, bound = listener.getsockname()[:2]
+    if where in EVERY_ADDRESS:  # in its usual spelling: `--host 0` listens there too
+        settings = replace(settings, host=where)
     with opened(settings, create=True) as backend:
         asyncio.run(_prepare(backend.services, settings, base_url(settings, bound)))
     if (outside := outside_url(settings, bound)) is not None:
@@ -108,8 +111,7 @@ def _announce_playground(settings: Settings, port: int) -> None:
     """Print the address of the playground, and warn about what it opens."""
     if settings.playground == "off":
         return
-    # A Content-Security-Policy cannot name an IPv6 address, so the page's scripts would not run there.
-    base, reach = local_url(settings, port).replace("[::1]", "localhost"), "everyone on this machine"
+    base, reach = local_url(settings, port), "everyone on this machine"
     if settings.playground == "public":
         base, reach = base_url(settings, port), "every client that reaches this server"
     warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")

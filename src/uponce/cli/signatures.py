@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 import typer
 
 from uponce.app.manage_signatures import (
+    HISTORY_LIMIT,
     SignatureState,
     list_signatures,
     revoke_known,
@@ -34,22 +35,29 @@ Which = typer.Argument(
 
 
 @app.command()
-def show(signature: list[str] = Which, data: Data = None, as_json: Json = False) -> None:
+def show(
+    signature: list[str] = Which,
+    data: Data = None,
+    limit: int = typer.Option(HISTORY_LIMIT, min=1, max=10**6, help="How many rows of the history, the newest ones."),
+    as_json: Json = False,
+) -> None:
     """Show the status and the history of one signature."""
     grant_id, fields = _read(signature)
 
     async def look(services: Services) -> SignatureState:
         if grant_id:
-            return await show_known(services, await _operator_of_id(services, grant_id), grant_id)
-        return await show_signed(services, await _operator_of(services, fields), fields)
+            return await show_known(services, await _operator_of_id(services, grant_id), grant_id, limit)
+        return await show_signed(services, await _operator_of(services, fields), fields, limit)
 
     answer = describe_state(on_store(load(data=data), look))
     if as_json:
         print_json(answer)
         return
     for name, value in answer.items():
-        if name != "history":
+        if name not in ("history", "next_cursor"):
             typer.echo(f"{name:<12}{'unlimited' if value is None else value}")
+    if "next_cursor" in answer:
+        typer.echo(f"Earlier rows of the history are not shown. For more rows, set --limit above {limit}.")
     for line in answer["history"]:
         what = line.get("public_id") or line.get("code", "")
         times = f"  {line['count']} times, the last one shown" if "count" in line else ""

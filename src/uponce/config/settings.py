@@ -52,8 +52,9 @@ def matching(pattern: str, expected: str) -> Rule:
 
 def _is_url(text: str) -> bool:
     try:
-        return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).netloc)
-    except ValueError:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # also for a port that is no number up to 65535
         return False
 
 
@@ -67,12 +68,22 @@ def http_url(host: str, port: int) -> str:
 
 
 def _is_base(text: str) -> bool:
-    return _is_url(text) and urlsplit(text)[2:] in (("", "", ""), ("/", "", ""))
+    """Return whether paths may follow the text. Only ASCII: browsers do not read other letters in headers."""
+    pattern = r"https?://([^/?#@\s]+@)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?/?"
+    return _is_url(text) and text.isascii() and re.fullmatch(pattern, text, re.IGNORECASE) is not None
 
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Return the networks in a text. Raise ValueError, which names the word that is no network."""
-    return tuple(ip_network(word) for word in text.replace(",", " ").split())
+    return tuple(map(_network, text.replace(",", " ").split()))
+
+
+def _network(word: str) -> IPv4Network | IPv6Network:
+    """Return the network. IPv4 inside IPv6, as `ss` shows it, becomes IPv4, as in the address of a client."""
+    network = ip_network(word)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    return network
 
 
 def _are_networks(text: str) -> bool:
@@ -236,7 +247,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "Base of the URLs in answers. The default is the host that the client called. uponce needs a host name for "
         "itself: its pages do not work below a path.",
-        Rule("a URL like https://media.example, without a path", lambda url: url is None or _is_base(url)),
+        Rule(
+            "a URL like https://media.example or https://xn--bcher-kva.example, without a path",
+            lambda url: url is None or _is_base(url),
+        ),
     ] = None
     notification_url: Annotated[
         str,

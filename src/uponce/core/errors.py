@@ -14,7 +14,7 @@ UponceError
 │   │   ├── FileTooLarge · EmptyFile · InvalidMedia · MediaTooLarge · FormatNotAllowed · ContentMismatch
 │   ├── SeriesRefused           a part does not fit its series, which stays as it was
 │   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries · TooManySignatures
-│   │   └── OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
+│   │   └── TooManyParts · OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
 │   ├── UpstreamRefused         the upstream of a relay refused the upload
 │   └── RequestRefused          the request itself is wrong
 │       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
@@ -219,6 +219,10 @@ class TooManySeries(SeriesRefused, code="too_many_series", retry=60):
 
 class TooManySignatures(SeriesRefused, code="too_many_signatures"):
     """The limit of signatures of one upload in several requests is reached."""
+
+
+class TooManyParts(SeriesRefused, code="too_many_parts"):
+    """With a bucket, the limit of parts of one upload in several requests is reached."""
 
 
 class OffsetConflict(SeriesRefused, code="offset_conflict"):

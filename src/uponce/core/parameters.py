@@ -32,6 +32,7 @@ _URL = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-
 # `int()` alone would accept signs, spaces, underscores and full-width digits.
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,12}", re.ASCII)
 _MILLISECONDS_FROM = 10**12
+_ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", re.ASCII)
 CONTEXT_BAR = re.compile(r"(?<!\\)\|")  # what separates the entries of a context
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -226,9 +227,10 @@ def origins(name: str, value: str) -> tuple[str, ...]:
             f"Parameter {name} names no origin. Sign {name}=https://app.example, or sign without it."
         )
     for origin in found:
-        if not re.fullmatch(r"https?://[^/?#\s]+", origin):
+        if not _ORIGIN.fullmatch(origin):
             raise InvalidParameter(
-                f"Parameter {name} must be a web origin like https://app.example, not '{shown(origin)}'."
+                f"Parameter {name} must be a web origin like https://app.example, not '{shown(origin)}'. Sign it as "
+                "browsers send it: in lower-case ASCII, without the port 80 of http or 443 of https."
             )
     return found
 

@@ -105,6 +105,11 @@ class Limits:
         "Maximum number of signatures of one unfinished upload in several requests. SDKs make one for each chunk.",
         most=10_000,  # PostgreSQL holds a lock for each when they are spent, in a table of about 14,000 by default
     )
+    parts_per_series: int = _number(
+        10_000,
+        "Maximum number of parts of one unfinished upload in several requests, with a bucket. Each request makes one, "
+        "and one more for each `UPONCE_RECORD_BYTES`.",
+    )
     waiting_per_series: int = _number(
         16,
         "Maximum number of requests in one process that wait for an unfinished upload, while another request sends or "

@@ -7,7 +7,7 @@ parts may then differ only in those of `_VARYING`, and may lack the public_id.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, StaleRequest
+from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, StaleRequest, TooManyParts
 from uponce.core.parameters import UNSIGNED
 from uponce.core.policy import MIB, Limits, refuse_size
 from uponce.core.signature import duration, utc
@@ -45,9 +45,9 @@ class Series:
 
     Without an `upload_id`, only `id` leads to the series; no client can guess it. `spans` are merged and durable.
     `grant` is one of the grants of its requests, and `signatures` is their number. The commit spends them all; only the
-    database knows all. The bytes of a `shared` series are stored parts, which every server can read. Otherwise
-    they are in a file of one server. `arrived` counts bytes from their arrival on, before they are recorded. It counts
-    repeated bytes again.
+    database knows all. The bytes of a `shared` series are stored parts, which every server can read, and `parts` is
+    their number. Otherwise they are in a file of one server. `arrived` counts bytes from their arrival on, before they
+    are recorded. It counts repeated bytes again.
     """
 
     id: str
@@ -66,6 +66,7 @@ class Series:
     arrived: int = 0
     spans: tuple[Span, ...] = ()
     signatures: int = 1
+    parts: int = 0
 
     @property
     def received(self) -> int:
@@ -114,6 +115,15 @@ def check_chunk(series: Series, chunk: Chunk) -> None:
     if total is not None and end > total:
         raise ChunkConflict(
             f"The file has {total} bytes, but its chunks reach to byte {end}. Send the size of the whole file."
+        )
+
+
+def check_parts_left(series: Series, limits: Limits) -> None:
+    """Raise TooManyParts if the series lacks bytes and may have no further stored part."""
+    if series.parts >= limits.parts_per_series and not series.complete:
+        raise TooManyParts(
+            f"The bytes of this upload came in {series.parts} parts, and {limits.parts_per_series} are allowed. Cancel "
+            "it, or sign again, and send the file in fewer and larger requests."
         )
 
 

@@ -265,7 +265,8 @@ class Caller:
 class AuditRecord:
     """One row of a grant's history. `code` is the error code of a refusal.
 
-    A row with `count` above 1 means that many refusals. Its time, code and caller are those of the last one.
+    A row with `count` above 1 means that many refusals. Its time, code and caller are those of the last one. Later rows
+    have a greater `id`.
     """
 
     at: int
@@ -275,3 +276,4 @@ class AuditRecord:
     asset_id: str = ""
     public_id: str = ""
     count: int = 1
+    id: int = 0

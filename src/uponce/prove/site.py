@@ -40,9 +40,11 @@ class Site:
         self.assets: dict[tuple[str, str], None] = {}
         self._key = key
         self._tls = address.scheme == "https"
-        self._host = address.hostname or ""
+        self._host = (address.hostname or "").encode("idna").decode()
         self._port = address.port or (443 if self._tls else 80)
-        self._netloc = address.netloc.rpartition("@")[2]
+        self._netloc = f"[{self._host}]" if ":" in self._host else self._host
+        if address.port is not None:
+            self._netloc += f":{address.port}"
         self._path = address.path
         self._named = 0
         self._deadline = time.monotonic() + seconds

@@ -62,6 +62,7 @@ STATUS: dict[type[UponceError], int] = {
     errors.ChunkSuperseded: 400,
     errors.TooManySeries: 400,
     errors.TooManySignatures: 400,
+    errors.TooManyParts: 400,
     errors.SeriesGone: 404,
     errors.MalformedRequest: 400,
     errors.RequestTooSlow: 400,

@@ -6,7 +6,7 @@ import pytest
 from uponce.adapters.database import statements
 
 APPLIED = {
-    "migrations/0001_initial.sql": "4e3c043d96f81cf4",
+    "migrations/0001_initial.sql": "ae564a19c59a7f79",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
     "postgres/migrations/0001_initial.sql": "127bec96407499f3",
 }

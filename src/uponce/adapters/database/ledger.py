@@ -34,10 +34,10 @@ def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply 
 
 
 @operation()
-def history(_: float, key: bytes, limit: int) -> Steps[Sequence[AuditRecord]]:
-    """Return the audit rows of a grant, oldest first."""
-    (rows,) = yield [("history", {"grant_key": key, "most": limit})]
-    return [_audit_of(row) for row in rows]
+def history(_: float, key: bytes, limit: int, before: int = 2**63 - 1) -> Steps[Sequence[AuditRecord]]:
+    """Return the newest audit rows of a grant whose id is less than `before`, oldest first."""
+    (rows,) = yield [("history", {"grant_key": key, "most": limit, "before": before})]
+    return [_audit_of(row) for row in reversed(rows)]
 
 
 @operation()
@@ -96,4 +96,5 @@ def _audit_of(row: Row) -> AuditRecord:
         asset_id=row["asset_id"],
         public_id=row["public_id"],
         count=row["count"],
+        id=row["id"],
     )

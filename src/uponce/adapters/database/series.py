@@ -4,6 +4,7 @@ An operation that changes a series, or needs it unchanged, holds its row. No ope
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -100,9 +101,9 @@ def _joining(series_id: str, grant: Grant, now: float) -> Ask:
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
     """Record that the bytes of `span` are durable, and the file's size if given. Return the new series."""
     before = yield from _hold(series_id)
-    series = grown(before, Chunk(span, total))
     check_parts(before, span, parts)
-    sizes = {"total": series.total, "arrived": series.arrived, "spans": _spans_text(series.spans)}
+    series = replace(grown(before, Chunk(span, total)), parts=before.parts + len(parts))
+    sizes = params_of(series, "total arrived parts") | {"spans": _spans_text(series.spans)}
     yield [
         *(("add_part", _part_params(series_id, part)) for part in parts),
         ("grow_series", sizes | {"series_id": series_id}),
@@ -305,7 +306,7 @@ def _series_gone() -> SeriesGone:
 
 
 def _series_params(series: Series) -> Params:
-    same = "id cloud api_key upload_id requested algorithm filename blob_key created_at total arrived signatures"
+    same = "id cloud api_key upload_id requested algorithm filename blob_key created_at total arrived signatures parts"
     return params_of(series, same) | {
         "parameters": json_text(series.parameters),
         "shared": int(series.shared),

@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 from yarl import URL
 
+from uponce.adapters.resolver import Resolver
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.bodies import Body
 from uponce.app.ports.relaying import UpstreamReply
@@ -145,14 +146,16 @@ class Exchanges:
 
     def __init__(self, times: Times) -> None:
         self._times = times
+        self._resolver = Resolver()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=times.idle),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=times.idle, resolver=self._resolver),
             timeout=aiohttp.ClientTimeout(total=None, connect=times.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def close(self) -> None:
         await self._session.close()
+        await self._resolver.close()
 
     async def get(self, url: str, headers: Mapping[str, str], seconds: float, body: bytes = b"") -> UpstreamReply:
         """Return the answer, whatever its status. It must come within `seconds`."""

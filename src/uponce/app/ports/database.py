@@ -116,8 +116,8 @@ class Ledger(Protocol):
     ) -> Page[GrantRecord]:
         """Return a page of grants, newest timestamp first. Raise InvalidParameter for an unreadable cursor."""
 
-    async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
-        """Return the audit rows of a grant, oldest first."""
+    async def history(self, key: bytes, limit: int, before: int = 2**63 - 1) -> Sequence[AuditRecord]:
+        """Return the newest `limit` audit rows of a grant whose id is less than `before`, oldest first."""
 
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
         """Refuse the grant from now on. A grant that is used up stays as it is; the returned record shows it.

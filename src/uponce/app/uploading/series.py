@@ -26,7 +26,7 @@ from uponce.core.errors import (
     TooManySeries,
     Unavailable,
 )
-from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze, is_slow
+from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, freeze, is_slow
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 
@@ -151,7 +151,7 @@ async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
     """Hold the span of a chunk, for writing. No other request of this server writes there until `discard`.
 
     A request that holds the span now is asked to release it. Raise ChunkInProgress if it does not, because it completes
-    the series. Raise ChunkConflict if the chunk does not fit what has arrived.
+    the series. Raise ChunkConflict if the chunk does not fit what has arrived, TooManyParts if the series has its most.
     """
     part = await _take_over(
         services,
@@ -164,6 +164,7 @@ async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
         # From now on no other request can complete the series under this one.
         series = await status(services, series.id)
         check_chunk(series, chunk)
+        check_parts_left(series, services.limits)
     except BaseException:
         await part.release()
         raise
@@ -284,7 +285,7 @@ async def _drop_unless_held(services: Services, series: Series, *, if_empty: boo
     except (ChunkInProgress, Unavailable):
         return False
     except SeriesGone:
-        pass
+        check_parts_left(series, services.limits)
     return True
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from uponce.app.authenticate import authenticate
 from uponce.app.manage_signatures import (
+    HISTORY_LIMIT,
     SignatureState,
     list_signatures,
     revoke_known,
@@ -32,8 +33,8 @@ async def signatures(services: Services, request: Request) -> Response:
     """Serve `/v1_1/<cloud>/signatures[/<action or id>]` to servers that have an API key and its secret.
 
     GET  …/signatures          a page of the ledger     ?status= max_results= next_cursor=
-    GET  …/signatures/<id>     one signature in the ledger, with its history
-    POST …/signatures/status   one signature by its signed fields, also if no request has used it
+    GET  …/signatures/<id>     one signature in the ledger, with a page of its history     ?max_results= next_cursor=
+    POST …/signatures/status   the same by its signed fields, also if no request has used it
     POST …/signatures/revoke   by `id`, or by its signed fields
     POST …/signatures/sign     mint a signature over the posted parameters
     """
@@ -42,7 +43,7 @@ async def signatures(services: Services, request: Request) -> Response:
     sent = [*request.query(limits), *await body_fields(request, limits)]
     fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
     if request.method == "GET" and action:
-        answer = describe_state(await show_known(services, key, action))
+        answer = describe_state(await show_known(services, key, action, **_taken(dict(fields))))
     elif request.method == "GET":
         answer = await _page(services, key, fields)
     elif action in _ACTIONS:
@@ -66,7 +67,16 @@ async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:
 
 
 async def _show(services: Services, key: ApiKey, fields: Parameters, _: Request) -> Json:
-    return describe_state(await show_signed(services, key, fields))
+    signed = dict(fields)
+    page = _taken(signed)
+    return describe_state(await show_signed(services, key, signed, **page))
+
+
+def _taken(fields: dict[str, str]) -> dict[str, int]:
+    """Remove the fields that name a page of the history. Return which rows it has."""
+    limit, cursor = fields.pop("max_results", str(HISTORY_LIMIT)), fields.pop("next_cursor", None)
+    page = {"limit": positive("max_results", limit, limit=HISTORY_LIMIT)}
+    return page if cursor is None else page | {"before": positive("next_cursor", cursor, limit=10**18)}
 
 
 async def _revoke(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:
@@ -102,9 +112,10 @@ def describe_record(record: GrantRecord) -> Json:
 
 
 def describe_state(state: SignatureState) -> Json:
-    """Return a signature with its history as JSON."""
+    """Return a signature with a page of its history as JSON. `next_cursor` leads to the rows before it."""
     history = [_audit(line) for line in state.history]
-    return describe_record(state.record) | present(history=history, expires_at=state.expires_at)
+    cursor = None if state.earlier is None else str(state.earlier)
+    return describe_record(state.record) | present(history=history, expires_at=state.expires_at, next_cursor=cursor)
 
 
 def _audit(line: AuditRecord) -> Json:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
@@ -21,7 +22,7 @@ from uponce.web.errors import refusal
 from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import compressed
 from uponce.web.request import Header, Request
-from uponce.web.response import Endpoint, Response, json_response
+from uponce.web.response import NO_SNIFF, Endpoint, Response, json_response, length_header
 
 ASSETS = (
     "playground.js",
@@ -30,6 +31,7 @@ ASSETS = (
 )
 SCRIPTS = tuple(f"playground/{name}" for name in ASSETS if name.endswith(".js"))
 _MAX_BODY = 16 * 1024
+_TYPE: Header = (b"content-type", b"text/html; charset=utf-8")
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]+)?", re.ASCII | re.IGNORECASE)
 # Requests with these headers come through a server in front, which may have clients on other machines.
 _PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
@@ -86,23 +88,30 @@ def _html() -> tuple[bytes, str]:
 async def page(request: Request) -> Response:
     """Return the page. It runs only scripts of this server, and shows only media of this server."""
     html, style = _html()
-    policy = _policy(request.called_url(), request.base_url(), style).encode()
+    called = request.called_url()
+    scripts = " ".join(f"{called}/{name}" for name in (*SCRIPTS, "widget.js"))
+    if by_nonce := "[" in called:  # a policy cannot name an address of IPv6
+        scripts = f"'nonce-{secrets.token_urlsafe(16)}'"
+        html = html.replace(b"<script ", f"<script nonce={scripts[7:-1]} ".encode())
+    policy = _policy(scripts, request.base_url(), style).encode()
     headers: tuple[Header, ...] = (
         (b"content-security-policy", policy),
-        (b"cache-control", b"no-cache"),
+        (b"cache-control", b"no-store" if by_nonce else b"no-cache"),
         (b"referrer-policy", b"no-referrer"),
         (b"cross-origin-opener-policy", b"same-origin"),
     )
+    if by_nonce:  # `compressed` keeps what it has compressed
+        return Response(200, (*headers, _TYPE, NO_SNIFF, length_header(len(html))), html)
     tag = hashlib.sha256(html + policy).hexdigest()[:32]
-    return compressed(request, html, b"text/html; charset=utf-8", tag, headers)
+    return compressed(request, html, _TYPE[1], tag, headers)
 
 
-def _policy(page: str, base: str, style: str) -> str:
+def _policy(scripts: str, base: str, style: str) -> str:
     """Return the Content-Security-Policy. Uploads go to the public URL, which can differ from the page's URL."""
-    scripts = " ".join(f"{page}/{name}" for name in (*SCRIPTS, "widget.js"))
+    there = "" if "[" in base else f" {base}"
     return (
-        f"default-src 'none'; script-src {scripts}; style-src '{style}'; img-src 'self' blob: {base}; "
-        f"media-src 'self' blob: {base}; connect-src 'self' {base}; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none'; script-src {scripts}; style-src '{style}'; img-src 'self' blob:{there}; "
+        f"media-src 'self' blob:{there}; connect-src 'self'{there}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 

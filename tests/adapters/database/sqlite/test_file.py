@@ -38,7 +38,7 @@ COLUMNS = {
     "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id count",
     "replies": "grant_key key_hash sha256 answer keep_until",
     "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total shared "
-    "arrived spans signatures",
+    "arrived spans signatures parts",
     "series_parts": "series_id start stop name sha256",
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
     "relays": "relay_id cloud target bytes md5 sha256 address request_id key_hash pending_at misses",

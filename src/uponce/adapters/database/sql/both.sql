@@ -19,7 +19,7 @@ at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, reques
 
 -- fragment: series_columns
 id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared,
-arrived, spans, signatures
+arrived, spans, signatures, parts
 
 -- fragment: relay_columns
 relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses
@@ -181,8 +181,8 @@ UPDATE audit SET count = count + 1, at = :at, code = :code, address = :address, 
 WHERE id = :last;
 
 -- name: history
-SELECT at, event, code, asset_id, public_id, address, request_id, count FROM audit WHERE grant_key = :grant_key
-ORDER BY id LIMIT :most;
+SELECT id, at, event, code, asset_id, public_id, address, request_id, count FROM audit
+WHERE grant_key = :grant_key AND id < :before ORDER BY id DESC LIMIT :most;
 
 -- A revoked grant answers nothing any more, nor does a grant that was forgotten.
 -- name: find_reply
@@ -303,7 +303,7 @@ UPDATE series SET signatures = signatures + 1 WHERE id = :series_id;
 INSERT INTO series_parts (series_id, start, stop, name, sha256) VALUES (:series_id, :start, :stop, :name, :sha256);
 
 -- name: grow_series!
-UPDATE series SET total = :total, arrived = :arrived, spans = :spans WHERE id = :series_id;
+UPDATE series SET total = :total, arrived = :arrived, spans = :spans, parts = :parts WHERE id = :series_id;
 
 -- name: note_arrival!
 UPDATE series SET arrived = arrived + :size WHERE id = :series_id;
@@ -491,10 +491,10 @@ SELECT grant_key AS subject FROM grants WHERE pending > 0 AND pending != (
 UNION ALL
 SELECT grant_key FROM relay_grants WHERE grant_key NOT IN (SELECT grant_key FROM grants WHERE pending > 0);
 
--- A grant may be spent an hour before its timestamp.
+-- The audit has each use of a grant with a timestamp after `audited`. A grant may be spent before its timestamp.
 -- name: broken_audited
 SELECT grant_key AS subject FROM grants
-WHERE uses > 0 AND timestamp > :now - :audit_seconds + 3600 AND uses - pending != (
+WHERE uses > 0 AND timestamp > :audited AND uses - pending != (
   SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
 );
 
