@@ -167,7 +167,6 @@ class Database(Backend):
 
     # Upkeep
     fence = _runs(upkeep.fence)
-    fenced_within = _runs(upkeep.fenced_within)
     freeze = _runs(upkeep.freeze)
     frozen = _runs(upkeep.frozen)
     thaw = _runs(upkeep.thaw)

@@ -91,12 +91,6 @@ def fence(now: float, skew: int) -> Steps[int]:
     return mark
 
 
-@operation(timed=True)
-def fenced_within(now: float, seconds: float) -> Steps[bool]:
-    (fences,) = yield [("find_fence", {})]
-    return any(abs(now - row["moment"]) < seconds for row in fences)
-
-
 @operation()
 def wider_fence(_: float, skew: int) -> Steps[Params | None]:
     """Return moment and mark of the last fence as `skew` would make it, if it was made with a smaller skew."""

@@ -37,9 +37,6 @@ class Upkeep(Protocol):
         and series end. Pending uploads continue. The fence counts also for keys that come back later, see `add_key`.
         """
 
-    async def fenced_within(self, seconds: float) -> bool:
-        """Return whether a fence was made in the last `seconds`, for example by a restore."""
-
     async def widen_fence(self, skew: int) -> None:
         """Raise the watermarks of the last fence, if its skew was less. A server calls it at each start.
 

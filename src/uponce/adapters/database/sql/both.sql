@@ -109,10 +109,12 @@ UPDATE api_keys SET watermark = :mark WHERE watermark >= :moment AND watermark <
 -- name: find_fence
 SELECT moment, mark FROM fences;
 
+-- A moment beyond the new mark is of a clock that was ahead.
 -- name: put_fence!
 INSERT INTO fences (one, moment, mark) VALUES (1, :moment, :mark)
 ON CONFLICT (one) DO UPDATE SET
-  moment = CASE WHEN fences.moment > excluded.moment THEN fences.moment ELSE excluded.moment END,
+  moment = CASE WHEN fences.moment BETWEEN excluded.moment AND excluded.mark
+    THEN fences.moment ELSE excluded.moment END,
   mark = CASE WHEN fences.mark > excluded.mark THEN fences.mark ELSE excluded.mark END;
 
 
