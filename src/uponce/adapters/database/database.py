@@ -196,6 +196,8 @@ class Database(Backend):
         if audit_seconds is not None:
             with failure.kept():
                 await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
+        with failure.kept():
+            await in_batches(lambda: self.write(outbox.hasten_far(upkeep.BATCH)))
         if dead_seconds is not None:
             with failure.kept():
                 await in_batches(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))

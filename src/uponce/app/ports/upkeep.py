@@ -26,7 +26,7 @@ class Upkeep(Protocol):
 
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
         `audit_seconds` are deleted too, and effects that have been dead for `dead_seconds`. With None, these rows stay.
-        Look-ups of a relay stay in any case.
+        Look-ups of a relay stay in any case. Effects that a clock far ahead has written or delayed are due at once.
         """
 
     async def fence(self, skew: int) -> int:
