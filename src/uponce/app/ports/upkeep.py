@@ -25,7 +25,8 @@ class Upkeep(Protocol):
         """Forget grants whose time is over, by the database's clock. Return their number.
 
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
-        `audit_seconds` are deleted too, and effects that have been dead for `dead_seconds`. With None, these rows stay.
+        `audit_seconds` are deleted too, six hours of the audit at most: the clock may be far ahead for a moment. So are
+        effects that have been dead for `dead_seconds`. With None, these rows stay.
         Look-ups of a relay stay in any case. Effects that a clock far ahead has written or delayed are due at once.
         """
 

@@ -476,6 +476,9 @@ DELETE FROM replies WHERE (grant_key, key_hash) IN (
   SELECT grant_key, key_hash FROM replies WHERE keep_until < :before LIMIT :most
 ) RETURNING grant_key;
 
+-- name: oldest_audit
+SELECT min(at) AS oldest FROM audit;
+
 -- name: drop_audit
 DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before ORDER BY at LIMIT :most) RETURNING id;
 
