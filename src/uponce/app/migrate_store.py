@@ -9,6 +9,7 @@ Unfinished uploads stay behind; their signatures are not spent.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Copying, copy_media, unnamed
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import PLACES, BlobStore, Database, MovableDatabase, Table
@@ -108,12 +109,16 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
     return Moved(media=copied, complete=not copied.lost, earlier=True)
 
 
-async def undo_move(database: Database, blobs: BlobStore, skew: int, *, loses_files: bool = False) -> int:
+async def undo_move(
+    database: Database, blobs: BlobStore, skew: int, *, loses_files: bool = False, trusts_clock: bool = False
+) -> int:
     """Let a source take uploads again, on its storage. Return the watermark of its fence.
 
     Raise SettingRefused, and change nothing, if the new database has the storage and stored files there, unless the
-    caller `loses_files`: sweeps of the source delete them.
+    caller `loses_files`: sweeps of the source delete them. Raise it too as `fence` does.
     """
+    if not trusts_clock:
+        await refuse_slow_clock(database, skew)
     if await database.frozen():  # the storage first: after an interruption, it may be repeated
         if not loses_files and await blobs.owner() != await database.owner():
             await _refuse_newer_files(database, blobs)
