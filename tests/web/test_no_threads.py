@@ -14,6 +14,7 @@ from tests.web.test_metrics import Watched
 from tests.world import World, assert_accepted, assert_refused
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
+from uponce.core.values import Digest
 
 LARGE = bytes(2 * 1024 * 1024)
 
@@ -42,7 +43,12 @@ def test_a_body_that_a_thread_would_hash_spends_nothing(
     tmp_path: Path, without_threads: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, hashed, real = World(tmp_path, limits=Limits(small_body_bytes=2 * len(LARGE))), [], pipeline._digest_of
-    monkeypatch.setattr(pipeline, "_digest_of", lambda data: hashed.append(len(data)) or real(data))
+
+    def noted(data: bytes | memoryview) -> Digest:
+        hashed.append(len(data))
+        return real(data)
+
+    monkeypatch.setattr(pipeline, "_digest_of", noted)
     world.whole_bodies, fields = True, world.sign()
     with world.untouched():
         assert_busy(world.upload(fields, LARGE, kind="raw"))
