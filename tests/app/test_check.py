@@ -11,8 +11,10 @@ import pytest
 from tests.app.failing import Failing, FailingSpool, Held
 from tests.app.planted import key, put_assets, put_blobs
 from tests.app.test_sweep import orphan
-from tests.world import World
+from tests.world import World, assert_accepted
+from uponce.app.backup import fence
 from uponce.app.check import check_parts, check_ready, check_storage
+from uponce.app.migrate_store import undo_move
 from uponce.app.owner import claim_storage
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, StorageUnavailable
 
@@ -142,3 +144,31 @@ def test_clients_read_other_words_of_a_failing_part_than_the_operator(world: Wor
     found = asyncio.run(check_parts(world.services))["database"]
     assert found is not None
     assert found.for_operator == "attempt to write a readonly database"
+
+
+@pytest.mark.parametrize("skew", [0, 300])
+@pytest.mark.parametrize("undoes", [False, True])
+def test_a_clock_behind_the_database_sets_no_fence(world: World, undoes: bool, skew: int) -> None:
+    """Signatures that were used since would work again. The greater skew counts, as for the fence itself."""
+
+    async def fenced(*, trusts_clock: bool = False) -> int:
+        if undoes:
+            return await undo_move(world.database, world.blobs, 10, trusts_clock=trusts_clock)
+        return await fence(world.services, trusts_clock=trusts_clock)
+
+    world.swap(limits=replace(world.services.limits, skew=10))
+    asyncio.run(world.database.note_settings({"skew": str(skew)}))
+    assert_accepted(world.upload(world.sign()))
+    if undoes:
+        asyncio.run(world.database.freeze())
+    limit = max(skew, 10)
+    world.clock.time -= limit + 1
+    with pytest.raises(SettingRefused, match=f"{limit + 1} seconds behind .* limit is {limit} .* add --trust-clock"):
+        asyncio.run(fenced())
+    assert asyncio.run(world.database.frozen()) == undoes
+    assert world.sql("SELECT count(*) FROM fences") == 0
+    world.clock.time += 1
+    for _ in range(2):
+        assert asyncio.run(fenced()) == int(world.clock.time) + limit
+    world.clock.time -= 10**6
+    assert asyncio.run(fenced(trusts_clock=True)) == int(world.clock.time) + limit

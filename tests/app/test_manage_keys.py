@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.world import World, create_key
 from uponce.app.manage_clouds import create_cloud
 from uponce.app.manage_keys import Conflict, import_keys, playground_key, revoke_key, rotate_key, set_up
-from uponce.core.errors import InvalidParameter
+from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 
 KEY = ApiKey("123456789012345", "demo", ("a-secret-of-some-backend",), KeyUses.ONCE, KeyScope.UPLOAD, 600)
@@ -100,6 +101,20 @@ def test_a_rotated_key_is_the_same_key_while_its_old_secret_works(world: World) 
     world.clock.time += 61
     assert bring(world, KEY) == ([], [Conflict(KEY.api_key, "secret")])
     assert known(world).secrets == rotated.secrets[:1]
+
+
+def test_an_older_secret_that_works_is_kept(world: World) -> None:
+    """Its signatures may be unused. Only `--overlap 0` ends it: a secret leaked."""
+    bring(world, KEY)
+    rotate = partial(rotate_key, world.services, KEY.api_key, keeps_older=True)
+    secrets = asyncio.run(rotate(60)).secrets
+    for overlap in (None, 60):
+        with pytest.raises(SettingRefused, match="still works"):
+            asyncio.run(rotate(overlap))
+    assert known(world).secrets == secrets
+    world.clock.time += 61
+    assert asyncio.run(rotate(60)).secrets[1:] == secrets[:1]
+    assert len(asyncio.run(rotate(0)).secrets) == 1
 
 
 @pytest.mark.parametrize("overlap", [0, 60])

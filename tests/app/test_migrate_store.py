@@ -1,5 +1,6 @@
 """A move that is asked for in two steps."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +14,9 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.check import check_frozen
-from uponce.app.copy_media import _Copier
+from uponce.app.copy_media import _Copier, copy_media
 from uponce.app.migrate_store import Store, migrate_store
+from uponce.app.owner import claim_storage
 from uponce.app.ports import StoredBlob
 from uponce.core.errors import SettingRefused
 
@@ -62,7 +64,7 @@ def test_no_server_starts_on_a_part_of_a_store(world: World, target: Store, monk
     monkeypatch.setattr(world.database, "freeze", freeze)
     moved = run(migrate_store(source, target))
     assert moved.media is not None
-    assert (moved.complete, moved.media.present) == (True, 1)
+    assert (moved.complete, moved.media.present, moved.media.copied) == (True, 0, 1)
     world.swap(database=target.database)
     run(check_frozen(world.services))
 
@@ -116,8 +118,29 @@ def test_a_file_that_is_gone_from_the_target_is_copied_before_the_rows_move(
     monkeypatch.setattr(_Copier, "_copy", copy_and_lose)
     moved = run(migrate_store(Store(world.database, world.blobs), target))
     assert moved.media is not None
-    assert (moved.complete, moved.media.present, moved.media.copied) == (True, 2, 0)
+    assert (moved.complete, moved.media.present, moved.media.copied) == (True, 0, 4)
     assert {blob.key for blob in run(published(target))} == {first, second}
+
+
+def test_a_move_counts_what_each_pass_has_copied(world: World, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last pass only finds all files there."""
+    size, freeze, source = PACK_BYTES + 1, world.database.freeze, Store(world.database, world.blobs)
+
+    def upload() -> None:
+        assert_accepted(world.upload(world.sign(), bytes(size), kind="raw"))
+
+    async def freeze_late() -> None:
+        await asyncio.to_thread(upload)
+        await freeze()
+
+    upload()
+    run(claim_storage(target.database, target.blobs))
+    run(copy_media(world.database, world.blobs, target.blobs))
+    upload()
+    monkeypatch.setattr(world.database, "freeze", freeze_late)
+    moved = run(migrate_store(source, target))
+    assert moved.media is not None
+    assert (moved.media.present, moved.media.copied, moved.media.bytes) == (1, 2, 2 * size)
 
 
 async def published(store: Store) -> list[StoredBlob]:

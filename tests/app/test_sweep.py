@@ -1,9 +1,10 @@
 """The sweeper deletes what belongs to nothing, and never what a commit has named or could still name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,17 +56,18 @@ def test_after_a_fence_orphans_have_their_grace_time_once_more(world: World) -> 
     assert asyncio.run(run(world, grace=3600)).blobs == 3
 
 
+@pytest.mark.parametrize("name", ["unnamed", "condemn"])
 def test_a_fence_that_comes_during_a_sweep_spares_what_it_has_listed(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """As when a PostgreSQL takes over that lacks the last uploads."""
-    lost, unnamed = put_blobs(world, keys("lost", 3)), world.database.unnamed
+    lost, real = put_blobs(world, keys("lost", 3)), getattr(world.database, name)
 
-    async def fenced(blob_keys: Sequence[str]) -> Sequence[str]:
+    async def fenced(*args: Any, **named: Any) -> Any:
         await world.database.fence(300)
-        return await unnamed(blob_keys)
+        return await real(*args, **named)
 
-    monkeypatch.setattr(world.database, "unnamed", fenced)
+    monkeypatch.setattr(world.database, name, fenced)
     assert asyncio.run(run(world, grace=3600)).blobs == 0
     assert world.traces().blobs == lost
 

@@ -237,6 +237,30 @@ def test_dead_notifications_end_after_their_time(
     assert len(run(database.list_effects(10))) == 2
 
 
+def test_effects_of_a_clock_that_was_far_ahead_are_due_after_a_purge(
+    backend: Backend, database: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one, one that was claimed, and dead ones, whose time begins again. An effect that waits stays as it is."""
+    monkeypatch.setattr(upkeep, "BATCH", 1)
+    backend.clock.time = START + 10**8
+    (dead,) = dead_notifications(database, 1)
+    run(database.commit(B, noticed("blob-b", "dog"), CALLER))
+    run(begun(database, relay(grant("c")), seconds=0))
+    run(database.claim_effects("relay", 10, 60))
+    backend.clock.time = START
+    assert run(database.claim_effects(NOTIFY, 10, 60)) == run(database.claim_effects("relay", 10, 60)) == []
+    run(database.commit(A, noticed("blob-a"), CALLER))
+    (waits,) = run(database.claim_effects(NOTIFY, 10, 6 * 3600))
+    run(database.purge(None, 100))
+    (late,), (look_up,) = run(database.claim_effects(NOTIFY, 10, 60)), run(database.claim_effects("relay", 10, 60))
+    assert (late.created_at, late.tries, look_up.tries) == (START, 1, 2)
+    found = {effect.id: effect.due_at for effect in run(database.list_effects(10))}
+    assert (found[waits.id], found[dead]) == (START + 6 * 3600, START)
+    backend.clock.time += 101
+    run(database.purge(None, 100))
+    assert dead not in {effect.id for effect in run(database.list_effects(10))}
+
+
 def test_a_dead_look_up_of_a_relay_is_never_dropped(database: Database) -> None:
     """What became of the upload would stay unknown, and its signature pending."""
     run(begun(database, relay(B), seconds=0))

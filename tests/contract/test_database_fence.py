@@ -1,6 +1,7 @@
 """What any Database must do, run on every back end: after a fence nothing that may have been used is accepted."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -91,16 +92,32 @@ def test_a_start_widens_a_fence_to_its_own_skew(backend: Backend, database: Data
     assert watermarks(database) == [START + 3 * SKEW, None, START + 3 * SKEW]
 
 
-def test_it_is_known_how_long_ago_the_fence_was(backend: Backend, database: Database) -> None:
+def test_no_blob_is_condemned_for_a_time_after_a_fence(backend: Backend, database: Database) -> None:
     """By a clock that may have stepped back since; a start that widens the fence makes none."""
-    assert not run(database.fenced_within(10**6))
+    condemn = partial(database.condemn, after_fence=3600)
+    assert run(condemn(["never"])) == ["never"]
     run(database.fence(SKEW))
     for later, within in ((0, True), (3000, True), (3600, False), (-3000, True), (-7200, False)):
         backend.clock.time = START + later
-        assert run(database.fenced_within(3600)) == within
+        assert run(condemn(["late"])) == ([] if within else ["late"])
+        assert run(database.condemn(["at once"])) == ["at once"]
     backend.clock.time = START + 7200
     run(database.widen_fence(3 * SKEW))
-    assert not run(database.fenced_within(3600))
+    assert run(condemn(["later"])) == ["later"]
+
+
+@pytest.mark.parametrize("ahead", [SKEW, SKEW + 1, 10**9])
+def test_after_a_fence_by_a_clock_that_was_ahead_the_next_fence_counts(
+    backend: Backend, database: Database, ahead: int
+) -> None:
+    """Of two fences no further apart than the skew, the later moment counts: the clocks may differ by so much."""
+    backend.clock.time = START + ahead
+    run(database.fence(SKEW))
+    backend.clock.time = START
+    run(database.fence(SKEW))
+    assert run(database.condemn(["lost"], after_fence=SKEW + 1)) == []
+    run(database.widen_fence(2 * SKEW))
+    assert watermarks(database) == [START + ahead + (2 * SKEW if ahead == SKEW else SKEW)]
 
 
 def test_a_fence_lowers_no_watermark_and_a_purge_lowers_no_fence(backend: Backend, database: Database) -> None:

@@ -81,6 +81,18 @@ def test_audit_rows_have_their_own_retention(backend: Backend, database: Databas
     assert len(run(database.history(grant("a").key, 10))) == 0
 
 
+def test_a_purge_by_a_clock_far_ahead_deletes_hours_of_the_audit(backend: Backend, database: Database) -> None:
+    """The oldest ones. The purge after it deletes the hours that follow."""
+    hours = (0, 5, 6, 11, 50)
+    for hour in hours:
+        backend.clock.time = START + hour * 3600
+        run(database.record_refusal(grant(f"h{hour}"), "stale_request", CALLER))
+    backend.clock.time = START + 10**8
+    for left in ([6, 11, 50], [50], []):
+        run(database.purge(audit_seconds=10**6))
+        assert [hour for hour in hours if run(database.history(grant(f"h{hour}").key, 10))] == left
+
+
 def test_the_newest_moment_is_that_of_the_audit_or_of_a_watermark(backend: Backend, database: Database) -> None:
     """By it a clock that was set back is told."""
     assert run(database.newest_moment()) is None

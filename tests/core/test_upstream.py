@@ -126,6 +126,15 @@ def test_a_name_that_the_account_may_trim_is_refused(public_id: str) -> None:
     assert aimed({"public_id": f"a{public_id.replace('//', '/')}b"}).names
 
 
+@pytest.mark.parametrize("name", ["public_id_prefix", "folder", "asset_folder"])
+@pytest.mark.parametrize("value", [" pets", "pets ", "/ pets", "pets /", "//pets", "pets//", "a//b", "//", " "])
+def test_a_folder_that_the_account_may_trim_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InvalidParameter, match=rf"^{name} \(.*begins or ends with a space, or has '//'"):
+        read_relayed({"public_id": "cat", name: value})
+    for plain in ("/", "/my pets/", "pets/of 2026"):
+        assert aimed({"public_id": "cat", name: plain}).names
+
+
 @pytest.mark.parametrize("name", ["public_id=a", "=", "alt\r\nX-Evil: 1", "a\0", "a\x7f"])
 def test_a_name_that_could_be_part_of_a_value_is_refused(name: str) -> None:
     """`public_id=a=b` is signed as one parameter. It must not be read as another one, which the account ignores."""

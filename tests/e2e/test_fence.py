@@ -109,3 +109,15 @@ def test_a_copy_that_names_few_files_takes_the_storage_only_if_its_operator_says
     assert (refused.code, "uponce refuses every signature" in refused.stderr) == (1, True)
     assert "names 1 of 2 files there" in refused.stderr
     assert "belongs to this database now" in printed(uponce("fence", "--take-storage", "--data", data, env=env))
+
+
+def test_a_clock_behind_the_database_is_refused_unless_its_operator_trusts_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Server(data) as server:
+        assert code_of(server, server.signed()) == ""
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("UPDATE audit SET at = at + 10000")
+    for words in (("fence",), ("migrate-store", "--undo")):
+        refused = uponce(*words, "--data", data)
+        assert (refused.code, "seconds behind the newest time in the database" in refused.stderr) == (1, True)
+        printed(uponce(*words, "--trust-clock", "--data", data))

@@ -71,7 +71,11 @@ def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
     once = [code_of(server, server.signed({"tags": f"once {tag}"}, key)) for tag, key in (("old", old), ("new", new))]
     assert once == ["", ""]
 
-    printed(beside(server, "keys", "rotate", old.key))
+    refused = beside(server, "keys", "rotate", old.key)
+    assert (refused.code, refused.stdout) == (1, "")
+    assert "the last rotation of API key" in refused.stderr and "add --yes" in refused.stderr
+    assert code_of(server, server.signed({"tags": "kept"}, old)) == ""
+    printed(beside(server, "keys", "rotate", old.key, "--yes"))
     twice = [code_of(server, server.signed({"tags": f"twice {tag}"}, key)) for tag, key in (("old", old), ("new", new))]
     assert twice == ["invalid_signature", ""]
     at_once = URL.fullmatch(printed(beside(server, "keys", "rotate", old.key, "--overlap", "0")))

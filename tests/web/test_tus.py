@@ -58,6 +58,13 @@ def test_one_upload_from_creation_to_the_asset(world: World, client: Client) -> 
     assert rows(world) == NO_ROWS
 
 
+def test_a_folder_that_only_a_relay_refuses(world: World) -> None:
+    client = Client(world, DATA, fields=world.sign({"public_id": "cat", "folder": "//pets//"}))
+    _, first, last = play(client.create, lambda: client.patch(0, 2000), lambda: client.patch(2000))
+    assert_state(first, 204, 2000)
+    assert last.headers["upload-asset"].endswith("/pets/cat")
+
+
 def test_the_last_answer_is_that_of_a_plain_upload_for_who_prefers_it(world: World, client: Client) -> None:
     _, last, told = play(
         client.create, lambda: client.patch(0, headers={"prefer": "return=representation"}), client.get

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, unnamed
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
@@ -159,13 +160,16 @@ async def restore(
             return media, archive.give_database(clock, skew, owner, on_pages)
 
 
-async def fence(services: Services) -> int:
+async def fence(services: Services, *, trusts_clock: bool = False) -> int:
     """Refuse every signature that may have been used since a backup. Return the last timestamp that is refused.
 
     The timestamp is now + skew, whatever the window of a key. Servers accepted such timestamps until this moment, and
     the restored database does not know the uses since the backup. So fresh signatures are refused too, for `skew`
-    seconds. That is a pause; a replay could not be undone. The skew of the server counts if it is greater.
+    seconds. That is a pause; a replay could not be undone. The skew of the server counts if it is greater. Raise
+    SettingRefused if the clock is behind the newest time in the database, unless the caller `trusts_clock`.
     """
+    if not trusts_clock:
+        await refuse_slow_clock(services.database, services.limits.skew)
     return await services.database.fence(services.limits.skew)
 
 

@@ -8,6 +8,7 @@ from uponce.app.owner import PROBE, check_owner
 from uponce.app.ports import BlobStore, Database
 from uponce.app.services import Services
 from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, StorageUnavailable, UponceError
+from uponce.core.signature import utc
 
 _SECONDS = 5
 
@@ -130,6 +131,19 @@ async def check_clock(services: Services) -> str | None:
         f"The clock is {wrong}. The limit is {skew} seconds. Set the clock, or the server refuses new signatures as "
         "stale or as coming from the future."
     )
+
+
+async def refuse_slow_clock(database: Database, skew: int) -> None:
+    """Raise SettingRefused if the clock is so far behind that a fence would let used signatures in."""
+    newest, now = await database.newest_moment(), int(await database.moment())
+    limit = max(skew, int((await database.noted_settings()).get("skew", 0)))
+    if newest is not None and newest > now + limit:
+        raise SettingRefused(
+            f"The clock is {newest - now} seconds behind the newest time in the database, {utc(newest)}. The limit is "
+            f"{limit} seconds, since signatures that were used before would work again. Nothing was changed. Set the "
+            "clock. If it is right, it was ahead before: add --trust-clock. Signatures that were used during that time "
+            "may then work again."
+        )
 
 
 _MEMORY = "memory, which a restart of this machine empties"

@@ -97,13 +97,19 @@ async def revoke_key(services: Services, api_key: str) -> ApiKey:
 
 
 async def rotate_key(
-    services: Services, api_key: str, overlap: int | None = None, *, show: Show = lambda key: None
+    services: Services,
+    api_key: str,
+    overlap: int | None = None,
+    *,
+    keeps_older: bool = False,
+    show: Show = lambda key: None,
 ) -> ApiKey:
     """Give a key a new secret, and return the key. The old secret works for `overlap` more seconds.
 
     By default that is as long as its signatures live. `show` gets the key with the new secret first: if it fails, the
     old secret stays, since no command shows a secret again. Raise NotFound if the key does not exist. Raise
-    InvalidParameter if it is revoked: a new secret would not work either.
+    InvalidParameter if it is revoked: a new secret would not work either. An older secret ends at once. If the caller
+    `keeps_older`, raise SettingRefused while one works, except with an overlap of 0.
     """
     known = await services.database.find_key(api_key)
     if known is None:
@@ -112,6 +118,13 @@ async def rotate_key(
         raise InvalidParameter(
             f"API key {api_key} was revoked at {utc(known.revoked_at)}, and a revoked key stays refused. Make a new "
             "key: `uponce keys create`."
+        )
+    if keeps_older and overlap != 0 and len(known.secrets) > 1:
+        raise SettingRefused(
+            f"The secret before the last rotation of API key {api_key} still works. This rotation would end it at "
+            "once: uponce would refuse its unused signatures. Nothing was changed. Rotate the key after that secret "
+            "has ended, by default one window after the last rotation. If no back end uses it, add --yes. If a secret "
+            "leaked, use --overlap 0."
         )
     secret = services.ids.base36(SECRET_LENGTH)
     show(replace(known, secrets=(secret, *known.secrets[:1])))

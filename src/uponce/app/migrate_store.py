@@ -7,8 +7,9 @@ Unfinished uploads stay behind; their signatures are not spent.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Copying, copy_media, unnamed
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import PLACES, BlobStore, Database, MovableDatabase, Table
@@ -29,6 +30,7 @@ class Store:
 @dataclass(slots=True)
 class Moved:
     """What a run has moved: compared `rows` of each table, and `media`, which is None if they stay where they are.
+    `media` counts what was present before the run, and all that it copied.
 
     `rows` is empty if an `earlier` run has moved them. Unless `complete`, media are lost, and this run has moved
     neither rows nor keys. If `frozen`, the source takes no uploads any more.
@@ -91,11 +93,14 @@ async def _freeze(source: Store, target: Store, moved: Moved, media: bool, progr
             return False
     await source.database.freeze()
     moved.frozen = True
-    while media:
-        moved.media = await _copy_media(source, target, progress)
-        if moved.media.lost:
+    while moved.media is not None:
+        later, before = await _copy_media(source, target, progress), moved.media
+        copied, size = before.copied + later.copied, before.bytes + later.bytes
+        moved.media = replace(later, present=before.present, copied=copied, bytes=size)
+        if later.lost:
             return False
-        media = moved.media.copied > 0
+        if not later.copied:
+            break
     return True
 
 
@@ -108,12 +113,16 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
     return Moved(media=copied, complete=not copied.lost, earlier=True)
 
 
-async def undo_move(database: Database, blobs: BlobStore, skew: int, *, loses_files: bool = False) -> int:
+async def undo_move(
+    database: Database, blobs: BlobStore, skew: int, *, loses_files: bool = False, trusts_clock: bool = False
+) -> int:
     """Let a source take uploads again, on its storage. Return the watermark of its fence.
 
     Raise SettingRefused, and change nothing, if the new database has the storage and stored files there, unless the
-    caller `loses_files`: sweeps of the source delete them.
+    caller `loses_files`: sweeps of the source delete them. Raise it too as `fence` does.
     """
+    if not trusts_clock:
+        await refuse_slow_clock(database, skew)
     if await database.frozen():  # the storage first: after an interruption, it may be repeated
         if not loses_files and await blobs.owner() != await database.owner():
             await _refuse_newer_files(database, blobs)

@@ -114,12 +114,11 @@ async def _condemn(services: Services, batch: Sequence[StoredBlob], grace_second
     """Return the blobs to delete. Raise SettingRefused if another database owns the storage by now."""
     # Rows name nearly all of them. Condemning the others makes commits wait, so it gets only these.
     unnamed = await services.database.unnamed([blob.key for blob in batch])
-    # A PostgreSQL that took over during this sweep is fenced before it answers anything.
-    if not unnamed or await services.database.fenced_within(grace_seconds):
+    if not unnamed:
         return ()
     with services.ownership.noting():
         await check_owner(services.database, services.blobs)
-    condemned = set(await services.database.condemn(unnamed))
+    condemned = set(await services.database.condemn(unnamed, after_fence=grace_seconds))
     return [blob for blob in batch if blob.key in condemned]
 
 

@@ -7,7 +7,7 @@ import typer
 from uponce.app.backup import fence
 from uponce.app.owner import take_storage
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, say, warn
+from uponce.cli.options import Data, Json, TrustClock, say, warn
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import UponceError
@@ -20,6 +20,7 @@ def run(
         "--take-storage",
         help="Take the storage from another database, however few of its files this one names. Sweeps delete the rest.",
     ),
+    trust_clock: TrustClock = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +30,7 @@ def run(
     belongs to another database, and this one names nine of ten files there, the storage belongs to this one from then
     on. So does an empty storage without an owner.
     """
-    watermark, is_taken = on_store(load(data=data), partial(_fence, take=take))
+    watermark, is_taken = on_store(load(data=data), partial(_fence, take=take, trusts_clock=trust_clock))
     taken = (
         "\nUPONCE_STORAGE belongs to this database now. Sweeps delete the files there that this database does not "
         "name. Keep all servers of other databases on this storage stopped"
@@ -37,8 +38,8 @@ def run(
     say(f"{told(watermark)}{taken * is_taken}", {"watermark": watermark, "storage_taken": is_taken}, as_json)
 
 
-async def _fence(services: Services, take: bool) -> tuple[int, bool]:
-    watermark = await fence(services)
+async def _fence(services: Services, take: bool, trusts_clock: bool) -> tuple[int, bool]:
+    watermark = await fence(services, trusts_clock=trusts_clock)
     try:
         return watermark, await take_storage(services.database, services.blobs, anyway=take)
     except UponceError:

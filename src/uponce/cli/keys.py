@@ -142,20 +142,21 @@ def rotate(
     overlap: int | None = typer.Option(
         None, min=0, max=_MOST_OVERLAP, help="Seconds that the old secret stays valid. By default the key's window."
     ),
+    yes: bool = typer.Option(False, "--yes", help="End the secret before the old one at once, if it still works."),
     as_json: Json = False,
 ) -> None:
     """Give a key a new secret and print its CLOUDINARY_URL.
 
     The new secret works if the command succeeds. When the old secret ends, delivery URLs of private and authenticated
-    assets get 401 if the old secret signed them. The assets stay. A key has two secrets at most: rotate again, and the
-    secret before the old one ends at once.
+    assets get 401 if the old secret signed them. The assets stay. A key has two secrets at most: while an older one
+    works, the command is refused without --yes or --overlap 0, which end it at once.
     """
     settings = load(data=data)
 
     def show(key: ApiKey) -> None:
         _print_new(settings, key, as_json)
 
-    on_store(settings, lambda services: rotate_key(services, api_key, overlap, show=show))
+    on_store(settings, lambda services: rotate_key(services, api_key, overlap, keeps_older=not yes, show=show))
     _warn_of_urls("the old secret", "from now on" if overlap == 0 else "when the old secret ends")
 
 

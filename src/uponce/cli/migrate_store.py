@@ -10,7 +10,7 @@ import typer
 from uponce.app.migrate_store import Moved, Store, migrate_store, undo_move
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
-from uponce.cli.options import STDIN, Data, Json, filling, print_json, say, shown, warn_of_secret
+from uponce.cli.options import STDIN, Data, Json, TrustClock, filling, print_json, say, shown, warn_of_secret
 from uponce.config import MASK, load
 from uponce.config import shown as masked
 from uponce.core.errors import SettingRefused
@@ -34,6 +34,7 @@ def run(
     yes: bool = typer.Option(
         False, "--yes", help="With --undo: give up the files in the storage that only the other store names."
     ),
+    trust_clock: TrustClock = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +54,7 @@ def run(
         if value is not None and not value.strip():
             raise typer.BadParameter(f"{name} is empty. Check that the variable in it is set.")
     if to_database is None:
-        _undo(yes, data, as_json)
+        _undo(yes, trust_clock, data, as_json)
     else:
         _move(to_database, to_storage, data, as_json)
 
@@ -92,10 +93,12 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
         raise typer.Exit(1)
 
 
-def _undo(loses_files: bool, data: str | None, as_json: bool) -> None:
+def _undo(loses_files: bool, trusts_clock: bool, data: str | None, as_json: bool) -> None:
     settings = load(data=data)
     with opened(settings) as here, moving(settings):
-        watermark = asyncio.run(undo_move(here.database, here.blobs, settings.limits.skew, loses_files=loses_files))
+        skew = settings.limits.skew
+        undoing = undo_move(here.database, here.blobs, skew, loses_files=loses_files, trusts_clock=trusts_clock)
+        watermark = asyncio.run(undoing)
     say(
         f"this store takes uploads again; stop every server of the other store. {told(watermark)}",
         {"watermark": watermark},

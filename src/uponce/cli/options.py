@@ -32,6 +32,9 @@ Url = Annotated[
         show_default=False,
     ),
 ]
+TrustClock = Annotated[
+    bool, typer.Option("--trust-clock", help="Fence by this clock, although the database has noted a later time.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Kind = Annotated[
     Literal["image", "video", "raw", "auto"],

@@ -323,7 +323,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         between(600, MOST_SECONDS),
         NOTED,
     ] = 7200
-    audit_days: Annotated[int, "Days for which uponce keeps the audit.", DAYS, NOTED] = 90
+    audit_days: Annotated[
+        int,
+        "Days for which uponce keeps the audit. A purge deletes at most six hours of the audit, so a lower number "
+        "takes effect within days.",
+        DAYS,
+        NOTED,
+    ] = 90
     log_level: Annotated[
         str,
         "`debug`, `info`, `warning` or `error`. `info` logs one line for each upload, deletion and refusal; `debug` "

@@ -27,7 +27,8 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # A relay obeys these itself and sends none of them to the upstream. A `callback` would turn the answer into a redirect.
 _OF_RELAY = frozenset("nonce valid_for max_bytes sha256 origin max_uses timestamp callback".split())
-_IN_PATHS = ("public_id", "public_id_prefix", "folder", "asset_folder", "type")
+_NAMES = ("public_id", "public_id_prefix", "folder", "asset_folder")
+_IN_PATHS = (*_NAMES, "type")
 
 
 def parse_upstream(url: str, secret: str | None = None) -> Upstream:
@@ -82,8 +83,8 @@ def _bad_url(problem: str) -> InvalidParameter:
 def read_relayed(params: Mapping[str, str]) -> UploadSpec:
     """Return what the parameters ask of a relay. The upstream reads the others, so uponce refuses none of those here.
 
-    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`, and the public_id has no
-    edge that the account may trim. And no name has a `=`: the signed text `a=b=c` must not be read as the name `a=b`
+    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`, and none of its names has
+    an edge that the account may trim. And no name has a `=`: the signed text `a=b=c` must not be read as the name `a=b`
     with the value `c`.
     """
     for name in params:
@@ -96,14 +97,22 @@ def read_relayed(params: Mapping[str, str]) -> UploadSpec:
             raise InvalidParameter(
                 f"{name} ({shown(params[name])}) is invalid: it has a '.' or '..' segment. Sign it without one."
             )
-    public_id = params.get("public_id", "")
-    if public_id != public_id.strip().strip("/") or "//" in public_id:
-        raise InvalidParameter(
-            f"public_id ({shown(public_id)}) is invalid: it begins or ends with a space or '/', or has '//' in it. "
-            "Sign it without these."
-        )
-    found = read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
-    return replace(found, naming=_relayed_naming(params))
+    for name in _NAMES:
+        value, edge = params.get(name, ""), "a space or '/'"
+        bare = value
+        if name != "public_id":
+            bare, edge = value.strip("/"), "a space"  # look-ups have no slashes around a folder
+        if bare != bare.strip().strip("/") or "//" in value:
+            raise InvalidParameter(
+                f"{name} ({shown(value)}) is invalid: it begins or ends with {edge}, or has '//' in it. Sign it "
+                "without these."
+            )
+    return replace(read_obeyed(params), naming=_relayed_naming(params))
+
+
+def read_obeyed(params: Mapping[str, str]) -> UploadSpec:
+    """Return what the parameters ask of uponce itself, such as `max_bytes`. No other parameter counts."""
+    return read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
 
 
 def _is_on(params: Mapping[str, str], name: str, default: str = "0") -> bool:

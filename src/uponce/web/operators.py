@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from uponce.app.check import check_ready
 from uponce.app.services import Services
+from uponce.app.threads import in_a_thread
 from uponce.core.errors import BadToken, DatabaseUnavailable, Unavailable
 from uponce.web.errors import refusal
 from uponce.web.request import Header, Request
@@ -57,7 +58,7 @@ async def metrics(scrape: Scrape, services: Services, request: Request) -> Respo
     with suppress(Unavailable, TimeoutError):
         async with asyncio.timeout(_COUNT_SECONDS):
             services.metrics.waiting(await services.database.count_waiting())
-    text = await asyncio.to_thread(scrape.text)
+    text = await in_a_thread(scrape.text)
     return Response(200, (_METRICS_TYPE, length_header(len(text)), NO_STORE, NO_SNIFF), text)
 
 

@@ -6,7 +6,8 @@ import pytest
 from uponce.adapters.database import statements
 
 APPLIED = {
-    "migrations/0001_initial.sql": "ae564a19c59a7f79",
+    "migrations/0001_initial.sql": "4e3c043d96f81cf4",
+    "migrations/0002_series_parts.sql": "9c9a297e350126ad",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
     "postgres/migrations/0001_initial.sql": "127bec96407499f3",
 }

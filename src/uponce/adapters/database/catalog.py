@@ -68,8 +68,14 @@ def unnamed(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
 
 
 @operation(rules=Rules.OWN)
-def condemn(now: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
-    """Condemn the unnamed blobs, and return them, also those condemned before. No commit can name them now."""
+def condemn(now: float, blob_keys: Sequence[str], *, after_fence: float = 0) -> Steps[Sequence[str]]:
+    """Condemn the unnamed blobs, and return them, also those condemned before. No commit can name them now.
+
+    The fence is read in the same transaction: a PostgreSQL that takes over is fenced before it condemns anything.
+    """
+    (fences,) = yield [("find_fence", {})]
+    if any(abs(now - row["moment"]) < after_fence for row in fences):
+        return []
     doomed = yield from unnamed.steps(now, blob_keys)
     yield [("condemn", {"blob_key": key, "at": int(now)}) for key in doomed]
     return doomed

@@ -167,7 +167,6 @@ class Database(Backend):
 
     # Upkeep
     fence = _runs(upkeep.fence)
-    fenced_within = _runs(upkeep.fenced_within)
     freeze = _runs(upkeep.freeze)
     frozen = _runs(upkeep.frozen)
     thaw = _runs(upkeep.thaw)
@@ -196,7 +195,10 @@ class Database(Backend):
             await in_batches(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
         if audit_seconds is not None:
             with failure.kept():
-                await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
+                until = await self.read(upkeep.end_of_purge())
+                await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, until, upkeep.BATCH)))
+        with failure.kept():
+            await in_batches(lambda: self.write(outbox.hasten_far(upkeep.BATCH)))
         if dead_seconds is not None:
             with failure.kept():
                 await in_batches(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))

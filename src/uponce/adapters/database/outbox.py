@@ -10,6 +10,7 @@ _ERROR_LENGTH = 500
 
 # An effect that waits for another one of its subject is due when the other one is done or dead, or after this time.
 _WAIT_SECONDS = 6 * 3600
+_FAR_SECONDS = 86_400  # no effect waits so long, unless a clock was ahead when it was written
 
 
 def adding(name: str, subject: str, now: float, seconds: int = 0, after: AfterCommit | None = None) -> Ask:
@@ -103,6 +104,16 @@ def drop_dead(_: float, name: str, after: int, last: int, most: int) -> Steps[Se
     """Delete the first dead effects of this name after the number `after`, up to `last`. Return their numbers."""
     (rows,) = yield [("drop_dead_effects", {"name": name, "after": after, "last": last, "most": most})]
     return sorted(row["id"] for row in rows)
+
+
+@operation(writes=True)
+def hasten_far(now: float, most: int) -> Steps[int]:
+    """Make at most so many effects due that a clock far ahead has written or delayed. Return their number.
+
+    The time of a dead one begins again.
+    """
+    (rows,) = yield [("hasten_far_effects", {"now": int(now), "far": int(now) + _FAR_SECONDS, "most": most})]
+    return len(rows)
 
 
 @operation(writes=True)

@@ -13,6 +13,7 @@ from uponce.core.lineage import follows, heir
 BATCH = 250
 _LEAST_AHEAD = 3600  # seconds; the skew that servers noted may be younger than a use
 _REST = 4
+_AUDIT_STEP = 6 * 3600  # a server purges every ten minutes or more often
 
 FROZEN = "The database is frozen: it is a backup, or was moved away from."
 _FREEZABLE = (
@@ -65,13 +66,23 @@ def purge_replies(now: float, slack: int, most: int) -> Steps[int]:
     return len(dropped)
 
 
+@operation()
+def end_of_purge(_: float) -> Steps[int]:
+    """Return until which second one purge may delete the audit, whatever the clock says.
+
+    A clock that is months ahead for some minutes then deletes hours of the audit, and not all of it.
+    """
+    ((row,),) = yield [("oldest_audit", {})]
+    return (row["oldest"] or 0) + _AUDIT_STEP
+
+
 @operation(writes=True)
-def purge_audit(now: float, seconds: int, most: int) -> Steps[int]:
-    """Delete at most `most` audit rows that are older than `seconds`. Return their number.
+def purge_audit(now: float, seconds: int, until: int, most: int) -> Steps[int]:
+    """Delete at most `most` audit rows that are older than `seconds`, and from before `until`. Return their number.
 
     The time is a whole number: compared with a fraction, no index would be used.
     """
-    (dropped,) = yield [("drop_audit", {"before": int(now - seconds), "most": most})]
+    (dropped,) = yield [("drop_audit", {"before": min(int(now - seconds), until), "most": most})]
     return len(dropped)
 
 
@@ -90,12 +101,6 @@ def fence(now: float, skew: int) -> Steps[int]:
         ("end_all_series", {}),
     ]
     return mark
-
-
-@operation(timed=True)
-def fenced_within(now: float, seconds: float) -> Steps[bool]:
-    (fences,) = yield [("find_fence", {})]
-    return any(abs(now - row["moment"]) < seconds for row in fences)
 
 
 @operation()

@@ -169,8 +169,11 @@ class Catalog(Protocol):
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Return the blobs that no asset or series names now. It takes no lock: only `condemn` stops a later commit."""
 
-    async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Condemn the blobs that no asset and no series names. Return them: no commit can name them from now on."""
+    async def condemn(self, blob_keys: Sequence[str], *, after_fence: float = 0) -> Sequence[str]:
+        """Condemn the blobs that no asset and no series names. Return them: no commit can name them from now on.
+
+        Condemn none if a fence was made in the last `after_fence` seconds, for example by a restore.
+        """
 
     async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Return those of the blobs that are condemned already."""

@@ -25,8 +25,9 @@ class Upkeep(Protocol):
         """Forget grants whose time is over, by the database's clock. Return their number.
 
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
-        `audit_seconds` are deleted too, and effects that have been dead for `dead_seconds`. With None, these rows stay.
-        Look-ups of a relay stay in any case.
+        `audit_seconds` are deleted too, six hours of the audit at most: the clock may be far ahead for a moment. So are
+        effects that have been dead for `dead_seconds`. With None, these rows stay.
+        Look-ups of a relay stay in any case. Effects that a clock far ahead has written or delayed are due at once.
         """
 
     async def fence(self, skew: int) -> int:
@@ -36,9 +37,6 @@ class Upkeep(Protocol):
         `noted_settings` if it is greater; a higher one stays. Uploads that are under way are refused at their commit,
         and series end. Pending uploads continue. The fence counts also for keys that come back later, see `add_key`.
         """
-
-    async def fenced_within(self, seconds: float) -> bool:
-        """Return whether a fence was made in the last `seconds`, for example by a restore."""
 
     async def widen_fence(self, skew: int) -> None:
         """Raise the watermarks of the last fence, if its skew was less. A server calls it at each start.

@@ -8,6 +8,7 @@ from uponce.app.authorise import Admitted
 from uponce.app.relaying.chunks import Data, cut, cut_arriving
 from uponce.app.relaying.relay import Relaying
 from uponce.app.services import Services
+from uponce.app.threads import in_a_thread
 from uponce.core.errors import MalformedRequest
 from uponce.core.relaying import Forwarded
 from uponce.core.values import Digest
@@ -149,7 +150,7 @@ class Stream:
         if len(data) <= _QUICKLY_HASHED:
             self._hashes.update(data)
         else:
-            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._hashes.update, data)
+            self._hashing = in_a_thread(lambda: self._hashes.update(data))
 
     async def _hashed(self) -> None:
         if self._hashing is not None:

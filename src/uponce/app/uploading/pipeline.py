@@ -6,7 +6,6 @@ sync makes the bytes of all durable, one transaction commits all. Each upload su
 client gets an answer before its group is durable.
 """
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from uponce.app.authorise import (
 from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal, Spooled
 from uponce.app.relaying.held import Held, send_spooled
 from uponce.app.services import Services
+from uponce.app.threads import in_a_thread
 from uponce.app.unbroken import later, unbroken
 from uponce.app.uploading.intake import Event, Intake
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
@@ -270,7 +270,7 @@ class Pipeline:
         spends nothing and leaves nothing. An unknown outcome deletes nothing.
         """
         quick = len(arrival.data) <= _QUICKLY_HASHED
-        arrival.digest = _digest_of(arrival.data) if quick else await asyncio.to_thread(_digest_of, arrival.data)
+        arrival.digest = _digest_of(arrival.data) if quick else await in_a_thread(lambda: _digest_of(arrival.data))
         committed = await followed_up(self._services, self._committed(arrival))
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)

@@ -38,7 +38,7 @@ from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at, reply_key
 from uponce.core.signature import Signer, collect_known, utc
 from uponce.core.spans import Span
-from uponce.core.upstream import read_relayed
+from uponce.core.upstream import read_obeyed
 from uponce.core.values import Caller
 
 _PENDING_SECONDS = 10
@@ -198,7 +198,7 @@ async def _take_in(
     services: Services, series: Series, part: Part, blocks: AsyncIterator[bytes], caller: Caller
 ) -> Series:
     await refuse_spent(services, series.grant, caller)
-    chunk = _chunk(series, part, services.limits.max_bytes(series.requested, read_relayed(dict(series.parameters))))
+    chunk = _chunk(series, part, services.limits.max_bytes(series.requested, read_obeyed(dict(series.parameters))))
     writer = await append(services, series, chunk)
     try:
         if part.offset != writer.series.end:

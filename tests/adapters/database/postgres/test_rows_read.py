@@ -218,7 +218,7 @@ def test_the_check_goes_red_without_the_index_of_contexts(filled: psycopg.Connec
 
 def test_a_purge_reads_what_it_drops(filled: psycopg.Connection) -> None:
     """Moments come with fractions of seconds from the database's clock; an index of whole ones must do."""
-    assert rows_read(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5) <= 3 * FEW
+    assert rows_read(filled, upkeep.purge_audit(0, START + ROWS, ROWS), START + FEW + 0.5) <= 3 * FEW
     assert rows_read(filled, upkeep.purge_grants(0, ROWS), START + 7500 + FEW + 0.5) <= 3 * FEW
     assert rows_read(filled, is_over(), START + 7500 + ROWS + 0.5) <= 1
 
@@ -231,7 +231,7 @@ def is_over(now: float) -> Steps[bool]:
 def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "int", float, raising=False)
 
-    assert rows_read(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5) > ROWS / 2
+    assert rows_read(filled, upkeep.purge_audit(0, START + ROWS, ROWS), START + FEW + 0.5) > ROWS / 2
 
 
 @pytest.fixture
@@ -264,7 +264,8 @@ def test_a_look_reads_each_effect_behind_another_one_once(
     assert [effect.subject for effect in run(database.claim_effects("notify", 16, 120))] == ["another"]
     for _ in range(2):
         for read in (rows_read, rows_read_by_one_plan):
-            assert [read(connection, each) <= FEW for each in (*LOOK, hasten_next())] == [True] * 3
+            asked = (*LOOK, hasten_next(), outbox.hasten_far(upkeep.BATCH))
+            assert [read(connection, each) <= FEW for each in asked] == [True] * 4
         connection.execute("ANALYZE outbox")
     run(database.finish_effect(FIRST))
     assert [effect.id for effect in run(database.claim_effects("notify", 16, 120))] == [FIRST + 1]

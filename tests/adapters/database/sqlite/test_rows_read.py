@@ -140,7 +140,7 @@ def test_the_check_goes_red_with_the_order_of_all_assets(filled: Connection, mon
 
 def test_a_purge_reads_what_it_drops(filled: Connection) -> None:
     dropped = steps(filled, lambda: ask(filled, upkeep.purge_grants(0, ROWS), START + 7500 + FEW + 0.5))
-    records = steps(filled, lambda: ask(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5))
+    records = steps(filled, lambda: ask(filled, upkeep.purge_audit(0, START + ROWS, ROWS), START + FEW + 0.5))
     assert dropped <= FEW * 2 * STEPS
     assert records <= FEW * STEPS
 
@@ -148,7 +148,7 @@ def test_a_purge_reads_what_it_drops(filled: Connection) -> None:
 def test_the_check_goes_red_without_the_index(filled: Connection) -> None:
     def look() -> None:
         filled.execute("DROP INDEX audit_age")
-        ask(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5)
+        ask(filled, upkeep.purge_audit(0, START + ROWS, ROWS), START + FEW + 0.5)
 
     assert steps(filled, look) > ROWS
 

@@ -120,7 +120,6 @@ CREATE TABLE series (
   arrived    @number NOT NULL,  -- bytes that arrived, recorded or not; repeated bytes count again
   spans      TEXT    NOT NULL,  -- JSON array of [start, stop]: which bytes are there, durably; merged, in order
   signatures @number NOT NULL,  -- how many it has, so that no request counts them
-  parts      @number NOT NULL,  -- how many rows of series_parts it has
   UNIQUE (cloud, api_key, upload_id)
 ) @table;
 

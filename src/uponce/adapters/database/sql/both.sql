@@ -109,10 +109,12 @@ UPDATE api_keys SET watermark = :mark WHERE watermark >= :moment AND watermark <
 -- name: find_fence
 SELECT moment, mark FROM fences;
 
+-- A moment beyond the new mark is of a clock that was ahead.
 -- name: put_fence!
 INSERT INTO fences (one, moment, mark) VALUES (1, :moment, :mark)
 ON CONFLICT (one) DO UPDATE SET
-  moment = CASE WHEN fences.moment > excluded.moment THEN fences.moment ELSE excluded.moment END,
+  moment = CASE WHEN fences.moment BETWEEN excluded.moment AND excluded.mark
+    THEN fences.moment ELSE excluded.moment END,
   mark = CASE WHEN fences.mark > excluded.mark THEN fences.mark ELSE excluded.mark END;
 
 
@@ -445,6 +447,12 @@ DELETE FROM outbox WHERE id IN (
   @skip_locked
 ) RETURNING id;
 
+-- Both values of `dead`, so that the index finds the times.
+-- name: hasten_far_effects
+UPDATE outbox SET due_at = :now, created_at = CASE WHEN created_at > :now THEN :now ELSE created_at END WHERE id IN (
+  SELECT id FROM outbox WHERE dead IN (0, 1) AND due_at > :far ORDER BY due_at LIMIT :most @skip_locked
+) RETURNING id;
+
 -- Those of a relay hold a pending signature.
 -- name: drop_old_effects
 DELETE FROM outbox WHERE id IN (
@@ -467,6 +475,9 @@ DELETE FROM grants WHERE grant_key = :grant_key;
 DELETE FROM replies WHERE (grant_key, key_hash) IN (
   SELECT grant_key, key_hash FROM replies WHERE keep_until < :before LIMIT :most
 ) RETURNING grant_key;
+
+-- name: oldest_audit
+SELECT min(at) AS oldest FROM audit;
 
 -- name: drop_audit
 DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before ORDER BY at LIMIT :most) RETURNING id;
