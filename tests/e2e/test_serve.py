@@ -86,7 +86,6 @@ def test_a_server_that_cannot_start_exits_with_1(tmp_path: Path, workers: str) -
     assert done.code == 1
 
 
-@pytest.mark.proof
 def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Path) -> None:
     """The secret key is away for a while. The server tries until the worker starts."""
     with Server(tmp_path / "data", workers=2, env={"UPONCE_LOG_LEVEL": "info"}) as server:
