@@ -151,16 +151,15 @@ def test_clients_read_other_words_of_a_failing_part_than_the_operator(world: Wor
 def test_a_clock_behind_the_database_sets_no_fence(world: World, undoes: bool, skew: int) -> None:
     """Signatures that were used since would work again. The greater skew counts, as for the fence itself."""
 
-    async def fenced(*, trusts_clock: bool = False) -> int:
+    async def fenced(*, trusts_clock: bool = False) -> int | None:
         if undoes:
+            await world.database.freeze()
             return await undo_move(world.database, world.blobs, 10, trusts_clock=trusts_clock)
         return await fence(world.services, trusts_clock=trusts_clock)
 
     world.swap(limits=replace(world.services.limits, skew=10))
     asyncio.run(world.database.note_settings({"skew": str(skew)}))
     assert_accepted(world.upload(world.sign()))
-    if undoes:
-        asyncio.run(world.database.freeze())
     limit = max(skew, 10)
     world.clock.time -= limit + 1
     with pytest.raises(SettingRefused, match=f"{limit + 1} seconds behind .* limit is {limit} .* add --trust-clock"):

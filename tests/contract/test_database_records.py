@@ -81,6 +81,32 @@ def test_audit_rows_have_their_own_retention(backend: Backend, database: Databas
     assert len(run(database.history(grant("a").key, 10))) == 0
 
 
+def test_the_audit_remembers_a_grant_that_the_ledger_has_forgotten(backend: Backend, database: Database) -> None:
+    """Each use counts, and no refusal does."""
+    used, tried, kept = grant("used", max_uses=3), grant("tried"), grant("kept", at=START + 10**6)
+    for number in range(2):
+        backend.clock.time = START + number
+        run(database.commit(used, draft(blob=f"b{number}"), CALLER))
+    run(database.revoke_grant(used, CALLER))
+    run(database.record_refusal(used, "signature_revoked", CALLER))
+    run(database.record_refusal(tried, "stale_request", CALLER))
+    run(database.commit(kept, draft("kept", blob="kept"), CALLER))
+    backend.clock.time = used.keep_until + 1
+    run(database.purge(audit_seconds=10**6))
+
+    assert run(database.find_grant(used.key)) is None
+    record = run(database.find_grant(used.key, forgotten=True))
+    assert record is not None
+    assert (record.uses, record.spent_at, record.revoked_at, record.status) == (2, START + 1, START + 1, "revoked")
+    assert (record.grant.cloud, record.grant.api_key) == (used.cloud, used.api_key)
+    assert (record.grant.timestamp, record.grant.max_uses) == (used.timestamp, 2)
+    refused = run(database.find_grant(tried.key, forgotten=True))
+    assert refused is not None
+    assert (refused.uses, refused.spent_at, refused.status) == (0, None, "unused")
+    assert run(database.find_grant(kept.key, forgotten=True)) == run(database.find_grant(kept.key))
+    assert run(database.find_grant(grant("unknown").key, forgotten=True)) is None
+
+
 def test_a_purge_by_a_clock_far_ahead_deletes_hours_of_the_audit(backend: Backend, database: Database) -> None:
     """The oldest ones. The purge after it deletes the hours that follow."""
     hours = (0, 5, 6, 11, 50)

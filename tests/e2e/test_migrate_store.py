@@ -302,6 +302,13 @@ def test_files_that_an_interrupted_move_left_are_deleted(box: Server, tmp_path: 
     assert (left.exists(), other.exists()) == (False, True)
 
 
+def test_a_store_that_is_not_frozen_has_nothing_to_undo(box: Server) -> None:
+    """As in the shell of the new store. A fence would refuse the signatures that clients have now."""
+    signed = box.signed()
+    assert "this store is not frozen: nothing was changed" in printed(beside(box, "migrate-store", "--undo"))
+    assert code_of(box, signed) == ""
+
+
 @pytest.mark.proof
 def test_two_moves_from_one_data_folder_do_not_meet(
     box: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """The signature endpoints: what an owner can see, mint and revoke, and what nobody else can."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -268,12 +269,13 @@ def test_the_list_is_paged_newest_first_and_filtered_by_status(world: World) -> 
         "max_results=5&max_results=5",
         "next_cursor=rubbish",
         "next_cursor=%00",
+        "api_key=1",
     ],
     ids=lambda query: query[:30],
 )
 def test_a_query_of_the_list_that_makes_no_sense_is_400(shared: World, query: str) -> None:
-    answer = ask(shared, f"?{query}")
-    assert_refused(answer, 400, "duplicate_parameter" if "&" in query else "invalid_parameter")
+    code = {"max_results=5&max_results=5": "duplicate_parameter", "api_key=1": "unknown_parameter"}
+    assert_refused(ask(shared, f"?{query}"), 400, code.get(query, "invalid_parameter"))
 
 
 @pytest.mark.parametrize("by", ["fields", "id"])
@@ -306,6 +308,24 @@ def test_revoking_what_is_used_changes_nothing(world: World) -> None:
         answer = ask(world, "/revoke", fields)
     assert (answer.json["status"], "revoked_at" in answer.json) == ("used", False)
     assert_refused(world.upload(fields), 400, "signature_used")
+
+
+def test_a_signature_stays_used_when_the_ledger_has_forgotten_it(world: World) -> None:
+    """By its fields and by its id. The audit remembers it for months, the ledger for hours."""
+    signed = world.sign()
+    asset = assert_accepted(world.upload(signed)).json
+    grant_id = ask(world, "/status", signed).json["id"]
+    world.clock.time += 10**5
+    asyncio.run(world.database.purge(audit_seconds=10**6))
+    for answer in (ask(world, "/status", signed), ask(world, f"/{grant_id}")):
+        shown = assert_accepted(answer).json
+        assert (shown["status"], shown["uses"], shown["used_at"]) == ("used", 1, START)
+        assert shown["history"][0]["asset_id"] == asset["asset_id"]
+    for fields in (signed, {"id": grant_id}):
+        assert assert_accepted(ask(world, "/revoke", fields)).json["status"] == "used"
+    for answer in (ask(world, f"/{grant_id}?dry_run=1"), ask(world, "/revoke", {"id": grant_id, "dry_run": "1"})):
+        assert_refused(answer, 400, "unknown_parameter")
+    assert len(ask(world, f"/{grant_id}").json["history"]) == 1
 
 
 def test_an_upload_scope_key_sees_and_revokes_its_own_signatures_only(world: World) -> None:

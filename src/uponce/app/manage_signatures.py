@@ -37,9 +37,12 @@ async def show_signed(
     verified = await verify_signed(services, caller.cloud, fields, call=None)
     check_reach(caller, verified.grant)
     lifetime = min(verified.key.window, verified.spec.valid_for or verified.key.window)
-    record = await services.database.find_grant(verified.grant.key)
+    ends, mark = verified.grant.timestamp + lifetime, verified.key.watermark
+    if mark is not None and verified.grant.timestamp <= mark:  # by a fence, it may have ended before its time
+        ends = min(ends, int(services.clock.now()))
+    record = await services.database.find_grant(verified.grant.key, forgotten=True)
     record = record or GrantRecord(verified.grant, uses=0, spent_at=None, revoked_at=None)
-    return await _state(services, record, verified.grant.timestamp + lifetime, limit, before)
+    return await _state(services, record, ends, limit, before)
 
 
 async def show_known(
@@ -47,7 +50,7 @@ async def show_known(
 ) -> SignatureState:
     """Return the state of a grant by its id, as `show_signed` does.
 
-    Raise NotFound unless it is in the ledger and in the caller's reach.
+    Raise NotFound unless it is in the ledger or in the audit, and in the caller's reach.
     """
     return await _state(services, await find_known(services, caller, grant_id), None, limit, before)
 
@@ -61,7 +64,7 @@ async def _state(
 
 
 async def find_known(services: Services, caller: ApiKey, grant_id: str) -> GrantRecord:
-    record = await services.database.find_grant(_parse_id(grant_id))
+    record = await services.database.find_grant(_parse_id(grant_id), forgotten=True)
     if record is None or not in_reach(caller, record.grant):
         raise NotFound(
             f"The ledger has no signature {grant_id[:64]}. To look up an unused signature, send its signed fields."
@@ -97,10 +100,17 @@ async def revoke_signed(services: Services, owner: ApiKey, fields: Mapping[str, 
     """Revoke a signature by its signed fields, also if no request has used it yet. Return its record."""
     verified = await verify_signed(services, owner.cloud, fields, call=None)
     check_reach(owner, verified.grant)
-    return await services.database.revoke_grant(verified.grant, caller)
+    record = await services.database.find_grant(verified.grant.key, forgotten=True)
+    return await _revoke(services, verified.grant, record, caller)
 
 
 async def revoke_known(services: Services, owner: ApiKey, grant_id: str, caller: Caller) -> GrantRecord:
     """Revoke a grant in the ledger by its id. Return its record."""
     record = await find_known(services, owner, grant_id)
-    return await services.database.revoke_grant(record.grant, caller)
+    return await _revoke(services, record.grant, record, caller)
+
+
+async def _revoke(services: Services, grant: Grant, record: GrantRecord | None, caller: Caller) -> GrantRecord:
+    if record is not None and record.status is GrantStatus.USED:  # also if only the audit knows it
+        return record
+    return await services.database.revoke_grant(grant, caller)

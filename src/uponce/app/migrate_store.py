@@ -115,18 +115,22 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
 
 async def undo_move(
     database: Database, blobs: BlobStore, skew: int, *, loses_files: bool = False, trusts_clock: bool = False
-) -> int:
+) -> int | None:
     """Let a source take uploads again, on its storage. Return the watermark of its fence.
+
+    Return None, and change nothing, if the source is not frozen: it takes uploads, and a fence would refuse them.
 
     Raise SettingRefused, and change nothing, if the new database has the storage and stored files there, unless the
     caller `loses_files`: sweeps of the source delete them. Raise it too as `fence` does.
     """
+    if not await database.frozen():
+        return None
     if not trusts_clock:
         await refuse_slow_clock(database, skew)
-    if await database.frozen():  # the storage first: after an interruption, it may be repeated
-        if not loses_files and await blobs.owner() != await database.owner():
-            await _refuse_newer_files(database, blobs)
-        await blobs.set_owner(await database.make_owner(), replace=True)
+    if not loses_files and await blobs.owner() != await database.owner():
+        await _refuse_newer_files(database, blobs)
+    # The storage first: after an interruption, it may be repeated.
+    await blobs.set_owner(await database.make_owner(), replace=True)
     return await database.thaw(skew)
 
 

@@ -29,7 +29,7 @@ def run(
     undo: bool = typer.Option(
         False,
         "--undo",
-        help="Give the move up: this store takes uploads again, with signatures made from now on.",
+        help="Give the move up: this store takes uploads again. Signatures made before are refused.",
     ),
     yes: bool = typer.Option(
         False, "--yes", help="With --undo: give up the files in the storage that only the other store names."
@@ -99,11 +99,10 @@ def _undo(loses_files: bool, trusts_clock: bool, data: str | None, as_json: bool
         skew = settings.limits.skew
         undoing = undo_move(here.database, here.blobs, skew, loses_files=loses_files, trusts_clock=trusts_clock)
         watermark = asyncio.run(undoing)
-    say(
-        f"this store takes uploads again; stop every server of the other store. {told(watermark)}",
-        {"watermark": watermark},
-        as_json,
-    )
+    taken = "this store is not frozen: nothing was changed. To cancel a move, use the settings of the store that moved"
+    if watermark is not None:
+        taken = f"this store takes uploads again; stop every server of the other store. {told(watermark)}"
+    say(taken, {"watermark": watermark}, as_json)
 
 
 def _print(moved: Moved) -> None:

@@ -145,5 +145,5 @@ async def _operator_of(services: Services, fields: dict[str, str]) -> ApiKey:
 
 
 async def _operator_of_id(services: Services, grant_id: str) -> ApiKey:
-    record = await services.database.find_grant(bytes.fromhex(grant_id))
+    record = await services.database.find_grant(bytes.fromhex(grant_id), forgotten=True)
     return _operator(record.grant.cloud if record else "")

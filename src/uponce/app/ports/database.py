@@ -108,8 +108,12 @@ class Ledger(Protocol):
     async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
         """Return the stored answer of a grant that was not revoked since. It is forgotten together with the grant."""
 
-    async def find_grant(self, key: bytes) -> GrantRecord | None:
-        """Return the ledger's record of a grant."""
+    async def find_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:
+        """Return the ledger's record of a grant.
+
+        With `forgotten`, return what the audit has of a grant that the ledger has forgotten. No use is left then, so
+        `max_uses` is the number of uses, or 1.
+        """
 
     async def list_grants(
         self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None

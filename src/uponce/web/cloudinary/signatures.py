@@ -15,7 +15,7 @@ from uponce.app.manage_signatures import (
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.errors import NotFound
-from uponce.core.parameters import choice, positive
+from uponce.core.parameters import choice, positive, unknown
 from uponce.core.signature import collect_known
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.cloudinary.answers import Json, present
@@ -43,7 +43,8 @@ async def signatures(services: Services, request: Request) -> Response:
     sent = [*request.query(limits), *await body_fields(request, limits)]
     fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
     if request.method == "GET" and action:
-        answer = describe_state(await show_known(services, key, action, **_taken(dict(fields))))
+        _refuse_more(fields, "max_results", "next_cursor")
+        answer = describe_state(await show_known(services, key, action, **_taken(fields)))
     elif request.method == "GET":
         answer = await _page(services, key, fields)
     elif action in _ACTIONS:
@@ -55,7 +56,15 @@ async def signatures(services: Services, request: Request) -> Response:
     return json_response(answer)
 
 
+def _refuse_more(fields: Parameters, *names: str) -> None:
+    """Raise UnknownParameter for a field of another name: it may be meant as a filter, or as a condition."""
+    for name in fields:
+        if name not in names:
+            raise unknown(name)
+
+
 async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:
+    _refuse_more(fields, "status", "max_results", "next_cursor")
     page = await list_signatures(
         services,
         key,
@@ -81,6 +90,7 @@ def _taken(fields: dict[str, str]) -> dict[str, int]:
 
 async def _revoke(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:
     if "id" in fields:
+        _refuse_more(fields, "id")
         return describe_record(await revoke_known(services, key, fields["id"], request.caller))
     return describe_record(await revoke_signed(services, key, fields, request.caller))
 

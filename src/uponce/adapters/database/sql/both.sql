@@ -123,6 +123,16 @@ ON CONFLICT (one) DO UPDATE SET
 -- name: find_grant
 SELECT @grant_columns FROM grants WHERE grant_key = :grant_key;
 
+-- What the audit has of a grant. The one row is NULL if it has nothing.
+-- name: recall_grant
+SELECT
+  max(cloud) AS cloud,
+  max(api_key) AS api_key,
+  count(CASE WHEN event IN ('spent', 'deleted') THEN 1 END) AS uses,
+  max(CASE WHEN event IN ('spent', 'deleted') THEN at END) AS spent_at,
+  max(CASE WHEN event = 'revoked' THEN at END) AS revoked_at
+FROM audit WHERE grant_key = :grant_key;
+
 -- The whole of "works once": it takes a use that is left, or changes nothing and returns no row. The lesser `max_uses`
 -- counts, so a looser key policy does not revive what was used up under the strict one.
 -- fragment: one_use_more
