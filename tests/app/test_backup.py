@@ -91,7 +91,7 @@ class Box:
                 on_pages=progress,
                 on_media=progress,
             )
-            return run(work)
+            return run(work)[:2]
 
 
 @pytest.fixture

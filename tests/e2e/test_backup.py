@@ -172,7 +172,9 @@ def test_a_storage_with_newer_files_is_reused_only_if_the_operator_says_so(serve
     env = {"UPONCE_STORAGE": f"file://{server.data_dir}/media"}
     refused = uponce(*words, env=env)
     assert (refused.code, "add --reuse-storage" in refused.stderr) == (1, True)
-    printed(uponce(*words, "--reuse-storage", env=env))
+    done = uponce(*words, "--reuse-storage", env=env | {"UPONCE_GRACE_SECONDS": "9000"})
+    assert (done.code, "has 1 files that the backup does not name" in done.stderr) == (0, True)
+    assert "deletes them 9,000 seconds after this restore" in done.stderr
     found = server.get(f"/{server.cloud}/raw/upload/newer")
     assert (found.status, found.data) == (200, b"newer")
 

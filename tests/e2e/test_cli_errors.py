@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.commands import Done, beside, code_of, in_a_process, printed, uponce
 from tests.server import Server
 from uponce.adapters.spool.buffered import BufferedWriter
+from uponce.adapters.store.packs import Packs
 from uponce.cli import doctor
 
 # --- another user than the server's
@@ -79,6 +80,19 @@ def test_doctor_keeps_its_findings_when_a_check_fails(tmp_path: Path, monkeypatc
     names = [finding["name"] for finding in findings if finding["name"] != "volume"]  # the folder may be in memory
     assert names == ["settings", "system", "versions", "data", "disk", "start"]
     assert findings[-1]["detail"] == "/tmp/spare: No space left on device. Make room on its disk."
+
+
+def test_doctor_of_a_full_disk_goes_on(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs cannot be tried there."""
+
+    def full(_: Packs) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Packs, "holes_free_space", full)
+    done = uponce("doctor", "--json", "--data", data)
+    details = {finding["name"]: finding["detail"] for finding in json.loads(done.stdout)}
+    assert details["media"].startswith("no space is left")
+    assert {"disk", "secrets", "decoders"} <= details.keys()
 
 
 @pytest.mark.parametrize("words", [["keys", "list"], ["serve", "--port", "0"]], ids=" ".join)

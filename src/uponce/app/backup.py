@@ -138,10 +138,13 @@ async def restore(
     reuses_storage: bool = False,
     on_pages: OnPages,
     on_media: OnMedia,
-) -> tuple[Copying, int]:
-    """Copy the media and the secret key, then the database. Return what was copied, and the new watermark.
+) -> tuple[Copying, int, int]:
+    """Copy the media and the secret key, then the database.
 
-    The database comes last, so no server can start on half a restore. After an interruption, it may be repeated.
+    Return what was copied, the new watermark, and how many blobs the store has that the snapshot does not name: sweeps
+    of the restored server delete them after their grace time. The database comes last, so no server can start on half a
+    restore. After an interruption, it may be repeated.
+
     Nothing in the store is deleted. Raise SettingRefused if the store has an owner, or blobs that the snapshot does not
     name: sweeps of the restored server would delete the blobs of a server that runs. `reuses_storage` skips this check.
     `owner` is new, so later sweeps with the lost database delete no file of the store. Raise SettingRefused too if the
@@ -155,9 +158,11 @@ async def restore(
         with archive.begun_restore():
             archive.give_key()
             media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
+            surplus = 0
             if reuses_storage:  # before the database: after an interruption, it may be repeated
                 await blobs.set_owner(owner, replace=True)
-            return media, archive.give_database(clock, skew, owner, on_pages)
+                surplus = len([key async for key in unnamed(blobs, snapshot)])
+            return media, archive.give_database(clock, skew, owner, on_pages), surplus
 
 
 async def fence(services: Services, *, trusts_clock: bool = False) -> int:

@@ -71,8 +71,8 @@ def examine(data: str | None) -> Iterator[Finding]:
         try:
             with opened(settings) as backend:
                 yield from _of_database(settings, backend)
-                yield Finding("media", State.OK, backend.blobs.describe())
                 yield from _of_disks(settings)
+                yield Finding("media", State.OK, backend.blobs.describe())
                 yield from _of_owners(settings.data_dir)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
                 on_disk = settings.storage_url.startswith("file:")

@@ -8,7 +8,7 @@ from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.backup import restore
 from uponce.cli.backup import as_data, show_media, tell_lost_and_exit
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, filling, say, shown
+from uponce.cli.options import Data, Json, filling, say, shown, warn
 from uponce.config import load
 from uponce.wiring import archive_of, blob_store, own_secrets
 
@@ -18,7 +18,8 @@ def run(
     reuse_storage: bool = typer.Option(
         False,
         "--reuse-storage",
-        help="The storage is that of the server that lost its database. Keep also files that the backup does not name.",
+        help="The storage is that of the server that lost its database. Files that the backup does not name stay there "
+        "for UPONCE_GRACE_SECONDS.",
     ),
     data: Data = None,
     as_json: Json = False,
@@ -35,7 +36,7 @@ def run(
         archive.reading(own_secrets(settings), clock.now()) as snapshot,
         shown() as show,
     ):
-        done, mark = asyncio.run(
+        done, mark, surplus = asyncio.run(
             restore(
                 archive,
                 snapshot,
@@ -48,11 +49,17 @@ def run(
                 on_media=lambda copying: show_media(show, copying),
             )
         )
+    if surplus:
+        warn(
+            f"the storage has {surplus:,} files that the backup does not name, such as uploads since the backup. A "
+            f"server deletes them {settings.grace_seconds:,} seconds after this restore (UPONCE_GRACE_SECONDS). Copy "
+            "the storage first if you may find the lost database."
+        )
     say(
         f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations, key "
         "rotations and deletions made since the backup: repeat them. Deleted assets are back, and public ones are "
         "public again",
-        {**as_data(done), "watermark": mark},
+        {**as_data(done), "watermark": mark, "unnamed": surplus},
         as_json,
     )
     tell_lost_and_exit(done)

@@ -40,7 +40,7 @@ from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
 from uponce.app.ports import PLACES, Ids, LocationOf, Parts, PutGroup, StoredBlob
 from uponce.app.ports.blobs import Data
-from uponce.core.errors import SettingRefused, StorageUnavailable
+from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.values import Digest
 
 T = TypeVar("T")
@@ -90,8 +90,11 @@ class LocalBlobs(Blobs):
     def describe(self) -> str:
         if not self._pack_bytes:
             return "each blob is a file, by UPONCE_PACK_BYTES=0"
-        if not guarded(self._packs.holes_free_space):
-            return "each blob is a file: this file system cannot free a part of a file, as packs need"
+        try:
+            if not guarded(self._packs.holes_free_space):
+                return "each blob is a file: this file system cannot free a part of a file, as packs need"
+        except StorageFull:
+            return "no space is left to try whether packs are possible"
         return f"blobs of at most {self._pack_bytes} bytes go into packs, each larger blob is a file"
 
     def _shards(self) -> Iterator[Path]:
