@@ -37,8 +37,6 @@ from uponce.core.relaying import (
     trailer_timestamp,
 )
 
-pytestmark = pytest.mark.proof
-
 
 @pytest.mark.parametrize("world", WORLDS, ids=str)
 def test_no_order_of_events_breaks_a_promise(world: World) -> None:

@@ -108,10 +108,7 @@ def drop_dead(_: float, name: str, after: int, last: int, most: int) -> Steps[Se
 
 @operation(writes=True)
 def hasten_far(now: float, most: int) -> Steps[int]:
-    """Make at most so many effects due that a clock far ahead has written or delayed. Return their number.
-
-    The time of a dead one begins again.
-    """
+    """Make at most so many effects due that a clock far ahead has written or delayed. Return their number."""
     (rows,) = yield [("hasten_far_effects", {"now": int(now), "far": int(now) + _FAR_SECONDS, "most": most})]
     return len(rows)
 
