@@ -171,3 +171,12 @@ def test_a_clock_behind_the_database_sets_no_fence(world: World, undoes: bool, s
         assert asyncio.run(fenced()) == int(world.clock.time) + limit
     world.clock.time -= 10**6
     assert asyncio.run(fenced(trusts_clock=True)) == int(world.clock.time) + limit
+
+
+def test_a_fence_with_a_greater_skew_than_now_is_no_sign_of_a_slow_clock(world: World) -> None:
+    """As after a restore of a server that had the greater skew."""
+    asyncio.run(world.database.fence(3600))
+    asyncio.run(world.database.note_settings({"skew": "300"}))
+    now = int(world.clock.time)
+    assert asyncio.run(world.database.newest_moment()) == now
+    assert asyncio.run(fence(world.services)) == now + world.services.limits.skew

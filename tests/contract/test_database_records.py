@@ -119,15 +119,24 @@ def test_a_purge_by_a_clock_far_ahead_deletes_hours_of_the_audit(backend: Backen
         assert [hour for hour in hours if run(database.history(grant(f"h{hour}").key, 10))] == left
 
 
-def test_the_newest_moment_is_that_of_the_audit_or_of_a_watermark(backend: Backend, database: Database) -> None:
-    """By it a clock that was set back is told."""
+def test_the_newest_moment_is_that_of_the_audit_a_fence_or_a_purge(backend: Backend, database: Database) -> None:
+    """By it a clock that was set back is told. The watermark of a fence is later than the fence, by its skew."""
     assert run(database.newest_moment()) is None
     run(publish(database, "a"))
     backend.clock.time += 5
     run(database.record_refusal(grant("a"), "signature_used", CALLER))
     backend.clock.time -= 1000
     assert run(database.newest_moment()) == START + 5
-    assert run(database.fence(10**6)) == run(database.newest_moment())
+    run(database.fence(10))
+    assert run(database.newest_moment()) == START + 5
+    backend.clock.time += 5000
+    run(database.fence(10))
+    assert run(database.newest_moment()) == START + 4005
+    late = grant("late", at=START + 9000)
+    run(database.commit(late, draft("late", blob="late"), CALLER))
+    backend.clock.time = late.keep_until + 1
+    run(database.purge(0))
+    assert run(database.newest_moment()) == late.timestamp
 
 
 def test_a_list_pages_through_every_grant_once_newest_first(database: Database) -> None:

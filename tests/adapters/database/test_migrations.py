@@ -1,3 +1,5 @@
+import sqlite3
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -43,3 +45,19 @@ def test_migrations_of_an_engine_and_of_both_are_one_row_by_number(
         "second, of both engines",
         "third",
     ]
+
+
+def test_the_parts_of_unfinished_uploads_are_counted_by_the_migration() -> None:
+    """Of a database that has applied the first one."""
+    first, second = statements.load_migrations("sqlite")
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(first)
+        for name in ("one", "none"):
+            database.execute(
+                "INSERT INTO series (id, cloud, api_key, parameters, algorithm, blob_key, created_at, shared, arrived, "
+                "spans, signatures) VALUES (?, 'demo', '1', '[]', 'sha1', ?, 0, 1, 0, '[]', 1)",
+                (name, name),
+            )
+        database.executemany("INSERT INTO series_parts VALUES ('one', ?, ?, 'a', '')", [(0, 5), (5, 9)])
+        database.executescript(second)
+        assert dict(database.execute("SELECT id, parts FROM series")) == {"one": 2, "none": 0}

@@ -209,8 +209,11 @@ ON CONFLICT (grant_key, key_hash) DO UPDATE SET
   sha256 = excluded.sha256, answer = excluded.answer, keep_until = excluded.keep_until;
 
 -- name: newest_moment
-SELECT max(moment) AS moment
-FROM (SELECT max(at) AS moment FROM audit UNION ALL SELECT max(watermark) FROM api_keys) AS known;
+SELECT max(moment) AS moment FROM (
+  SELECT max(at) AS moment FROM audit UNION ALL
+  SELECT moment FROM fences UNION ALL
+  SELECT max(watermark) FROM api_keys WHERE watermark > coalesce((SELECT mark FROM fences), -1)
+) AS known;
 
 
 -- The catalog
