@@ -226,9 +226,10 @@ def test_a_rotated_secret_counts_until_its_overlap_is_over(backend: Backend, dat
     rotated = run(database.rotate_key("111", "newer", 100))
     assert rotated is not None
     assert rotated.secrets == ("newer", "the-secret")
-    for seconds, secrets in ((99, ("newer", "the-secret")), (1, ("newer",))):
+    until = int(backend.clock.time) + 100
+    for seconds, secrets, end in ((99, ("newer", "the-secret"), until), (1, ("newer",), None)):
         backend.clock.time += seconds
-        assert run(database.find_key("111")) == replace(KEY, secrets=secrets)
+        assert run(database.find_key("111")) == replace(KEY, secrets=secrets, old_secret_until=end)
     assert run(database.past_secrets()) == {"111": "the-secret"}
     assert run(database.rotate_key("unknown", "x", 100)) is None
 

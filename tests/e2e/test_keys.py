@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import urllib3
 
 from tests.e2e.commands import as_json, beside, code_of, printed, settings_of
 from tests.server import Key, Server
+from uponce.core.signature import utc
 
 pytestmark = pytest.mark.xdist_group("command line")
 
@@ -70,10 +72,16 @@ def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
     assert (new.key, new.secret != old.secret) == (old.key, True)
     once = [code_of(server, server.signed({"tags": f"once {tag}"}, key)) for tag, key in (("old", old), ("new", new))]
     assert once == ["", ""]
+    listed = next(row for row in as_json(server, "keys", "list") if row["api_key"] == old.key)
+    assert abs(listed["old_secret_until"] - time.time() - 3600) < 60
+    until = utc(listed["old_secret_until"])
+    table = printed(beside(server, "keys", "list"))
+    assert re.search(rf"{old.key}.*active, old secret valid until {re.escape(until)}", table)
 
     refused = beside(server, "keys", "rotate", old.key)
     assert (refused.code, refused.stdout) == (1, "")
     assert "the last rotation of API key" in refused.stderr and "add --yes" in refused.stderr
+    assert until in refused.stderr
     assert code_of(server, server.signed({"tags": "kept"}, old)) == ""
     printed(beside(server, "keys", "rotate", old.key, "--yes"))
     twice = [code_of(server, server.signed({"tags": f"twice {tag}"}, key)) for tag, key in (("old", old), ("new", new))]
@@ -83,6 +91,8 @@ def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
     newest = Key(at_once[1], at_once[2])
     assert code_of(server, server.signed({"tags": "late"}, new)) == "invalid_signature"
     assert code_of(server, server.signed({"tags": "late"}, newest)) == ""
+    listed = next(row for row in as_json(server, "keys", "list") if row["api_key"] == old.key)
+    assert listed["old_secret_until"] is None
 
 
 @pytest.mark.parametrize("words", [("rotate", "--overlap", "0"), ("revoke",)], ids=" ".join)

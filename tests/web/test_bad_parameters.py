@@ -79,7 +79,9 @@ CASES = {
     "unknown parameter": Bad(400, "unknown_parameter", {"no_such": "1"}),
     "unknown and empty": Bad(400, "unknown_parameter", changed={"no_such": ""}),
     "another access mode": Bad(400, "unsupported_parameter", {"access_mode": "authenticated"}),
-    "callback of a plain form": Bad(400, "unsupported_parameter", {"callback": "https://app.example/cors.html"}),
+    "callback of a plain form": Bad(
+        400, "unsupported_parameter", {"callback": "https://app.example/cors.html"}, headers={"accept": "text/html,*/*"}
+    ),
     "a switch that is on": Bad(400, "unsupported_parameter", {"colors": "true"}),
     "other case": Bad(400, "unknown_parameter", {"Tags": "a"}),
     "version": Bad(400, "unknown_parameter", {"version": "1"}),

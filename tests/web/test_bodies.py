@@ -355,13 +355,15 @@ def test_a_packet_costs_the_same_after_a_long_beginning(monkeypatch: pytest.Monk
     assert len(decoded) <= 1
 
 
-@pytest.mark.parametrize("header", [("x-requested-with", "XMLHttpRequest"), ("sec-fetch-mode", "cors")])
-def test_a_script_may_send_the_callback_that_forms_need(world: World, header: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "header", [("x-requested-with", "XMLHttpRequest"), ("sec-fetch-mode", "cors"), ("accept", "*/*"), ("accept", "")]
+)
+def test_scripts_and_programs_may_send_the_callback_that_forms_need(world: World, header: tuple[str, str]) -> None:
     """Cloudinary's form helpers sign one always; it is for browsers that post the form themselves."""
     fields = world.sign({"callback": "https://app.example/cloudinary_cors.html"})
-    for mode in ("navigate", "no-cors"):
-        assert_refused(world.upload(fields, headers={"sec-fetch-mode": mode}), 400, "unsupported_parameter")
-    assert_accepted(world.upload(fields, headers=dict([header])))
+    for posted in ({"sec-fetch-mode": "navigate"}, {"sec-fetch-mode": "no-cors"}, {"accept": "text/html,*/*"}):
+        assert_refused(world.upload(fields, headers=posted), 400, "unsupported_parameter")
+    assert_accepted(world.upload(fields, headers={"accept": "text/html,*/*"} | dict([header])))
 
 
 LIMITS = Limits(max_fields=12, max_field_bytes=1000, max_form_bytes=4000)

@@ -104,7 +104,8 @@ def test_a_callback_is_refused_wherever_a_browsers_form_has_it(world: World, nam
     signed = world.sign({"callback": "https://app.example/cors.html"})
     fields = {name if sent == "callback" else sent: value for sent, value in signed.items()}
     with world.untouched():
-        answer = world.post(parts_of({} if in_query else fields), FILE, END, query=fields if in_query else None)
+        form, query = parts_of({} if in_query else fields), fields if in_query else None
+        answer = world.post(form, FILE, END, query=query, headers={"accept": "text/html,*/*"})
     assert_refused(answer, 400, "unsupported_parameter")
     assert "callback" in answer.message
 

@@ -119,12 +119,12 @@ async def rotate_key(
             f"API key {api_key} was revoked at {utc(known.revoked_at)}, and a revoked key stays refused. Make a new "
             "key: `uponce keys create`."
         )
-    if keeps_older and overlap != 0 and len(known.secrets) > 1:
+    if keeps_older and overlap != 0 and known.old_secret_until is not None:
         raise SettingRefused(
             f"The secret before the last rotation of API key {api_key} still works. This rotation would end it at "
             "once: uponce would refuse its unused signatures. Nothing was changed. Rotate the key after that secret "
-            "has ended, by default one window after the last rotation. If no back end uses it, add --yes. If a secret "
-            "leaked, use --overlap 0."
+            f"has ended, at {utc(known.old_secret_until)}. If no back end uses it, add --yes. If a secret leaked, use "
+            "--overlap 0."
         )
     secret = services.ids.base36(SECRET_LENGTH)
     show(replace(known, secrets=(secret, *known.secrets[:1])))

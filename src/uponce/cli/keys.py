@@ -113,14 +113,21 @@ def import_(data: Data = None, as_json: Json = False) -> None:
 
 @app.command("list")
 def list_(data: Data = None, as_json: Json = False) -> None:
-    """Show all keys, without their secrets."""
+    """Show all keys, without their secrets, and how long a rotated secret stays valid."""
     found = on_store(load(data=data), lambda services: services.database.list_keys())
     columns = ("API key", "cloud", "name", "uses", "scope", "window", "state")
-    say_table(columns, map(_row, found), list(map(_public, found)), as_json)
+    value = [{**_public(key), "old_secret_until": _old_until(key)} for key in found]
+    say_table(columns, map(_row, found), value, as_json)
+
+
+def _old_until(key: ApiKey) -> int | None:
+    return key.old_secret_until if key.revoked_at is None else None
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:
     state = "active" if key.revoked_at is None else f"revoked {utc(key.revoked_at)}"
+    if (until := _old_until(key)) is not None:
+        state += f", old secret valid until {utc(until)}"
     return key.api_key, key.cloud, key.name, key.uses, key.scope, duration(key.window), state
 
 

@@ -272,7 +272,7 @@ _SUPPORTED = (
         "callback",
         Use.SPEC,
         _callback,
-        "No effect on an upload by script. uponce refuses a form with it that a browser posts.",
+        "No effect on an upload by a script or program. uponce refuses a form with it that a browser posts.",
     ),
     Parameter(
         "notification_url",

@@ -159,7 +159,7 @@ class ApiKey:
     """An API key and its policy. `secrets` has the current one first, then a rotated one that still counts.
 
     `window` is how long its signatures live, in seconds. `watermark` is the newest purged timestamp. `upstream` is that
-    of its cloud.
+    of its cloud. `old_secret_until` is the Unix second when the rotated secret ends, or None without one.
     """
 
     api_key: str
@@ -175,6 +175,7 @@ class ApiKey:
     revoked_at: int | None = None
     watermark: int | None = None
     upstream: Upstream | None = None
+    old_secret_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,7 @@ def _key_of(row: Row, secrets: SecretBox, now: float) -> ApiKey:
         revoked_at=row["revoked_at"],
         watermark=row["watermark"],
         upstream=None if row["url"] is None else _upstream_of(row, secrets),
+        old_secret_until=row["previous_until"] if rotated else None,
     )
 
 

@@ -259,8 +259,15 @@ def _credentials(head: Head) -> tuple[str, str] | None:
 
 
 def _is_scripted(head: Head) -> bool:
-    """Return whether a script reads the answer. jQuery sets the first header, fetch in browsers the second one."""
-    return head.get("x-requested-with") == "XMLHttpRequest" or head.get("sec-fetch-mode") in ("cors", "same-origin")
+    """Return whether a script or program reads the answer: no browser shows it in place of a page.
+
+    jQuery sets the first header, fetch in browsers the second one. A browser that posts a form accepts HTML. It omits
+    the second header if it is old, or if the URL is not HTTPS.
+    """
+    mode = head.get("sec-fetch-mode")
+    if mode in ("cors", "same-origin") or head.get("x-requested-with") == "XMLHttpRequest":
+        return True
+    return not mode and "text/html" not in head.get("accept")
 
 
 def _length(head: Head) -> int | None:

@@ -16,6 +16,12 @@ from uponce.core.errors import DatabaseUnavailable, InvalidParameter
 DRAFT = draft(blob="x")
 
 
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look-up is slow here: on a busy machine one takes longer than 5 ms, and then only threads look."""
+    monkeypatch.setattr(readers, "monotonic", lambda: 100.0)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "u.db"
