@@ -24,9 +24,9 @@ from uponce.adapters.system import RandomIds, SystemClock
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work
-from uponce.app.ports import LocationOf, Metrics, Presigner
+from uponce.app.ports import LocationOf, Presigner
 from uponce.app.relaying.reconcile import reconcile
-from uponce.app.services import Services
+from uponce.app.services import Metrics, Services
 from uponce.config import Settings, shown
 from uponce.core.errors import NotFound, SettingRefused
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications

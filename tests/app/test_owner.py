@@ -22,7 +22,8 @@ from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.fsck import OWNER, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
-from uponce.app.owner import Ownership, check_owner, claim_storage, take_storage
+from uponce.app.owner import check_owner, claim_storage, take_storage
+from uponce.app.services import Ownership
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.lineage import heir
 from uponce.core.policy import Limits

@@ -16,7 +16,7 @@ from tests.web.wire import Reader, Wire, get, store, without_id
 from tests.world import OTHER_PNG, PNG, START, World
 from uponce.adapters.database.sqlite import readers
 from uponce.adapters.files import OpenFile
-from uponce.app.ports import Metrics
+from uponce.app.services import Metrics
 from uponce.web import express
 from uponce.web.app import TrustedProxies
 from uponce.web.routes import create_app

@@ -22,7 +22,7 @@ from uponce.adapters.media.sniff import read_ordinary
 from uponce.core.policy import Limits
 
 SOURCE = str(Path(uponce.__file__).parent)
-MOST_FILES = 21
+MOST_FILES = 20
 PICTURE = samples.jpeg(1, 2300, 1725)
 STREAMED = Limits(small_body_bytes=1)
 

@@ -13,7 +13,7 @@ import pytest
 from tests.asgi import Answer, Message, TornAnswer, call, scope_of
 from tests.web.test_delivery import RAW, store
 from tests.world import World, assert_refused
-from uponce.app.ports import Metrics
+from uponce.app.services import Metrics
 from uponce.core.errors import StorageUnavailable
 from uponce.web import places
 from uponce.web.discarding import GONE

@@ -18,7 +18,8 @@ from prometheus_client import values as storage
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from uponce.adapters.system import closing_file
-from uponce.app.ports import Metrics, Waiting
+from uponce.app.ports import Waiting
+from uponce.app.services import Metrics
 from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
 
 OK, INTERNAL_ERROR = "ok", "internal_error"

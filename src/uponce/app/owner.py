@@ -6,11 +6,11 @@ the first database that claims it, if it has files of this database, or no files
 A PostgreSQL that took over gets a new owner that follows the old one, see core/lineage.py.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 from uponce.app.ports import PLACES, BlobStore, Database
-from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
+from uponce.core.errors import SettingRefused, StorageFull
 from uponce.core.lineage import follows
 
 PROBE = "c4ec" * 4  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
@@ -26,41 +26,6 @@ _TAKE = (
 )
 
 
-class Ownership:
-    """What this process found when it last asked whose storage it is."""
-
-    def __init__(self) -> None:
-        self._refusal: SettingRefused | None = None
-
-    def check(self) -> None:
-        """Raise StorageUnavailable if another database has the storage: its sweeps would delete a file that is stored
-        there now."""
-        refusal = self._refusal  # read once: another thread may change it
-        if refusal is not None:
-            raise StorageUnavailable(
-                "The server's storage cannot be used now. Nothing was stored. Send the request again later.",
-                detail=refusal.message,
-            )
-
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Inside, the caller asks whose storage it is. Note the answer."""
-        try:
-            yield
-        except SettingRefused as error:
-            self._refusal = error
-            raise
-        self._refusal = None
-
-    async def look(self, database: Database, blobs: BlobStore) -> None:
-        """Ask again, with two short reads, and `check`. Without an owner the answer is that of the last sweep."""
-        owner = await blobs.owner()
-        if owner is not None:
-            with suppress(SettingRefused), self.noting():
-                await _renew(database, blobs, owner)
-        self.check()
-
-
 async def claim_storage(database: Database, blobs: BlobStore, *, lacks_files: bool = False) -> None:
     """Make the storage that of this database.
 
@@ -71,7 +36,7 @@ async def claim_storage(database: Database, blobs: BlobStore, *, lacks_files: bo
     database have its owner. A full storage stays without an owner, and the sweep that makes room there may continue.
     """
     if await check_owner(database, blobs, lacks_files=lacks_files):
-        return await _renew(database, blobs, await blobs.owner())
+        return await renew(database, blobs, await blobs.owner())
     if not lacks_files and await database.frozen():
         raise SettingRefused(
             "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
@@ -97,7 +62,7 @@ async def check_owner(database: Database, blobs: BlobStore, *, lacks_files: bool
     return True
 
 
-async def _renew(database: Database, blobs: BlobStore, owner: str | None) -> None:
+async def renew(database: Database, blobs: BlobStore, owner: str | None) -> None:
     """Note the owner of the database in its storage, if that owner follows the noted one."""
     own = await database.owner()
     if owner is not None:
@@ -128,7 +93,7 @@ async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = F
         return await check_owner(database, blobs)
     own = await database.owner()
     if owner is None or (own is not None and follows(own, owner)):
-        await _renew(database, blobs, owner)
+        await renew(database, blobs, owner)
         return False
     if not anyway:
         await _refuse_few_named(database, blobs, _others(owner))

@@ -22,8 +22,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from uponce.app.attempts import network_of
-from uponce.app.ports import Metrics
-from uponce.app.services import Services
+from uponce.app.services import Metrics, Services
 from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal, status_of

@@ -4,7 +4,6 @@ Ports use domain values. "Not found" is None where it is ordinary. No HTTP type 
 port: a failure arrives as an error of core/errors.py.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from uponce.app.ports.blobs import (
@@ -71,48 +70,3 @@ class Inspector(Protocol):
 
     async def ping(self) -> None:
         """Return when the decoders answer."""
-
-
-class Metrics:
-    """Counts and times for the operator, and nothing about any client. This class itself keeps none of them.
-
-    No method waits or raises. Label values come from code, never from clients, so their number is bounded.
-    """
-
-    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request that is over. `route` is a template; `status` is 0 if there was no answer."""
-
-    def sending(self) -> AbstractContextManager[object]:
-        """Measure a request that sends an upload, or a part of one, while the context is open."""
-        return nullcontext()
-
-    def received(self, size: int) -> None:
-        """Count bytes of such a request's body."""
-
-    def refused(self, code: str) -> None:
-        """Count the refusal of such a request, by the code of its error."""
-
-    def committing(self) -> AbstractContextManager[object]:
-        """Measure the commit of an upload, while the context is open."""
-        return nullcontext()
-
-    def stored(self) -> None:
-        """Count an upload that was committed."""
-
-    def purged(self, grants: int) -> None:
-        """Count the grants that a purge forgot."""
-
-    def purge_succeeded(self, now: float) -> None:
-        """Show when the last purge ended well."""
-
-    def swept(self, size: int) -> None:
-        """Count a blob that a sweep deleted. `size` in bytes."""
-
-    def sweep_succeeded(self, now: float) -> None:
-        """Show when the last sweep of the whole store ended well."""
-
-    def sweep_failed(self) -> None:
-        """Count a failed purge or sweep of a running server."""
-
-    def waiting(self, waiting: Waiting) -> None:
-        """Show how many uploads are pending, and how many effects in the outbox wait, by the database."""
