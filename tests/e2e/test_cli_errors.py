@@ -98,6 +98,8 @@ HUGE = str(10**30)
 @pytest.mark.parametrize(
     "words",
     [
+        ["keys", "create", "--window", "0"],
+        ["keys", "create", "--window", "604801"],
         ["keys", "rotate", "1", "--overlap", "9223372036854775807"],
         ["keys", "rotate", "1", "--overlap", "-1"],
         ["outbox", "retry", HUGE],
