@@ -51,6 +51,21 @@ def test_files_that_cannot_be_written_are_named_before_one_is_opened(
     assert {path.name for path in tmp_path.iterdir()} == {"uponce.db", *names}
 
 
+def test_a_log_that_another_process_deletes_at_that_moment_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_sqlite(tmp_path / "uponce.db").close()
+    (tmp_path / "uponce.db-wal").touch()
+
+    def access(file: Path, _: int) -> bool:
+        if file.name.endswith("-wal"):
+            file.unlink()
+        return file.exists()
+
+    monkeypatch.setattr(os, "access", access)
+    open_sqlite(tmp_path / "uponce.db").close()
+
+
 def test_writing_works_again_once_the_file_can_be_written(tmp_path: Path) -> None:
     frozen = [False]
     database = SqliteDatabase(tmp_path / "uponce.db", clock=SteppedClock(), secrets=PlainBox(), connect=opener(frozen))

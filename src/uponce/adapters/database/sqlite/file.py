@@ -61,7 +61,8 @@ def refuse_unwritable(path: Path) -> None:
     """
     real = path.resolve()
     files = [real, *(real.with_name(real.name + end) for end in ("-wal", "-shm"))]
-    unwritable = [str(file) for file in files if file.exists() and not os.access(file, os.W_OK)]
+    # Asked twice whether it exists: another process may delete its log in between.
+    unwritable = [str(file) for file in files if file.exists() and not os.access(file, os.W_OK) and file.exists()]
     if unwritable:
         raise SettingRefused(
             f"The database {path} cannot be opened: this user cannot write {' and '.join(unwritable)}. Let the user of "
