@@ -112,6 +112,8 @@ HUGE = str(10**30)
 @pytest.mark.parametrize(
     "words",
     [
+        ["keys", "create", "--window", "0"],
+        ["keys", "create", "--window", "604801"],
         ["keys", "rotate", "1", "--overlap", "9223372036854775807"],
         ["keys", "rotate", "1", "--overlap", "-1"],
         ["outbox", "retry", HUGE],
@@ -249,12 +251,33 @@ def test_no_server_commands_the_terminal(tmp_path: Path) -> None:
 # --- a database that has moved away
 
 
-@pytest.mark.parametrize("words", ["keys create", "keys rotate {key}", "keys revoke {key}", "clouds create b", "fence"])
-def test_a_command_that_would_change_a_frozen_database_names_the_cure(tmp_path: Path, words: str) -> None:
+@pytest.fixture
+def moved(tmp_path: Path) -> Path:
+    """The data folder of a server with one API key, whose database has moved away."""
     old = tmp_path / "old"
-    key = json.loads(printed(uponce("keys", "create", "--json", "--data", old)))["api_key"]
+    printed(uponce("keys", "create", "--data", old))
     printed(uponce("migrate-store", "--to-database", f"sqlite:///{tmp_path}/new.db", "--data", old))
-    done = uponce(*words.format(key=key).split(), "--data", old)
+    return old
+
+
+@pytest.mark.parametrize(
+    "words", ["keys create", "keys rotate {key}", "keys revoke {key}", "clouds create b", "fence", "sweep"]
+)
+def test_a_command_that_would_change_a_frozen_database_names_the_cure(moved: Path, words: str) -> None:
+    (key,) = json.loads(printed(uponce("keys", "list", "--json", "--data", moved)))
+    done = uponce(*words.format(key=key["api_key"]).split(), "--data", moved)
     assert done.code == 1
     assert "`uponce migrate-store --undo`" in done.stderr
     assert "SQLITE" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_nightly_backup_of_a_database_that_moved_away_fails_and_is_complete(
+    moved: Path, tmp_path: Path, words: list[str]
+) -> None:
+    """Otherwise operators learn in an emergency that the new database has no backup."""
+    done = uponce("backup", tmp_path / "copy", *words, "--data", moved)
+    assert done.code == 1
+    assert "takes no uploads. The database is frozen" in done.stderr and "the new database" in done.stderr
+    assert "the database and 0 assets" in done.stdout or json.loads(done.stdout)["assets"] == 0
+    printed(uponce("restore", tmp_path / "copy", "--data", tmp_path / "restored"))

@@ -134,12 +134,13 @@ def test_a_key_that_does_not_exist(server: Server, action: str) -> None:
     assert done.stderr == "uponce: API key 1 does not exist. `uponce keys list` shows all keys.\n"
 
 
-def test_a_revoked_key_is_not_rotated(server: Server) -> None:
+@pytest.mark.parametrize("words", ["keys rotate", "sign --key"])
+def test_a_revoked_key_is_not_rotated_and_signs_nothing(server: Server, words: str) -> None:
     """The new secret would work no better than the old one."""
     url = URL.fullmatch(printed(beside(server, "keys", "create")))
     assert url is not None
     printed(beside(server, "keys", "revoke", url[1]))
-    done = beside(server, "keys", "rotate", url[1])
+    done = beside(server, *words.split(), url[1])
     assert (done.code, done.stdout) == (1, "")
     assert f"API key {url[1]} was revoked at " in done.stderr and "`uponce keys create`" in done.stderr
 
@@ -169,11 +170,17 @@ def test_an_imported_key_keeps_its_secret_and_its_policy(server: Server) -> None
     ("line", "message"),
     [
         ("", "The standard input has no key."),
-        ("123", "this line must have keys like cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload."),
+        (
+            "\n" + IMPORTED + "\n123",
+            "uponce: line 3 must have keys like cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload.",
+        ),
         ("cloudinary://1:hidden@media", "The secret of API key 1 has 6 characters. Use 20 to 128"),
         ("cloudinary://1:hidden-hidden-hidden-hidden@me.dia", "Cloud name 'me.dia'"),
         ("cloudinary://1:hidden-hidden-hidden-hidden@media?window=9999999", "A window of 9999999 seconds"),
-        ("cloudinary://1:hidden-hidden-hidden-hidden@media?uses=twice", "uses must be once or unlimited"),
+        (
+            "cloudinary://1:hidden-hidden-hidden-hidden@media?uses=twice",
+            "line 1, key 1: uses must be once or unlimited",
+        ),
         ("cloudinary://1:hidden-hidden-hidden-hidden@media?user=once", "there is no option user."),
         ("cloudinary://a b:hidden-hidden-hidden-hidden@media", "must have keys like"),
         ("cloudinary://a%20b:hidden-hidden-hidden-hidden@media", "API key 'a b' is not valid."),

@@ -10,6 +10,11 @@ from uponce.app.services import Services
 from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, StorageUnavailable, UponceError
 from uponce.core.signature import utc
 
+FROZEN = (
+    "The database is frozen: it is a backup, or `uponce migrate-store` has moved it, or has not filled it yet. "
+    "Restore a backup with `uponce restore`. After a move, point UPONCE_DATABASE to the new database. If the move has "
+    "not ended, run it again, or cancel it at the old store with `uponce migrate-store --undo`."
+)
 _SECONDS = 5
 
 
@@ -53,11 +58,7 @@ async def check_parts(services: Services) -> Mapping[str, UponceError | None]:
 async def check_frozen(services: Services) -> None:
     """Raise SettingRefused if the database is frozen: a backup, moved away, or only a part of a store that moves."""
     if await services.database.frozen():
-        raise SettingRefused(
-            "The database is frozen: it is a backup, or `uponce migrate-store` has moved it, or has not filled it yet. "
-            "Restore a backup with `uponce restore`. After a move, point UPONCE_DATABASE to the new database. If the "
-            "move has not ended, run it again, or cancel it at the old store with `uponce migrate-store --undo`."
-        )
+        raise SettingRefused(FROZEN)
 
 
 async def check_storage(

@@ -115,10 +115,7 @@ async def rotate_key(
     if known is None:
         raise _no_key(api_key)
     if known.revoked_at is not None:
-        raise InvalidParameter(
-            f"API key {api_key} was revoked at {utc(known.revoked_at)}, and a revoked key stays refused. Make a new "
-            "key: `uponce keys create`."
-        )
+        raise revoked(known)
     if keeps_older and overlap != 0 and known.old_secret_until is not None:
         raise SettingRefused(
             f"The secret before the last rotation of API key {api_key} still works. This rotation would end it at "
@@ -164,6 +161,14 @@ async def _replace_secret(services: Services, api_key: str, secret: str, overlap
     if key is None:
         raise _no_key(api_key)
     return key
+
+
+def revoked(key: ApiKey) -> InvalidParameter:
+    """Return the refusal of a command that needs a key which is not revoked."""
+    return InvalidParameter(
+        f"API key {key.api_key} was revoked at {utc(key.revoked_at or 0)}, and a revoked key stays refused. Make a new "
+        "key: `uponce keys create`."
+    )
 
 
 def _no_key(api_key: str) -> NotFound:

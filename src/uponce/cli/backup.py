@@ -7,9 +7,10 @@ import typer
 
 from uponce import __version__
 from uponce.app.backup import BackedUp, back_up
+from uponce.app.check import FROZEN
 from uponce.app.copy_media import Copying
 from uponce.app.ports import PLACES
-from uponce.cli.options import Data, Json, Show, filling, print_json, readable, shown
+from uponce.cli.options import Data, Json, Show, filling, print_json, readable, shown, warn
 from uponce.config import load
 from uponce.wiring import archive_of, opened
 
@@ -24,13 +25,14 @@ def run(
     """Copy the database, the media and the secret key into a folder.
 
     Files that an earlier backup has in that folder are not copied again. It is safe beside a running server. It needs
-    SQLite; PostgreSQL has its own tools.
+    SQLite; PostgreSQL has its own tools. A frozen database takes no uploads: its backup is made too, with exit code 1.
     """
     settings = load(data=data)
     archive = archive_of(settings, folder)
     with filling(folder), archive.writing(), opened(settings) as backend, shown() as show:
-        done = asyncio.run(
-            back_up(
+
+        async def work() -> tuple[BackedUp, bool]:
+            done = await back_up(
                 backend.services,
                 backend.secrets,
                 archive,
@@ -38,14 +40,20 @@ def run(
                 on_pages=lambda pages, total: show("copying the database", pages, total),
                 on_media=lambda copying: show_media(show, copying),
             )
-        )
+            return done, await backend.services.database.frozen()
+
+        done, is_frozen = asyncio.run(work())
     if as_json:
         before = None if done.before is None else readable(done.before)
         rest = {"folder": readable(archive.folder), **as_data(done.media), "dropped": done.dropped, "before": before}
         print_json({**done.facts, **rest})
     else:
         _print(str(archive.folder), done)
+    if is_frozen:
+        warn(f"this is a backup of a database that takes no uploads. {FROZEN}")
     tell_lost_and_exit(done.media)
+    if is_frozen:
+        raise typer.Exit(1)
 
 
 def _print(folder: str, done: BackedUp) -> None:

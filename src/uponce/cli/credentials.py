@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from uponce.app.manage_keys import revoked
 from uponce.app.services import Services
 from uponce.cli.address import checked_url, find_base_url
 from uponce.cli.options import warn
@@ -40,7 +41,10 @@ def find_credentials(data: str | None, api_key: str | None, url: str | None = No
         return cloud, await services.database.list_keys(None if api_key else cloud)
 
     cloud, keys = on_store(settings, look)
-    active = [key for key in keys if key.revoked_at is None and api_key in (None, key.api_key)]
+    named = [key for key in keys if api_key in (None, key.api_key)]
+    active = [key for key in named if key.revoked_at is None]
+    if api_key and named and not active:
+        raise revoked(named[0])
     if not active:
         wanted = f"API key {api_key}" if api_key else f"active API key of cloud {cloud}"
         raise NotFound(

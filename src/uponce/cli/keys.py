@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from uponce.app.manage_keys import PLAYGROUND, Conflict, import_keys, new_key, renew_keys, revoke_key, rotate_key
+from uponce.app.manage_keys import (
+    MAX_WINDOW,
+    PLAYGROUND,
+    Conflict,
+    import_keys,
+    new_key,
+    renew_keys,
+    revoke_key,
+    rotate_key,
+)
 from uponce.app.services import Services
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json, say, say_table, warn
@@ -29,7 +38,10 @@ Scope = Annotated[
     typer.Option(help="What its signatures allow: uploads only, or everything the API offers."),
 ]
 Window = Annotated[
-    int | None, typer.Option(help="Seconds that a signature lives. [UPONCE_WINDOW, 3600]", show_default=False)
+    int | None,
+    typer.Option(
+        min=1, max=MAX_WINDOW, help="Seconds that a signature lives. [UPONCE_WINDOW, 3600]", show_default=False
+    ),
 ]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -92,7 +104,8 @@ def import_(data: Data = None, as_json: Json = False) -> None:
     A key that exists is never changed; one that differs ends the command with exit code 1.
     """
     settings = load(data=data)
-    keys = [parse_key(line, settings.window) for line in sys.stdin.read().split()]
+    lines = enumerate(sys.stdin.read().split("\n"), 1)
+    keys = [parse_key(word, settings.window, f"line {number}") for number, line in lines for word in line.split()]
     if not keys:
         raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
     added, conflicts = on_store(settings, lambda services: import_keys(services, keys), create=True)

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import typer
 
+from uponce.app.check import check_frozen
 from uponce.app.services import Services
 from uponce.app.sweep import Swept, sweep
 from uponce.cli.options import Data, Json, say
@@ -33,6 +34,7 @@ def run(
     dead_seconds = settings.dead_seconds if "notification_days" in given else None
 
     async def work(services: Services) -> Swept:
+        await check_frozen(services)  # or it would succeed whenever it finds nothing to delete
         server = await of_server(services, settings, given)
         return await sweep(
             replace(services, limits=server.limits),

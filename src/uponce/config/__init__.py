@@ -211,7 +211,7 @@ def preset_keys(settings: Settings) -> tuple[GivenKey, ...]:
     return found + _parsed_keys(text, settings.window, source)
 
 
-def parse_key(url: str, window: int, source: str = "this line") -> GivenKey:
+def parse_key(url: str, window: int, source: str) -> GivenKey:
     """Return the key that `cloudinary://KEY:SECRET@CLOUD?uses=…&scope=…&window=…&name=…` describes.
 
     `window` is the default. The query may also have `upload_prefix`, which SDKs read. Raise SettingRefused, which names

@@ -1,6 +1,8 @@
-"""A connection that cannot write: opened while the file could not be written, of a reader, or without space."""
+"""A file that cannot be written, and a connection that cannot write: of that time, of a reader, or without space."""
 
 import asyncio
+import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from tests.contract.databases import PlainBox, SteppedClock, open_sqlite, run
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Connection, connect, unavailable
-from uponce.core.errors import DatabaseUnavailable, StorageFull
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull
 
 
 def deny_writing(action: int, name: str | None, value: str | None, *_: str | None) -> int:
@@ -29,6 +31,39 @@ def opener(frozen: list[bool]) -> Callable[[Path], Connection]:
         return connection
 
     return open_one
+
+
+@pytest.mark.parametrize("names", [["uponce.db"], ["uponce.db-wal", "uponce.db-shm"]])
+def test_files_that_cannot_be_written_are_named_before_one_is_opened(
+    tmp_path: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would open them, and leave logs that cannot be written after the cure either."""
+    open_sqlite(tmp_path / "uponce.db").close()
+    for name in names:
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o400)
+    monkeypatch.setattr(os, "access", lambda file, _: bool(file.stat().st_mode & 0o200))  # as if this were not root
+    named = " and ".join(str(tmp_path / name) for name in names)
+    with pytest.raises(
+        SettingRefused, match=rf"cannot write {re.escape(named)}\. Let the user of the server write these"
+    ):
+        open_sqlite(tmp_path / "uponce.db")
+    assert {path.name for path in tmp_path.iterdir()} == {"uponce.db", *names}
+
+
+def test_a_log_that_another_process_deletes_at_that_moment_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_sqlite(tmp_path / "uponce.db").close()
+    (tmp_path / "uponce.db-wal").touch()
+
+    def access(file: Path, _: int) -> bool:
+        if file.name.endswith("-wal"):
+            file.unlink()
+        return file.exists()
+
+    monkeypatch.setattr(os, "access", access)
+    open_sqlite(tmp_path / "uponce.db").close()
 
 
 def test_writing_works_again_once_the_file_can_be_written(tmp_path: Path) -> None:

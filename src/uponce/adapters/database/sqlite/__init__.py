@@ -24,6 +24,7 @@ from uponce.adapters.database.sqlite.file import (
     migrate,
     refuse_network,
     refuse_restoring,
+    refuse_unwritable,
     version_of,
 )
 from uponce.adapters.database.sqlite.readers import Glances, Readers
@@ -70,6 +71,7 @@ class SqliteDatabase(Database):
             make_private(self._path)
             folder = self._path.resolve().parent  # that of the file itself if the path is a link
             refuse_network(folder)
+            refuse_unwritable(self._path)
             # If several processes switch a new file to WAL at once, some fail: "database is locked".
             with locked(folder), closing(self._connect()) as connection:
                 migrate(connection)

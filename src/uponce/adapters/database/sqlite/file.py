@@ -54,6 +54,22 @@ def make_private(path: Path) -> None:
         sync_folder(folder)
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise SettingRefused if the file, or a log that SQLite has left beside it, cannot be written.
+
+    SQLite would open it nevertheless, refuse each write, and leave logs with the mode of the file.
+    """
+    real = path.resolve()
+    files = [real, *(real.with_name(real.name + end) for end in ("-wal", "-shm"))]
+    # Asked twice whether it exists: another process may delete its log in between.
+    unwritable = [str(file) for file in files if file.exists() and not os.access(file, os.W_OK) and file.exists()]
+    if unwritable:
+        raise SettingRefused(
+            f"The database {path} cannot be opened: this user cannot write {' and '.join(unwritable)}. Let the user of "
+            "the server write these files, or mount the disk read-write."
+        )
+
+
 def restoring(path: Path) -> Path:
     """Return the path of the draft that a restore makes first, and renames to the database at its end."""
     return path.with_name(f"{path.name}.restoring")
