@@ -167,7 +167,7 @@ _ON_BOTH: Sequence[_Row] = [
         "FROM assets WHERE asset_id = :asset_id",
         "FROM assets WHERE asset_id > ''",
     ),
-    ("a deletion is no use in the audit", _BOTH, "event IN ('spent', 'deleted')", "event = 'spent'"),
+    ("a deletion is no use in the audit", _BOTH, "AND event IN ('spent', 'deleted')", "AND event = 'spent'"),
     (
         "series are counted over all keys",
         _BOTH,
