@@ -142,8 +142,8 @@ async def restore(
     """Copy the media and the secret key, then the database.
 
     Return what was copied, the new watermark, and how many blobs the store has that the snapshot does not name. Sweeps
-    of the restored server delete those after their grace time. The database comes last, so no server can start on half a
-    restore. After an interruption, it may be repeated.
+    of the restored server delete those after their grace time. The database comes last, so no server can start on half
+    a restore. After an interruption, it may be repeated.
 
     Nothing in the store is deleted. Raise SettingRefused if the store has an owner, or blobs that the snapshot does not
     name: sweeps of the restored server would delete the blobs of a server that runs. `reuses_storage` skips this check.

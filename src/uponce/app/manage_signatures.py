@@ -111,6 +111,6 @@ async def revoke_known(services: Services, owner: ApiKey, grant_id: str, caller:
 
 
 async def _revoke(services: Services, grant: Grant, record: GrantRecord | None, caller: Caller) -> GrantRecord:
-    if record is not None and record.status is GrantStatus.USED:  # also if only the audit knows it
+    if record is not None and record.status in (GrantStatus.USED, GrantStatus.REVOKED):  # perhaps by the audit alone
         return record
     return await services.database.revoke_grant(grant, caller)

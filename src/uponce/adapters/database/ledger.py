@@ -23,13 +23,14 @@ _BEHIND_ALL = dated(2**40 - 1, b"")
 
 @operation()
 def find(_: float, key: bytes, forgotten: bool = False) -> Steps[GrantRecord | None]:
-    """Return the row of a grant. With `forgotten`, return what the audit has of a grant whose row is gone."""
+    """Return the row of a grant. With `forgotten`, return what the audit has of a use or revocation whose row is gone.
+
+    The audit is read first: then a use that is committed meanwhile has its row.
+    """
+    noted = (yield [("recall_grant", {"grant_key": key})])[0][0] if forgotten else None
     (records,) = yield [ask_grant(key)]
-    if records or not forgotten:
+    if records or noted is None or (noted["uses"] == 0 and noted["revoked_at"] is None):
         return first_grant(records)
-    ((noted,),) = yield [("recall_grant", {"grant_key": key})]
-    if noted["cloud"] is None:
-        return None
     grant = Grant(key, noted["cloud"], noted["api_key"], timestamp_of(key), max(1, noted["uses"]), keep_until=0)
     return GrantRecord(grant, noted["uses"], noted["spent_at"], noted["revoked_at"])
 

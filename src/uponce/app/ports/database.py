@@ -111,8 +111,8 @@ class Ledger(Protocol):
     async def find_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:
         """Return the ledger's record of a grant.
 
-        With `forgotten`, return what the audit has of a grant that the ledger has forgotten. No use is left then, so
-        `max_uses` is the number of uses, or 1.
+        With `forgotten`, return what the audit has of a grant that was used or revoked, and that the ledger has
+        forgotten. No use is left then, so `max_uses` is the number of uses, or 1.
         """
 
     async def list_grants(
