@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.world import START, World, assert_accepted, assert_refused
+from tests.world import START, World, assert_accepted
 from uponce.app.manage_signatures import revoke_known, revoke_signed, show_signed
 from uponce.core.errors import NotFound
 from uponce.core.values import Caller
@@ -22,8 +22,9 @@ def test_a_fence_ends_a_signature_before_its_time(world: World) -> None:
 def test_the_id_of_a_signature_that_was_only_refused_revokes_nothing(world: World) -> None:
     """The ledger has no row of it. One without its time would be forgotten at once."""
     fields = world.sign()
-    assert_refused(world.upload(fields, b"no picture", kind="image"), 400, "invalid_media")
-    grant_id = asyncio.run(show_signed(world.services, world.browser, fields)).record.grant.key.hex()
+    grant = asyncio.run(show_signed(world.services, world.browser, fields)).record.grant
+    asyncio.run(world.database.record_refusal(grant, "scope_denied", CALLER))
+    grant_id = grant.key.hex()
     with pytest.raises(NotFound, match="send its signed fields"):
         asyncio.run(revoke_known(world.services, world.browser, grant_id, CALLER))
     assert_accepted(world.upload(fields))

@@ -117,6 +117,9 @@ def test_a_clock_behind_the_database_is_refused_unless_its_operator_trusts_it(tm
         assert code_of(server, server.signed()) == ""
     with closing(sqlite3.connect(data / "uponce.db")) as database, database:
         database.execute("UPDATE audit SET at = at + 10000")
-    refused = uponce("fence", "--data", data)
-    assert (refused.code, "seconds behind the newest time in the database" in refused.stderr) == (1, True)
-    printed(uponce("fence", "--trust-clock", "--data", data))
+    for words in (("fence",), ("migrate-store", "--undo")):
+        refused = uponce(*words, "--data", data)
+        assert (refused.code, "seconds behind the newest time in the database" in refused.stderr) == (1, True)
+        printed(uponce(*words, "--trust-clock", "--data", data))
+        if words == ("fence",):
+            printed(uponce("migrate-store", "--to-database", f"sqlite:///{tmp_path}/new.db", "--data", data))

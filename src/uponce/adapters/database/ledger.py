@@ -50,7 +50,7 @@ def history(_: float, key: bytes, limit: int, before: int = 2**63 - 1) -> Steps[
 
 @operation()
 def newest_moment(_: float) -> Steps[int | None]:
-    """Return a time that the clock has certainly passed: that of a recorded use or refusal, or a watermark."""
+    """Return a time that the clock has certainly passed: that of a recorded use or refusal, a fence or a purge."""
     ((row,),) = yield [("newest_moment", {})]
     moment: int | None = row["moment"]
     return moment

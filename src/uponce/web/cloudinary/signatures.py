@@ -35,7 +35,7 @@ async def signatures(services: Services, request: Request) -> Response:
     GET  …/signatures          a page of the ledger     ?status= max_results= next_cursor=
     GET  …/signatures/<id>     one signature in the ledger, with a page of its history     ?max_results= next_cursor=
     POST …/signatures/status   the same by its signed fields, also if no request has used it
-    POST …/signatures/revoke   by `id`, or by its signed fields
+    POST …/signatures/revoke   by `id` alone, or by its signed fields
     POST …/signatures/sign     mint a signature over the posted parameters
     """
     limits = services.limits
