@@ -25,7 +25,7 @@ _BEHIND_ALL = dated(2**40 - 1, b"")
 def find(_: float, key: bytes, forgotten: bool = False) -> Steps[GrantRecord | None]:
     """Return the row of a grant. With `forgotten`, return what the audit has of a use or revocation whose row is gone.
 
-    The audit is read first: then a use that is committed meanwhile has its row.
+    The audit is read first: then a use that another transaction commits in between has its row.
     """
     noted = (yield [("recall_grant", {"grant_key": key})])[0][0] if forgotten else None
     (records,) = yield [ask_grant(key)]
