@@ -323,7 +323,7 @@ def test_of_many_at_once_as_many_win_as_may(world: World, max_uses: int) -> None
 
 def test_a_script_may_sign_a_callback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ways, fields = commits(world, monkeypatch), world.sign({"callback": "https://a.example"})
-    assert world.upload(fields).code == "unsupported_parameter"
+    assert world.upload(fields, headers={"accept": "text/html"}).code == "unsupported_parameter"
     assert world.upload(fields, headers={"x-requested-with": "XMLHttpRequest"}).status == 200
     assert ways == ["commit_arrival"] * 2
 
