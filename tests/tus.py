@@ -1,12 +1,11 @@
 """Uploads by tus, without sockets: what a client of the protocol sends."""
 
-import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tests.asgi import Answer, call
-from tests.world import World
+from tests.world import World, run
 
 VERSION = {"tus-resumable": "1.0.0"}
 BYTES = {"content-type": "application/offset+octet-stream"}
@@ -77,10 +76,10 @@ class Client:
 
 
 def play(*steps: Callable[[], Awaitable[Answer]]) -> list[Answer]:
-    async def run() -> list[Answer]:
+    async def each() -> list[Answer]:
         return [await step() for step in steps]
 
-    return asyncio.run(run())
+    return run(each())
 
 
 def assert_state(answer: Answer, status: int, offset: int | None) -> None:
