@@ -13,7 +13,7 @@ from tests.chunks import CHUNK, Client, noise
 from tests.contract.stores import SECONDS, objects
 from tests.stores import seaweedfs
 from tests.stores.sick import Illness, SickStore, healthy, sick
-from tests.world import PNG, World, assert_accepted, assert_refused
+from tests.world import PNG, World, assert_accepted, assert_refused, run
 from uponce.app.fsck import Finding, fsck
 from uponce.app.sweep import Swept, sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown
@@ -127,7 +127,7 @@ def test_chunks_survive_a_store_that_fails(world: World, proxy: SickStore) -> No
     client = Client(world, DATA)
 
     def send(first: int, last: int) -> Answer:
-        return asyncio.run(client.chunk(first, last))
+        return run(client.chunk(first, last))
 
     for first, last in client.spans[:-1]:
         assert_accepted(send(first, last))

@@ -15,7 +15,7 @@ from tests.chunks import Client, form, stored
 from tests.tus import Client as TusClient
 from tests.tus import assert_refused as assert_tus_refused
 from tests.tus import assert_state, play
-from tests.world import assert_refused
+from tests.world import assert_refused, run
 from uponce.adapters.store.parts import ObjectAssembly, ObjectParts
 
 
@@ -41,7 +41,7 @@ def check_two_that_complete_it_at_once(both: Pair) -> None:
         held[1].release.set()
         return [first, await racing[1]]
 
-    winner, loser = asyncio.run(play())
+    winner, loser = run(play())
     assert_refused(loser, 400, "signature_used")
     assert stored(both.one, winner) == DATA
     assert (len(both.published()), both.one.sql("SELECT count(*) FROM assets")) == (1, 1)
