@@ -23,7 +23,7 @@ from tests import samples
 from tests.e2e.commands import code_of, in_a_process, printed, uponce
 from tests.server import Key, Server, accepts
 
-pytestmark = pytest.mark.xdist_group("serve")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("serve")]
 
 
 # --- memory
@@ -117,7 +117,6 @@ def test_workers_that_start_again_spend_where_the_server_began(tmp_path: Path, m
         assert code_of(server, spent) == "signature_used"
 
 
-@pytest.mark.proof
 def test_workers_that_need_long_to_start_are_not_given_up(tmp_path: Path) -> None:
     """On a busy machine a worker needs longer than the 5 seconds that uvicorn gives it."""
     slow = tmp_path / "slow.py"

@@ -20,6 +20,8 @@ from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 from uponce.wiring import opened
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Postgres, Postgres]]:

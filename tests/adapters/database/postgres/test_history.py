@@ -17,6 +17,8 @@ from uponce.adapters.database.steps import Ask
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 from uponce.core.lineage import heir
 
+pytestmark = pytest.mark.proof
+
 STANDBY = "UPDATE history SET name = '7000/00000001/0123456789abcdef'"
 """As a dump or a standby tells it, when this server here was promoted from it."""
 

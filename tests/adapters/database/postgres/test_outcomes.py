@@ -25,6 +25,8 @@ from uponce.core.errors import ChunkConflict, DatabaseUnavailable, OutcomeUnknow
 from uponce.core.spans import Span
 from uponce.core.values import GrantStatus
 
+pytestmark = pytest.mark.proof
+
 SECONDS = 1
 
 
@@ -224,7 +226,6 @@ def test_a_cancelled_caller_does_not_disturb_its_batch(database: PostgresDatabas
     assert run(story()) == ["ok", "ok", "", "ok", "ok"]
 
 
-@pytest.mark.proof
 def test_a_reader_that_is_cancelled_leaves_no_connection_behind(database: PostgresDatabase) -> None:
     def slow(session: Session) -> None:
         session.connection.execute("SELECT pg_sleep(30)")
@@ -266,7 +267,6 @@ def test_connections_that_died_while_idle_cost_no_request(own: Postgres, patient
     assert run(attempt(patient, grant("a"), draft(blob="a"))) == "ok"
 
 
-@pytest.mark.proof
 def test_a_silent_database_is_given_up_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
     """Stopped, it still holds its connections open: nothing but our own deadline ends the wait."""
     run(mortal.ping())
@@ -366,7 +366,6 @@ def test_a_cancelled_wait_for_a_standby_is_no_success(own: Postgres, mortal: Pos
     assert read_back(mortal, blob)
 
 
-@pytest.mark.proof
 def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
     with waiting_for_a_standby(own):
         blob, told, took = first_that_waits(mortal)

@@ -22,6 +22,8 @@ from uponce.core.errors import DatabaseUnavailable, SettingRefused, SignatureUse
 from uponce.core.signature import dated
 from uponce.core.values import Grant
 
+pytestmark = pytest.mark.proof
+
 KEPT = grant().keep_until - START
 
 

@@ -18,6 +18,8 @@ from uponce.config import load as load_settings
 from uponce.config.settings import DAY
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.fixture
 def url() -> str:

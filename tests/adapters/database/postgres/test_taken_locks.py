@@ -20,6 +20,8 @@ from uponce.adapters.database.steps import Operation, Rules, of_grant, of_name
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.relaying import Relay
 
+pytestmark = pytest.mark.proof
+
 OTHERS = 20
 HELD = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
