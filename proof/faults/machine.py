@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
         signature = self.signature(pick)
         if self.model.is_genuine(signature):
             seen = self.run(show_signed(self.process.services, self.key, self.fields(signature, spelling)))
-            assert seen.record.status == signature.row
+            assert seen.record.status == signature.known
 
     @precondition(lambda self: self.model.assets)
     @rule(name=st.sampled_from("ab"))

@@ -12,7 +12,8 @@ KEPT = WINDOW + SKEW + 3600
 
 @dataclass(eq=False)
 class Signature:
-    """One grant. `row` is what the ledger still knows of it, `spent` what has really happened."""
+    """One grant. `row` is what the ledger still knows of it, `known` what the audit knows too, which forgets nothing
+    here, and `spent` what has really happened."""
 
     timestamp: int
     secret: str
@@ -20,6 +21,7 @@ class Signature:
     overwrite: bool
     nonce: int
     row: str = "unused"
+    known: str = "unused"
     spent: bool = False
 
 
@@ -56,15 +58,16 @@ class Reference:
 
     def spend(self, signature: Signature, data: bytes) -> None:
         assert not signature.spent, "the model itself would let it in twice"
-        signature.row, signature.spent = "used", True
+        signature.row = signature.known = "used"
+        signature.spent = True
         if signature.overwrite or signature.name not in self.assets:
             self.assets[signature.name] = data
 
     def revoke(self, signature: Signature) -> str:
         """Return the state of the grant afterwards."""
-        if signature.row == "unused":
-            signature.row = "revoked"
-        return signature.row
+        if signature.known == "unused":
+            signature.row = signature.known = "revoked"
+        return signature.known
 
     def verdict_on_deletion(self, name: str) -> str:
         """Return the verdict on a deletion that is signed now."""
