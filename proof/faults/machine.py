@@ -207,7 +207,7 @@ class Machine(RuleBasedStateMachine):
             self.model.spend(upload.signature, upload.attempt.data)
         result = self.finish_amid(upload, moment, self.process.life.die)
         if self.process.life.alive:
-            assert result == expected
+            assert result == expected, (result, expected)
         else:
             assert result in LOST
             self.tally["crashes at the commit"] += 1

@@ -81,7 +81,9 @@ class Reference:
 
     def rotate(self, secret: str, overlap: int) -> None:
         current = next(known for known, until in self.secrets.items() if until == inf)
-        self.secrets = {current: self.clock.time + overlap, secret: inf}
+        # A clock that steps back revives no secret that ended at once.
+        until = self.clock.time + overlap if overlap else -inf
+        self.secrets = {current: until, secret: inf}
 
     def purge(self) -> None:
         for signature in self.signatures:
