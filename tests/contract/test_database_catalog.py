@@ -19,6 +19,7 @@ from uponce.app.ports import Committed, Database
 from uponce.core.errors import (
     BlobCondemned,
     InvalidParameter,
+    SignatureRevoked,
 )
 from uponce.core.values import (
     AssetName,
@@ -138,6 +139,14 @@ def test_a_condemned_blob_can_never_be_committed(database: Database) -> None:
         run(publish(database, "a"))
     assert run(database.find_grant(grant("a").key)) is None
     assert run(attempt(database, grant("a"), draft(blob="fresh bytes"))) == "ok"
+
+
+def test_the_upload_of_a_revoked_signature_is_not_asked_for_again(database: Database) -> None:
+    """Its bytes are swept, and its signature is dead: the final reason counts."""
+    run(database.revoke_grant(grant("a"), CALLER))
+    assert run(database.condemn(["blob-a"])) == ["blob-a"]
+    with pytest.raises(SignatureRevoked):
+        run(publish(database, "a"))
 
 
 def test_a_committed_blob_can_never_be_condemned(database: Database) -> None:

@@ -81,6 +81,8 @@ def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Comm
     if before is not None:
         return before
     if condemned:
+        (records,) = yield [ask_grant(grant.key)]
+        check_usable(first_grant(records), grant)  # a final refusal first: its client must not upload again
         raise refuse_condemned()
     yield from _spend(grant, now, _UPLOAD)
     committed = publication(draft, asset_of(old[0]) if old else None, now)
