@@ -123,11 +123,11 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
         ask_asset(draft.asset.name),
         *(ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))),
     ]
-    if condemned:
-        raise refuse_condemned()
     for grant, keys in zip(grants, found[::2], strict=True):
         check_key(grant, keys, watermark=False)
-    check_all_usable(grants, found[1::2])
+    check_all_usable(grants, found[1::2])  # a final refusal first: its client must not upload again
+    if condemned:
+        raise refuse_condemned()
     kept = [kept_until(grant, now) for grant in grants]
     taken = yield [("spend_grant", grant_params(grant, now)) for grant in kept]
     if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
