@@ -61,6 +61,7 @@ def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
     assert printed(beside(server, "keys", "revoke", key.key)) == f"revoked {key.key}\n"
     assert code_of(server, server.signed(key=key)) == "unknown_api_key"
     assert re.search(rf"{key.key}.*revoked 20", printed(beside(server, "keys", "list")))
+    assert f"{key.key} (revoked)" in printed(beside(server, "clouds", "list"))
 
 
 def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:

@@ -229,7 +229,7 @@ def test_a_cloud_with_an_account_and_no_key_is_listed(tmp_path: Path) -> None:
     with closing(sqlite3.connect(data / "uponce.db")) as database, database:
         database.execute("DELETE FROM api_keys")
     listed = json.loads(printed(uponce("clouds", "list", "--json", "--data", data)))
-    assert listed == [{"cloud": "shop", "api_keys": [], "upstream": "cloudinary://k@c"}]
+    assert listed == [{"cloud": "shop", "api_keys": [], "revoked_api_keys": [], "upstream": "cloudinary://k@c"}]
     printed(uponce("clouds", "relay", "shop", "--off", "--data", data))
     assert json.loads(printed(uponce("clouds", "list", "--json", "--data", data))) == []
 

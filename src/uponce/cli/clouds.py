@@ -1,6 +1,7 @@
 """`uponce clouds`: create and list clouds, and set what their uploads are passed on to."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -59,16 +60,21 @@ def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all clouds with their keys and upstreams, without secrets."""
     clouds = on_store(load(data=data), list_clouds)
     value = list(map(_as_data, clouds))
-    rows = ((cloud["cloud"], " ".join(cloud["api_keys"]), cloud["upstream"] or "-") for cloud in value)
+    rows = ((cloud["cloud"], " ".join(_marked(cloud)), cloud["upstream"] or "-") for cloud in value)
     say_table(("cloud", "API keys", "upstream"), rows, value, as_json)
 
 
 def _as_data(cloud: Cloud) -> dict[str, Any]:
     return {
         "cloud": cloud.name,
-        "api_keys": [key.api_key for key in cloud.keys],
+        "api_keys": [key.api_key for key in cloud.keys if key.revoked_at is None],
+        "revoked_api_keys": [key.api_key for key in cloud.keys if key.revoked_at is not None],
         "upstream": cloud.upstream and url_of(cloud.upstream),
     }
+
+
+def _marked(cloud: Mapping[str, Any]) -> list[str]:
+    return [*cloud["api_keys"], *(f"{key} (revoked)" for key in cloud["revoked_api_keys"])]
 
 
 @app.command()
