@@ -277,7 +277,7 @@ def test_express_does_not_start_without_the_address_of_uponce(
     if url is not None:
         monkeypatch.setenv("CLOUDINARY_URL", url)
     environment = {**os.environ, "PORT": str(free_ports(1)[0])}
-    done = subprocess.run(express_program, capture_output=True, text=True, env=environment, timeout=20, check=False)
+    done = subprocess.run(express_program, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 1
     assert "Set CLOUDINARY_URL to the line of the key 'browser'" in done.stderr
 
