@@ -271,6 +271,7 @@ def test_a_command_that_would_change_a_frozen_database_names_the_cure(moved: Pat
     assert "SQLITE" not in done.stderr
 
 
+@pytest.mark.usefixtures("few_places")
 @pytest.mark.parametrize("words", [[], ["--json"]])
 def test_a_nightly_backup_of_a_database_that_moved_away_fails_and_is_complete(
     moved: Path, tmp_path: Path, words: list[str]
