@@ -148,7 +148,7 @@ def test_sixteen_large_uploads_hold_up_no_small_one(server: Server, honest: Hone
     def upload(nonce: str) -> int:
         request = form(server, server.signed({"nonce": nonce}), content)
         with dial(server.base) as client:
-            client.settimeout(60)
+            client.settimeout(240)
             client.sendall(request)
             return int(client.recv(65_536)[9:12])
 
