@@ -169,13 +169,13 @@ class Server:
         """One multipart upload; the answer's body is read (`.json()`, `.data`)."""
         parts: list[tuple[str, str | tuple[str, bytes]]] = [*fields.items()]
         parts.insert(0 if file_first else len(parts), ("file", (filename, file)))
-        return _asked("POST", self.upload_url(resource_type), fields=parts, headers=headers)
+        return asked("POST", self.upload_url(resource_type), fields=parts, headers=headers)
 
     def get(
         self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse:
         """A path of this server, or a whole URL."""
-        return _asked(method, url if "://" in url else self.base + url, headers=headers)
+        return asked(method, url if "://" in url else self.base + url, headers=headers)
 
     def _is_ready(self) -> bool:
         with suppress(urllib3.exceptions.HTTPError):
@@ -193,7 +193,7 @@ class Server:
             time.sleep(0.02)
 
 
-def _asked(method: str, url: str, **more: Any) -> urllib3.BaseHTTPResponse:
+def asked(method: str, url: str, **more: Any) -> urllib3.BaseHTTPResponse:
     """Ask on a new connection. A server may close a kept one just as it is used: idle, too many, or at its end."""
     with urllib3.PoolManager(retries=False, timeout=_ANSWER_SECONDS) as pool:
         return pool.request(method, url, **more)
