@@ -76,8 +76,7 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL to every process of the cluster: what a crash of the machine leaves, but for its disk."""
         assert self._process is not None
-        family = self._family()
-        self._signal(signal.SIGKILL)
+        family = self._signal(signal.SIGKILL)
         self._process.wait()
         while any(map(_is_alive, family)):  # they hold its shared memory
             time.sleep(0.01)
@@ -113,15 +112,18 @@ class Postgres:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def _family(self) -> list[int]:
+    def _signal(self, number: signal.Signals) -> list[int]:
+        """Send it to every process, and return them. Meanwhile the first one, which makes the others, makes none."""
         assert self._process is not None
-        pid = self._process.pid
-        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in self._family():
+        first = self._process.pid
+        os.kill(first, signal.SIGSTOP)
+        while _state(first) not in "TZ":
+            time.sleep(0.001)
+        others = [*map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+        for pid in (*others, first):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return [first, *others]
 
     @property
     def _groups(self) -> list[int] | None:
@@ -140,9 +142,14 @@ class Postgres:
 
 def _is_alive(pid: int) -> bool:
     """A zombie is not: who waits for it may take a second."""
+    return _state(pid) != "Z"
+
+
+def _state(pid: int) -> str:
+    """The letter that /proc shows; of a process that is gone, that of a zombie."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "Z"
 
 
 def _folder() -> str | None:

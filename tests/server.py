@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import urllib3
 from cloudinary.utils import api_sign_request
@@ -24,8 +24,9 @@ _LISTENING = re.compile(r"^listening on (http://\S+:(\d+))\s*$", re.MULTILINE)
 _BLOCK = 50
 _BLOCKS = range(12_000, 32_000, _BLOCK)
 _ROOT = Path(__file__).parents[1]
-_START_SECONDS = 60
-_STOP_SECONDS = 20
+_START_SECONDS = 120
+_STOP_SECONDS = 60  # more than the 30 that a server gives to uploads
+_ANSWER_SECONDS = 60
 
 
 class Key(NamedTuple):
@@ -64,7 +65,6 @@ class Server:
         self._program = tuple(program)
         self._log = data_dir.parent / f"{data_dir.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=60)
 
     def __enter__(self) -> "Server":
         if self._process is None:
@@ -72,7 +72,6 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.clear()
         self.kill()
 
     @property
@@ -91,8 +90,8 @@ class Server:
         options = ["serve", "--data", str(self.data_dir), "--port", str(self.port), "--workers", str(self.workers)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
         if self._program[0].endswith(".py"):  # a broken variant, which may use modules of the proof
-            environment["PYTHONPATH"] = str(_ROOT)
-        self._pool.clear()
+            places = filter(None, (str(_ROOT), environment.get("PYTHONPATH")))
+            environment["PYTHONPATH"] = os.pathsep.join(places)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *self._program, *options],
@@ -170,13 +169,13 @@ class Server:
         """One multipart upload; the answer's body is read (`.json()`, `.data`)."""
         parts: list[tuple[str, str | tuple[str, bytes]]] = [*fields.items()]
         parts.insert(0 if file_first else len(parts), ("file", (filename, file)))
-        return self._pool.request("POST", self.upload_url(resource_type), fields=parts, headers=headers)
+        return asked("POST", self.upload_url(resource_type), fields=parts, headers=headers)
 
     def get(
         self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse:
         """A path of this server, or a whole URL."""
-        return self._pool.request(method, url if "://" in url else self.base + url, headers=headers)
+        return asked(method, url if "://" in url else self.base + url, headers=headers)
 
     def _is_ready(self) -> bool:
         with suppress(urllib3.exceptions.HTTPError):
@@ -192,6 +191,12 @@ class Server:
                 self.kill()
                 raise AssertionError(f"the server did not {what} (exit code {ended}):\n{self.output[-4000:]}")
             time.sleep(0.02)
+
+
+def asked(method: str, url: str, **more: Any) -> urllib3.BaseHTTPResponse:
+    """Ask on a new connection. A server may close a kept one just as it is used: idle, too many, or at its end."""
+    with urllib3.PoolManager(retries=False, timeout=_ANSWER_SECONDS) as pool:
+        return pool.request(method, url, **more)
 
 
 def accepts(port: int) -> bool:

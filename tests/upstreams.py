@@ -205,7 +205,7 @@ class StubUpstream:
 
         thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
         thread.start()
-        begun.wait(10)
+        assert begun.wait(60)
         try:
             yield self
         finally:

@@ -23,7 +23,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 CADDYFILE = DEPLOY / "Caddyfile"
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 # More than Caddy needs to see it: the interval between two of its looks, and what one may take on a busy machine.
-DRAIN_SECONDS = 7
+DRAIN_SECONDS = 15
 
 
 class Caddy(Service):
@@ -93,7 +93,7 @@ class Nginx(Service):
     def stop(self) -> None:
         if self._process is not None:  # a killed master would leave its workers behind
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(60)
         super().stop()
 
 

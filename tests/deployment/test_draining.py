@@ -12,7 +12,7 @@ from tests.server import Server
 
 pytestmark = pytest.mark.proof
 
-DRAIN_SECONDS = 6
+DRAIN_SECONDS = 20
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def lossy(server: Server) -> Iterator[LossyProxy]:
     with LossyProxy(server) as proxy:
-        serving = threading.Thread(target=proxy.serve_forever)
+        serving = threading.Thread(target=proxy.serve_forever, args=(0.01,))
         serving.start()
         yield proxy
         proxy.shutdown()

@@ -111,7 +111,7 @@ def running(foreign: Foreign, tls: ssl.SSLContext | None = None) -> Iterator[For
     with Quiet(("127.0.0.1", 0), Handler) as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         foreign.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
         try:

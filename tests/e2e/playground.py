@@ -40,7 +40,7 @@ class Watched:
 
 def until(page: Page, condition: str) -> None:
     """Wait until it holds. Playwright's own way to wait needs `eval`, which the page's policy forbids."""
-    for _ in range(200):
+    for _ in range(1200):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
@@ -56,5 +56,5 @@ def upload(page: Page) -> str:
 def press(page: Page, trial: str) -> Locator:
     """Try one thing; the place of its outcome, once it is there."""
     page.click(f"#try-{trial} button")
-    page.wait_for_selector(f"#try-{trial} .verdict[data-kept]", timeout=30_000)
+    page.wait_for_selector(f"#try-{trial} .verdict[data-kept]", timeout=60_000)
     return page.locator(f"#try-{trial} .verdict")

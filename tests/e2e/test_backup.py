@@ -132,6 +132,7 @@ def test_a_backup_that_was_killed_is_none_and_is_finished_by_the_next(server: Se
     printed(uponce("fsck", "--deep", "--data", tmp_path / "restored"))
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_restore_that_broke_off_goes_on_and_takes_no_rotten_file_for_good(server: Server, tmp_path: Path) -> None:
     put(server, "first", b"first")
     put(server, "second", b"second")
@@ -148,6 +149,7 @@ def test_a_restore_that_broke_off_goes_on_and_takes_no_rotten_file_for_good(serv
     assert json.loads(printed(uponce("fsck", "--deep", "--data", data, "--json")))["damage"] == 0
 
 
+@pytest.mark.usefixtures("few_places")
 def test_what_a_backup_has_lost_is_told_and_the_rest_is_restored(server: Server, tmp_path: Path) -> None:
     put(server, "lost", b"lost bytes")
     put(server, "rotten", b"rotten bytes")
@@ -280,6 +282,7 @@ def test_a_backup_goes_into_no_folder_of_other_things(server: Server, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
+@pytest.mark.usefixtures("few_places")
 def test_two_backups_into_one_folder_do_not_meet(server: Server, tmp_path: Path) -> None:
     as_json(server, "backup", tmp_path / "backup")
     with Archive(tmp_path / "backup", database=server.data_dir / "uponce.db", secret_key=None).writing():
@@ -303,6 +306,7 @@ def test_the_name_of_a_backup_is_durable_and_may_be_no_utf_8(
         assert made["folder"] == str(tmp_path / "caf\N{REPLACEMENT CHARACTER}")
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_damaged_last_copy_stops_a_backup_with_a_cure(server: Server, tmp_path: Path) -> None:
     last = tmp_path / "backup" / "uponce.db"
     for _ in range(2):
@@ -317,6 +321,7 @@ def test_a_damaged_last_copy_stops_a_backup_with_a_cure(server: Server, tmp_path
     assert "Name another folder, and run it again." in beside(server, "backup", last.parent).stderr
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_disk_that_is_full_when_a_row_of_the_copy_changes(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

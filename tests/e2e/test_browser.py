@@ -86,7 +86,7 @@ class SiteHandler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def site(server: Server) -> Iterator[Site]:
     with Site(server) as site:
-        serving = threading.Thread(target=site.serve_forever)
+        serving = threading.Thread(target=site.serve_forever, args=(0.01,))
         serving.start()
         yield site
         site.shutdown()

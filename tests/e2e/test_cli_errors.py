@@ -205,7 +205,7 @@ class Redirecting(BaseHTTPRequestHandler):
 def answered_by(handler: type[BaseHTTPRequestHandler], file: Path, folder: Path) -> tuple[Done, str]:
     """The end of `uponce upload` to a server of another kind, and the address of that server."""
     with HTTPServer(("127.0.0.1", 0), handler) as front:
-        threading.Thread(target=front.serve_forever, daemon=True).start()
+        threading.Thread(target=front.serve_forever, args=(0.01,), daemon=True).start()
         base = f"http://127.0.0.1:{front.server_port}"
         url = f"cloudinary://1:secret@media?upload_prefix={base}"
         done = uponce("upload", file, env={"CLOUDINARY_URL": url}, cwd=folder)
@@ -271,6 +271,7 @@ def test_a_command_that_would_change_a_frozen_database_names_the_cure(moved: Pat
     assert "SQLITE" not in done.stderr
 
 
+@pytest.mark.usefixtures("few_places")
 @pytest.mark.parametrize("words", [[], ["--json"]])
 def test_a_nightly_backup_of_a_database_that_moved_away_fails_and_is_complete(
     moved: Path, tmp_path: Path, words: list[str]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.e2e.conftest import needed
 from tests.e2e.looks import found_by_axe, looks, shoot
@@ -68,7 +68,7 @@ class Example:
               return shown.length === count && shown.every((each) => (each.naturalWidth ?? each.videoWidth) > 0);
             }}""",
             arg=count,
-            timeout=30_000,
+            timeout=60_000,
         )
         urls = self.page.eval_on_selector_all(media, "all => all.map((each) => each.src)")
         assert path.read_bytes() in [self.server.get(url).data for url in urls]
@@ -204,7 +204,7 @@ def test_the_widget_in_a_django_form(example: Open, media: Path) -> None:
     seen.page.wait_for_function("new FormData(document.forms[0]).get('photo')")
     seen.page.fill("[name=title]", "Cats & friends")
     seen.page.click("text=Save")
-    assert seen.page.inner_text("h1") == "Cats & friends"
+    expect(seen.page.locator("h1")).to_have_text("Cats & friends", timeout=60_000)
     seen.shows(media / "cat.jpg")
     seen.spent()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,29 @@ from tests import samples
 from tests.e2e.commands import printed, uponce
 from tests.server import Server
 
+pytestmark = pytest.mark.usefixtures("few_places")
+
 SERVICE = 65_534
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """The data folder of a service with a file in its storage, and no backup of it yet."""
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a file in its storage."""
     if os.geteuid() != 0:
         pytest.skip("NOT TESTED: only root may give files to another user")
-    with Server(tmp_path / "data", env={"UPONCE_PACK_BYTES": "0"}) as server:
+    with Server(tmp_path_factory.mktemp("stored") / "data", env={"UPONCE_PACK_BYTES": "0"}) as server:
         assert server.post(server.signed(), samples.png(1)).status == 200
         assert server.stop() == 0
-    give(server.data_dir)
     return server.data_dir
+
+
+@pytest.fixture
+def data(stored: Path, tmp_path: Path) -> Path:
+    """The data folder of a service with a file in its storage, and no backup of it yet."""
+    folder = tmp_path / "data"
+    shutil.copytree(stored, folder)
+    give(folder)
+    return folder
 
 
 def give(folder: Path) -> None:

@@ -80,7 +80,7 @@ class AccountHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def account(media: Path) -> Iterator[Account]:
     with Account(media) as account:
-        serving = threading.Thread(target=account.serve_forever)
+        serving = threading.Thread(target=account.serve_forever, args=(0.01,))
         serving.start()
         yield account
         account.shutdown()

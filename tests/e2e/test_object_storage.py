@@ -57,7 +57,7 @@ def site(
     settings = {
         **store.environment,
         "UPONCE_STORAGE": url,
-        "UPONCE_STORAGE_SECONDS": "5",
+        "UPONCE_STORAGE_SECONDS": "60",
         "UPONCE_SECRET_KEY": secrets.token_hex(32),
         "UPONCE_DECODERS": "1",
         **more,
@@ -91,7 +91,7 @@ def path_of(answer: urllib3.BaseHTTPResponse) -> str:
 
 
 def patiently(request: Callable[[], urllib3.BaseHTTPResponse]) -> urllib3.BaseHTTPResponse:
-    """Again after each 503: a store that has just started takes no object for a moment."""
+    """Again after each 503: a store that has just started takes no object for a moment, and a machine may stall."""
     until = time.monotonic() + 60
     while (answer := request()).status == 503 and time.monotonic() < until:
         time.sleep(0.2)
@@ -177,7 +177,8 @@ def test_a_server_outlives_its_store(tmp_path: Path) -> None:
         store.run()
         found = stack.enter_context(site(tmp_path, None, 1, store, UPONCE_STORAGE_SECONDS="2"))
         (server,) = found.servers
-        path = path_of(server.post(server.signed({"nonce": 1}), b"before", resource_type="raw"))
+        first = server.signed({"nonce": 1})
+        path = path_of(patiently(lambda: server.post(first, b"before", resource_type="raw")))
         found.store.kill()
         fields = server.signed({"nonce": 2})
         refused = server.post(fields, b"meanwhile", resource_type="raw")
@@ -189,9 +190,9 @@ def test_a_server_outlives_its_store(tmp_path: Path) -> None:
         assert server.get("/healthz").status == 200
         found.store.run()
         again = patiently(lambda: server.post(fields, b"meanwhile", resource_type="raw"))
-        assert server.get(path_of(again)).data == b"meanwhile"
-        assert server.get(path).data == b"before"
-        assert server.get("/readyz").status == 200
+        assert patiently(lambda: server.get(path_of(again))).data == b"meanwhile"
+        assert patiently(lambda: server.get(path)).data == b"before"
+        assert patiently(lambda: server.get("/readyz")).status == 200
 
 
 def test_delivery_by_redirect(tmp_path: Path) -> None:

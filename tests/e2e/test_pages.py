@@ -58,7 +58,7 @@ def test_no_other_site_can_frame_them(browser: Browser, playground: Server) -> N
         })))""",
         [f"{playground.base}{path}" for path in PAGES.values()],
     )
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not all(frame.url for frame in page.frames) and time.monotonic() < until:
         page.wait_for_timeout(50)  # a refused frame is told of after its load event
     assert [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"] * len(PAGES)

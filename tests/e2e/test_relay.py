@@ -197,7 +197,7 @@ def test_an_account_that_is_an_uponce_notifies_its_relay(tmp_path: Path) -> None
         with Server(tmp_path / "relay", port=port, env=setting) as relay:
             assert relay.post(relay.signed(), b"bytes").status == 200
             line = re.compile(r"route=/relay/\{cloud\}/notifications\b")
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not (found := [each for each in relay.output.splitlines() if line.search(each)]):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

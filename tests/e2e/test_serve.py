@@ -21,6 +21,7 @@ import urllib3
 
 from tests import samples
 from tests.e2e.commands import code_of, in_a_process, printed, uponce
+from tests.e2e.test_metrics import until as eventually
 from tests.server import Key, Server, accepts
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("serve")]
@@ -132,7 +133,7 @@ def test_workers_that_need_long_to_start_are_not_given_up(tmp_path: Path) -> Non
         until(server, "all 2 workers serve")
         os.kill(server.pid, signal.SIGHUP)
         until(server, "Finished server process")
-        assert server.output.count("Started server process") == 3
+        assert server.output.partition("Finished server process")[0].count("Started server process") == 3
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -141,15 +142,13 @@ def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: 
     with Server(tmp_path / "data", workers=workers) as server:
         body, kind = urllib3.encode_multipart_formdata(server.signed() | {"file": ("a.bin", b"bytes")})
         path = urlsplit(server.upload_url("raw")).path
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-            client.sendall(head.encode() + body[:-1])
-            assert server.get("/healthz").status == 200
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+            client.sendall(f"{head}expect: 100-continue\r\n\r\n".encode())
+            assert client.recv(65536).startswith(b"HTTP/1.1 100 ")  # the upload is under way
+            client.sendall(body[:-1])
             os.kill(server.pid, signal.SIGTERM)
-            deadline = time.monotonic() + 10
-            while accepts(server.port):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            eventually(lambda: not accepts(server.port))
             client.sendall(body[-1:])
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert server.wait() == 0
@@ -162,7 +161,8 @@ def test_a_decoder_has_none_of_the_files_of_its_worker(tmp_path: Path) -> None:
         until(server, "all 2 workers serve")
         family = psutil.Process(server.pid).children(recursive=True)
         decoders = [each for each in family if "uponce.adapters.media.worker" in each.cmdline()]
-        assert [each.num_fds() for each in decoders] == [3 + 2] * 2  # /dev/null, jobs and answers
+        # /dev/null, jobs and answers. While a decoder starts, it also reads its modules.
+        eventually(lambda: [each.num_fds() for each in decoders] == [3 + 2] * 2)
 
 
 # --- addresses
@@ -276,7 +276,7 @@ def test_every_line_of_the_log_has_one_format(tmp_path: Path, format_: str, work
         requests = [(line.split()[3], line.split()[4]) for line in told if line.split()[3] != "-"]
     assert any("Finished server process" in line for line in told)
     ids = [answer.headers["x-request-id"] for answer in answers]
-    assert requests == [(ids[0], "stored"), (ids[1], "refused")]
+    assert sorted(requests) == sorted([(ids[0], "stored"), (ids[1], "refused")])  # each worker writes for itself
 
 
 # --- keys of the settings
@@ -345,7 +345,7 @@ class Other:
                 pass
 
         self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         return f"http://127.0.0.1:{self._server.server_port}"
 
@@ -358,17 +358,17 @@ class Other:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_limits_of_a_head_are_settings_and_the_refusals_name_their_values(tmp_path: Path, workers: int) -> None:
     """Worker processes too must have them."""
-    settings = {"UPONCE_MAX_HEAD_BYTES": "5000", "UPONCE_HEAD_SECONDS": "1"}
-    with Server(tmp_path / "data", workers=workers, env=settings) as server:
+    with Server(tmp_path / "large", workers=workers, env={"UPONCE_MAX_HEAD_BYTES": "5000"}) as server:
         assert b" 431 " in (large := _said(server.port, b"GET / HTTP/1.1\r\nX: " + b"a" * 6000))
         assert b"larger than 5000 bytes" in large
+    with Server(tmp_path / "slow", workers=workers, env={"UPONCE_HEAD_SECONDS": "1"}) as server:
         assert b" 408 " in (slow := _said(server.port, b"GET / HTTP/1.1\r\n"))
         assert b"within 1 seconds" in slow
 
 
 def _said(port: int, request: bytes) -> bytes:
     """Send these bytes, and return what comes back until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(request)
         return b"".join(iter(partial(client.recv, 65536), b""))
 

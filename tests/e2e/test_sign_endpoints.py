@@ -21,7 +21,7 @@ from starlette.routing import Route
 from tests.asgi import call
 from tests.e2e.conftest import NODE
 from tests.e2e.test_readme import block
-from tests.server import Server
+from tests.server import Server, asked
 from tests.stores.service import free_ports
 from uponce.contrib import MAX_BODY
 
@@ -277,25 +277,23 @@ def test_express_does_not_start_without_the_address_of_uponce(
     if url is not None:
         monkeypatch.setenv("CLOUDINARY_URL", url)
     environment = {**os.environ, "PORT": str(free_ports(1)[0])}
-    done = subprocess.run(express_program, capture_output=True, text=True, env=environment, timeout=20, check=False)
+    done = subprocess.run(express_program, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 1
     assert "Set CLOUDINARY_URL to the line of the key 'browser'" in done.stderr
 
 
 def test_express_signs_what_uploads_once(server: Server, media: Path, express: str) -> None:
-    import urllib3
-
     def ask(user: str) -> Any:
         headers = {"X-User": user} if user else {}
-        return urllib3.request("POST", express, json={"params": {"nonce": "express"}}, headers=headers)
+        return asked("POST", express, json={"params": {"nonce": "express"}}, headers=headers)
 
-    page = urllib3.request("GET", express.removesuffix("sign"))
+    page = asked("GET", express.removesuffix("sign"))
     assert b"<uponce-upload sign=" in page.data
     assert ask("").status == 403
-    other = urllib3.request("POST", express, json={"params": {"folder": "users/8"}}, headers={"X-User": "7"})
+    other = asked("POST", express, json={"params": {"folder": "users/8"}}, headers={"X-User": "7"})
     assert (other.status, other.json()["error"]["code"]) == (400, "unknown_parameter")
     hidden = {"params": {"nonce": "n&public_id=avatar"}}  # which SDKs before 2.7 sign like two parameters
-    nonce = urllib3.request("POST", express, json=hidden, headers={"X-User": "7"}).json()["fields"]["nonce"]
+    nonce = asked("POST", express, json=hidden, headers={"X-User": "7"}).json()["fields"]["nonce"]
     assert re.fullmatch("[0-9a-f-]{36}", nonce)
     signed = ask("7").json()
     assert signed["url"] == server.upload_url()

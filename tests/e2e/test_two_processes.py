@@ -1,7 +1,10 @@
 """Several processes on one folder: what one of them commits, the others show in their very next answer."""
 
+import os
 import secrets
+import signal
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -69,6 +72,18 @@ def test_commands_find_the_server_that_stays(pair: tuple[Server, Server]) -> Non
     assert found_by_a_command(second) == (second.base, "")
     second.stop()
     assert "No server runs on" in found_by_a_command(second)[1]
+
+
+def test_a_command_waits_for_a_server_that_answers_late(tmp_path: Path) -> None:
+    """As on a busy machine."""
+    with Server(tmp_path / "data") as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        waking = threading.Timer(4, os.kill, (server.pid, signal.SIGCONT))
+        waking.start()
+        try:
+            assert found_by_a_command(server) == (server.base, "")
+        finally:
+            waking.join()
 
 
 def found_by_a_command(server: Server) -> tuple[str, str]:

@@ -86,7 +86,7 @@ def visits(browser: Browser, bundle: str, folder: Path, tmp_path: Path) -> Itera
 
     def visit(server: Server) -> Visit:
         site = Site(server)
-        serving = threading.Thread(target=site.serve_forever)
+        serving = threading.Thread(target=site.serve_forever, args=(0.01,))
         serving.start()
         page = browser.new_context().new_page()
         page.goto(site.origin("localhost"))

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from proof.faults.processes import commands
@@ -27,8 +28,9 @@ def in_files(folder: Path, canaries: Canaries) -> list[str]:
     """Every canary in a file of the folder that is not there to hold it."""
     leaks = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        names = found_in(path.read_bytes(), canaries) - ALLOWED.get(path.name, set())
-        leaks += [f"{name} in {path.relative_to(folder)}" for name in sorted(names)]
+        with suppress(FileNotFoundError):  # the server has just deleted it
+            names = found_in(path.read_bytes(), canaries) - ALLOWED.get(path.name, set())
+            leaks += [f"{name} in {path.relative_to(folder)}" for name in sorted(names)]
     return leaks
 
 

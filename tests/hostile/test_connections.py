@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.hostile.frame import PICTURE
 from tests.server import Server
 
 LIMIT = 20
-HEAD = b"PUT /v1_1/media/auto/upload?timestamp=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx"
+PATIENT = {"UPONCE_HEAD_SECONDS": "600", "UPONCE_IDLE_SECONDS": "600"}  # only the number of connections ends one here
 
 
 @pytest.fixture
@@ -21,13 +22,22 @@ def stack() -> Iterator[ExitStack]:
 
 
 def started(stack: ExitStack, folder: Path, **more: str) -> Server:
-    env = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(LIMIT)} | more
+    env = PATIENT | {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(LIMIT)} | more
     return stack.enter_context(Server(folder / "data", env=env))
 
 
 def connect(stack: ExitStack, server: Server, first: bytes = b"") -> socket.socket:
-    made = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+    made = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
     made.sendall(first)
+    return made
+
+
+def uploading(stack: ExitStack, server: Server, nonce: int) -> socket.socket:
+    """A connection on which the server waits for the bytes of a file: it has asked for them."""
+    target = f"/v1_1/{server.cloud}/auto/upload?{urlencode(server.signed({'nonce': nonce}))}"
+    head = f"PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+    made = connect(stack, server, head.encode())
+    assert made.recv(65536).startswith(b"HTTP/1.1 100 ")
     return made
 
 
@@ -53,9 +63,8 @@ def test_silent_connections_keep_no_upload_out(stack: ExitStack, tmp_path: Path)
 
 def test_busy_connections_end_with_a_refusal_of_the_next_one(stack: ExitStack, tmp_path: Path) -> None:
     """An upload under way is never cut for a new connection."""
-    server = started(stack, tmp_path, UPONCE_MAX_UNVERIFIED_PER_ADDRESS="1000", UPONCE_MAX_UNVERIFIED_UPLOADS="1000")
-    server._pool.clear()
-    busy = [connect(stack, server, HEAD) for _ in range(LIMIT)]
+    server = started(stack, tmp_path)
+    busy = [uploading(stack, server, number) for number in range(LIMIT)]
     refused = connect(stack, server)
     answer = b"".join(iter(lambda: refused.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 503 "), answer

@@ -126,7 +126,7 @@ def harmless(server: Server, base: str, attack: Attack, upload: Callable[[], flo
     """Attack; an honest upload is stored after it, and the server has failed at nothing. Seconds of that upload."""
     before = len(server.output)
     # The server itself always ends the connection. A front server may leave it open.
-    heard = launch(attack, base, 20.0 if base == server.base else 2.0)
+    heard = launch(attack, base, 60.0 if base == server.base else 2.0)
     seconds = upload()
     assert "Traceback" not in server.output[before:], server.output[before:][-2000:]
     return heard, seconds

@@ -19,7 +19,7 @@ from uponce.core.errors import SettingRefused
 from uponce.core.values import ApiKey
 
 _FILE = "running.json"
-_PROBE_SECONDS = 2
+_PROBE_SECONDS = 10  # a busy server answers late
 _BACKLOG = 2048
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 

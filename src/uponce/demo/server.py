@@ -16,8 +16,8 @@ from uponce.core.account import Account, read_account
 
 _KEY = re.compile(r"^CLOUDINARY_URL=(\S+)", re.MULTILINE)
 _LISTENING = re.compile(r"^listening on (http://\S+:(\d+))\s*$", re.MULTILINE)
-_START_SECONDS = 30
-_STOP_SECONDS = 10
+_START_SECONDS = 60
+_STOP_SECONDS = 30
 _POLL_SECONDS = 0.02
 
 
@@ -49,7 +49,7 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Return when the server listens, later on its first port. Raise ServerFailed after 30 seconds."""
+        """Return when the server listens, later on its first port. Raise ServerFailed after 60 seconds."""
         command = [sys.executable, "-m", "uponce", "serve", "--data", str(self._data), "--port", str(self._port)]
         # The user's own settings must not reach the demo, neither from the environment nor from a .env file.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
@@ -78,7 +78,7 @@ class Server:
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> bool:
-        """Ask the server to stop. Return whether it stopped within 10 seconds. If not, it is killed."""
+        """Ask the server to stop. Return whether it stopped within 30 seconds. If not, it is killed."""
         return self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> bool:

@@ -18,6 +18,7 @@ USED = "signature_used"
 RIVALS = 20
 WINDOW = 3600
 SECONDS_LEFT = 3
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,14 @@ def tear(world: World) -> Outcome:
 
 
 def post_at_the_last_moment(world: World) -> Outcome:
-    born = int(time.time()) + SECONDS_LEFT - WINDOW
-    world.sign("too-late", born)
-    return _accepted(world, world.client.post(world.sign("last-moment", born), world.photo), world.photo)
+    """Post a signature just before it expires. Sign again if the machine stalled for longer than was left."""
+    for _ in range(_TRIES):
+        born = int(time.time()) + SECONDS_LEFT - WINDOW
+        world.sign("too-late", born)
+        answer = world.client.post(world.sign("last-moment", born), world.photo)
+        if answer.status == 200 or time.time() < born + WINDOW:
+            break
+    return _accepted(world, answer, world.photo)
 
 
 def post_too_late(world: World) -> Outcome:

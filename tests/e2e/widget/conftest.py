@@ -30,7 +30,7 @@ def site(server: Server) -> Iterator[Site]:
 @pytest.fixture
 def line(server: Server, site: Site) -> Iterator[Line]:
     with Line(server) as line:
-        thread = threading.Thread(target=line.serve_forever)
+        thread = threading.Thread(target=line.serve_forever, args=(0.01,))
         thread.start()
         site.via = line.base
         yield line

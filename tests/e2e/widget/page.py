@@ -12,7 +12,7 @@ from tests.e2e.widget.site import Site
 from tests.server import Server
 
 MB = 1_000_000
-SECONDS = 30
+SECONDS = 60
 # Bad lines are repaired at once.
 QUICK = """customElements.whenDefined("uponce-upload").then(() => {
   for (const el of document.querySelectorAll("uponce-upload")) Object.assign(el.timing, { delay: 20 });

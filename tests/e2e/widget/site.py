@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(uponce: Server) -> Iterator[Site]:
     with Site(uponce) as site:
-        thread = threading.Thread(target=site.serve_forever)
+        thread = threading.Thread(target=site.serve_forever, args=(0.01,))
         thread.start()
         yield site
         site.shutdown()
