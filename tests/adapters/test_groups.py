@@ -159,7 +159,7 @@ def test_a_failure_spoils_its_group_and_no_other(tmp_path: Path, kind: str, fail
     only = [argument for path in paths for argument in ("-P", str(path))]
     outcome = one_group(root, kind, strace=(*only, "-e", f"inject={inject}", "-o", "/dev/null"))
     assert (outcome.codes, outcome.wrong) == ([code, "ok", "ok"], [])
-    assert outcome.listed == len(SIZES) * (GROUPS - 1)
+    assert (outcome.listed, outcome.descriptors) == (len(SIZES) * (GROUPS - 1), 0)
 
 
 # What a kill leaves.

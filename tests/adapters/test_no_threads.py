@@ -1,7 +1,6 @@
 """A system that allows no more threads: each request gets a 503, no work runs for a refused one, nothing leaks."""
 
 import asyncio
-import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.adapters.descriptors import descriptors
 from tests.adapters.packing import opened
 from uponce.adapters.database.postgres.connection import Address
 from uponce.adapters.database.postgres.pool import Pool
@@ -35,18 +35,6 @@ def allow(monkeypatch: pytest.MonkeyPatch) -> Allow:
         monkeypatch.setattr(threading.Thread, "start", start)
 
     return allow
-
-
-def descriptors(folder: Path) -> list[str]:
-    """The open files of this process in the folder, also the deleted ones."""
-    gc.collect()
-    links = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            links.append(str(link.readlink()))
-        except FileNotFoundError:  # that of the listing
-            continue
-    return [link for link in links if link.startswith(str(folder))]
 
 
 @pytest.mark.skipif(not LINUX, reason="only Linux lists the descriptors of a process")
