@@ -117,7 +117,7 @@ def test_a_file_that_opens_for_a_cancelled_caller_is_closed(tmp_path: Path, monk
     open_ = os.open
 
     def late(*arguments: Any) -> int:
-        gate.wait(20)
+        gate.wait(60)
         return open_(*arguments)
 
     async def play() -> None:

@@ -61,14 +61,14 @@ def test_an_upload_that_no_thread_can_discard_keeps_no_descriptor(tmp_path: Path
 def test_a_bucket_begins_no_work_for_a_refused_request(allow: Allow) -> None:
     """And if it has one thread, that one does the work."""
     none: Any = None
-    store, done, go = BucketBlobs(none, Path("unused"), ids=RandomIds(), seconds=10, uploads=2), [1], threading.Event()
+    store, done, go = BucketBlobs(none, Path("unused"), ids=RandomIds(), seconds=60, uploads=2), [1], threading.Event()
 
     async def play() -> None:
         allow("uponce-upload")
         with pytest.raises(StorageUnavailable):
             await store.run(lambda: done.append(2))
         allow("nothing")
-        busy = asyncio.ensure_future(store.run(lambda: go.wait(10)))
+        busy = asyncio.ensure_future(store.run(lambda: go.wait(60)))
         await asyncio.sleep(0.05)
         allow("uponce-upload")
         waiting = asyncio.ensure_future(store.run(lambda: done.append(3)))
@@ -76,7 +76,7 @@ def test_a_bucket_begins_no_work_for_a_refused_request(allow: Allow) -> None:
         go.set()
         await asyncio.gather(busy, waiting)
 
-    asyncio.run(asyncio.wait_for(play(), 10))
+    asyncio.run(asyncio.wait_for(play(), 60))
     store.close()
     assert done == [1, 3]
 

@@ -134,7 +134,7 @@ class Lockstep:
     """A lock whose every turn two threads wait for together."""
 
     def __init__(self) -> None:
-        self._both, self._lock = threading.Barrier(2, timeout=30), threading.Lock()
+        self._both, self._lock = threading.Barrier(2, timeout=60), threading.Lock()
 
     def __enter__(self) -> None:
         self._both.wait()

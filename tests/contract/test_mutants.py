@@ -206,7 +206,7 @@ class FailingCommit(Connection):
 
     def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
         if sql == "BEGIN IMMEDIATE":
-            type(self).hold.wait(10)
+            type(self).hold.wait(60)
         if sql == "COMMIT" and type(self).armed:
             raise sqlite3.OperationalError("disk I/O error")
         return super().execute(sql, parameters)  # type: ignore[arg-type]

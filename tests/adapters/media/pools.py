@@ -1,6 +1,8 @@
 """A pool for one scenario, and a look at its processes from outside."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -43,6 +45,15 @@ def inspect(root: Path, content: bytes, requested: ResourceType | None = None) -
     path = root / "spooled"
     path.write_bytes(content)
     return run(root, lambda pool: pool.inspect(str(path), requested), workers=1)
+
+
+async def kill_idle(pool: DecoderPool) -> None:
+    """Kill all decoders, and return when the loop knows that."""
+    processes = list(pool._all)
+    for process in processes:
+        os.kill(process._process.pid, signal.SIGKILL)
+    for process in processes:
+        await process._process.wait()
 
 
 def decoder_pids(parent: int | None = None) -> list[int]:
