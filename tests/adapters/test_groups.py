@@ -180,6 +180,7 @@ def watched(root: Path, names: Sequence[Path]) -> list[str]:
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(1200)  # a process for each of many steps
 @needs_strace
 def test_a_kill_at_any_step_loses_no_stored_group(tmp_path: Path, kind: str) -> None:
     """Before each system call that touches what is stored; the store that comes next spoils nothing either."""

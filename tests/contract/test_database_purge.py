@@ -28,6 +28,7 @@ from tests.contract.guarantees import (
     check_wider_window_revives_nothing,
     is_accepted,
 )
+from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Database
 from uponce.core.errors import (
     StaleRequest,
@@ -123,14 +124,14 @@ def test_a_commit_at_or_before_the_watermark_is_stale(backend: Backend, database
 
 
 def test_a_purge_of_many_rows_reaches_them_all(backend: Backend, database: Database) -> None:
+    many = 3 * BATCH + 1
+
     async def revoke_many() -> None:
-        for start in range(0, 5001, 200):
-            numbers = range(start, min(start + 200, 5001))
-            await asyncio.gather(*(database.revoke_grant(grant(f"n{n}"), CALLER) for n in numbers))
+        await asyncio.gather(*(database.revoke_grant(grant(f"n{n}"), CALLER) for n in range(many)))
 
     run(revoke_many())
     backend.clock.time = grant("a").keep_until + 1
-    assert run(database.purge(audit_seconds=10**6)) == 5001
+    assert run(database.purge(audit_seconds=10**6)) == many
 
 
 STEPS = st.one_of(

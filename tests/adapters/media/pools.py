@@ -23,11 +23,14 @@ TIFF = MediaFacts(ResourceType.IMAGE, "tiff", 160, 120, 1)
 def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: float) -> T:
     """Start a pool over `root`, play the scenario, close the pool, and see that no process is left.
 
-    On uvloop, as a server does: asyncio's own loop starts processes without the files that are inheritable.
+    On uvloop, as a server does: asyncio's own loop starts processes without the files that are inheritable. Without
+    `job_seconds` a file may take as long as a machine stalls.
     """
 
     async def play() -> T:
         pool = DecoderPool(Limits(), [str(root)], **options)  # type: ignore[arg-type]
+        if "job_seconds" not in options:
+            pool._clock_seconds = 60
         await pool.start()
         try:
             return await scenario(pool)

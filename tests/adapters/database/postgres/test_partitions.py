@@ -35,7 +35,7 @@ def clock() -> SteppedClock:
 @pytest.fixture
 def database(clock: SteppedClock) -> Iterator[PostgresDatabase]:
     """As in production: rows wait for their partition."""
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=clock)
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=clock, seconds=60)
     database.open()
     run(database.add_key(KEY))
     run(database.add_key(OTHER))
@@ -322,7 +322,7 @@ def test_the_statements_of_a_group_find_grants_of_several_partitions(database: P
 
 def test_partitions_are_made_and_dropped_where_the_server_quotes_every_name(clock: SteppedClock) -> None:
     url = f"{shared().fresh_schema()}%20-cquote_all_identifiers%3Don"
-    database = PostgresDatabase(url, secrets=PlainBox(), clock=clock)
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=clock, seconds=60)
     database.open()
     run(database.add_key(KEY))
     for _ in range(2):
