@@ -52,7 +52,7 @@ def refusal(url: str, environment: dict[str, str], folder: Path) -> str:
 
 
 def test_a_start_without_its_bucket_says_what_to_do(
-    server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first of them through a real start, which takes a second or two."""
     known = server.environment
@@ -70,6 +70,7 @@ def test_a_start_without_its_bucket_says_what_to_do(
             assert "UPONCE_STORAGE" in started and cure in started, started
         said = refusal_here(url, environment, tmp_path / "data", monkeypatch)
         assert "UPONCE_STORAGE" in said and cure in said, said
+        assert "CLOUDINARY_URL" not in capsys.readouterr().out
 
 
 def refusal_here(url: str, environment: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -12,7 +12,7 @@ from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, Steppe
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
 from uponce.adapters.database import ledger
-from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase
+from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase, session
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
@@ -147,7 +147,11 @@ def test_where_the_default_part_has_rows_no_partition_is_made(database: Postgres
     assert run(attempt(database, replace(far), draft(blob="again"))) == "signature_used"
 
 
-def test_purges_at_once_do_not_disturb_one_another(database: PostgresDatabase, clock: SteppedClock) -> None:
+def test_purges_at_once_do_not_disturb_one_another(
+    database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "OWN_MILLISECONDS", 60_000)
+
     async def both() -> list[int]:
         return await asyncio.gather(*(database.purge(10**6) for _ in range(4)))
 
