@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 1024**3
 _LIBC = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD, _BLOCK_BYTES = -3, 128 * 1024
 
-# No deadline for one example, since machines that share a core stall. The campaigns explore: they set their own seeds.
-settings.register_profile("uponce", deadline=None, derandomize=True)
+# No deadline for one example and none for those that are drawn first, since machines that share a core stall. The
+# campaigns explore: they set their own seeds.
+settings.register_profile("uponce", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("uponce")
 
 # A shell ignores SIGINT for what it starts in the background, and every child would inherit that.

@@ -6,7 +6,6 @@ Prints an Outcome as JSON.
 """
 
 import asyncio
-import gc
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+from tests.adapters.descriptors import descriptors
 from uponce.adapters.store import local
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import sync_folder
@@ -36,8 +36,8 @@ MUTANTS: dict[str, Callable[[], object]] = {
 class Outcome:
     """`code` of the upload and `again` of a second publish: ok, or that of the error.
 
-    `left` are the files that are there at the end, after a discard if it failed; `descriptors` and `peak_kib` are
-    what it has grown by.
+    `left` are the files that are there at the end, after a discard if it failed; `descriptors` counts those of the
+    store that are then open; `peak_kib` is what it has grown by.
     """
 
     code: str
@@ -94,22 +94,17 @@ def _peak_kib() -> int:
     return int(found[1])
 
 
-def _descriptors() -> int:
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def main(root: str, mebibytes: str, mutant: str = "") -> None:
     if mutant:
         MUTANTS[mutant]()
     store = local.LocalBlobs(Path(root), ids=FixedIds())
     store.open_store()
     asyncio.run(store.ping())  # a thread and a loop have been there once
-    before, peak = _descriptors(), _peak_kib()
+    peak = _peak_kib()
     code, again = asyncio.run(_play(store, int(mebibytes)))
     store.close()
     left = sorted(str(path.relative_to(root)) for path in Path(root).rglob("*") if path.is_file())
-    print(json.dumps(asdict(Outcome(code, again, left, _descriptors() - before, _peak_kib() - peak))))
+    print(json.dumps(asdict(Outcome(code, again, left, len(descriptors(Path(root))), _peak_kib() - peak))))
 
 
 if __name__ == "__main__":

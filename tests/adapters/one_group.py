@@ -6,7 +6,6 @@ Prints a line of JSON for each stored group, its keys, and at last an Outcome.
 """
 
 import asyncio
-import gc
 import hashlib
 import json
 import random
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+from tests.adapters.descriptors import descriptors
 from tests.contract.stores import local_of
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalBlobs
@@ -42,7 +42,7 @@ def _ignore(*names: str) -> None:
 class Outcome:
     """`codes` of the groups: ok, or that of the error. `wrong` are keys of stored groups that show other bytes.
 
-    `listed` counts the blobs that are there at the end; `descriptors` is by how many the open ones have grown.
+    `listed` counts the blobs that are there at the end; `descriptors` those of the store that are then open.
     """
 
     codes: list[str]
@@ -76,18 +76,13 @@ async def different(store: Blobs, keys: Sequence[str], bodies: Sequence[Body]) -
     return [key for key, (_, digest) in zip(keys, bodies, strict=True) if await store.digest(key) != digest]
 
 
-def _descriptors() -> int:
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def main(root: str, pack_bytes: str, mutant: str = "") -> None:
     store = LocalBlobs(Path(root), ids=SeededIds(), pack_bytes=int(pack_bytes))
     store.open_store()
     if mutant:
         MUTANTS[mutant]()
     asyncio.run(store.ping())  # the threads and a loop exist
-    before, codes, wrong = _descriptors(), [], []
+    codes, wrong = [], []
     for number in range(GROUPS):
         bodies = group(number)
         try:
@@ -98,15 +93,13 @@ def main(root: str, pack_bytes: str, mutant: str = "") -> None:
             print(json.dumps(keys), flush=True)
             codes.append("ok")
             wrong += asyncio.run(different(store, keys, bodies))
-    asyncio.run(store.ping())
-    after = _descriptors()
 
     async def count() -> int:
         return len([blob async for blob in store.published()])
 
     listed = asyncio.run(count())
     store.close()
-    print(json.dumps(asdict(Outcome(codes, wrong, listed, after - before))))
+    print(json.dumps(asdict(Outcome(codes, wrong, listed, len(descriptors(Path(root)))))))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,13 @@ from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET, SeaweedFS
 from tests.stores.service import free_ports
 from tests.stores.sick import Illness, sick
+from uponce.cli.serve import _prepare
+from uponce.config import load
 from uponce.core.errors import SettingRefused, StorageUnavailable
+from uponce.wiring import opened
 
 ROOT = Path(__file__).parents[2]
+OURS = ("UPONCE_", "AWS_", "AZURE_")
 
 
 @pytest.fixture
@@ -33,10 +37,10 @@ def url(server: SeaweedFS) -> str:
 
 def refusal(url: str, environment: dict[str, str], folder: Path) -> str:
     """What `uponce serve` says on its way out."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("UPONCE_", "AWS_", "AZURE_"))}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     done = subprocess.run(
         [sys.executable, "-m", "uponce", "serve", "--data", str(folder), "--port", "0"],
-        env=environ | environment | {"UPONCE_STORAGE": url, "UPONCE_STORAGE_SECONDS": "10"},
+        env=environ | environment | {"UPONCE_STORAGE": url, "UPONCE_STORAGE_SECONDS": "60"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -47,7 +51,10 @@ def refusal(url: str, environment: dict[str, str], folder: Path) -> str:
     return done.stderr
 
 
-def test_a_start_without_its_bucket_says_what_to_do(server: SeaweedFS, tmp_path: Path) -> None:
+def test_a_start_without_its_bucket_says_what_to_do(
+    server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first of them through a real start, which takes a second or two."""
     known = server.environment
     nowhere = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_ports(1)[0]}"}
     for url, environment, cure in (
@@ -58,8 +65,25 @@ def test_a_start_without_its_bucket_says_what_to_do(server: SeaweedFS, tmp_path:
         ("ftp://somewhere", {}, "Use file:///path/to/folder, s3://bucket/prefix"),
         ("s3:///bucket", {}, "Use file:///path/to/folder, s3://bucket/prefix"),
     ):
-        said = refusal(url, environment, tmp_path / "data")
+        if cure.startswith("create it"):
+            started = refusal(url, environment, tmp_path / "data")
+            assert "UPONCE_STORAGE" in started and cure in started, started
+        said = refusal_here(url, environment, tmp_path / "data", monkeypatch)
         assert "UPONCE_STORAGE" in said and cure in said, said
+        assert "CLOUDINARY_URL" not in capsys.readouterr().out
+
+
+def refusal_here(url: str, environment: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the preparation of `uponce serve` refuses."""
+    with monkeypatch.context() as patched, pytest.raises(SettingRefused) as refused:
+        for name in [each for each in os.environ if each.startswith(OURS)]:
+            patched.delenv(name)
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        settings = load({"UPONCE_STORAGE": url, "UPONCE_STORAGE_SECONDS": "60"}, data=str(folder))
+        with opened(settings, create=True) as backend:
+            run(_prepare(backend.services, settings, "http://127.0.0.1"))
+    return refused.value.message
 
 
 def test_an_unusable_staging_folder_is_refused(server: SeaweedFS, url: str, tmp_path: Path) -> None:
@@ -130,13 +154,13 @@ from uponce.adapters.system import RandomIds
 
 async def leave(store):
     asking = asyncio.ensure_future(store.open("0" * 32))
-    for _ in range(2000):
+    for _ in range(5000):
         if Path(sys.argv[3]).exists():
             break
         await asyncio.sleep(0.01)
     asking.cancel()
 
-store = BucketBlobs(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2, uploads=16)
+store = BucketBlobs(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60, uploads=16)
 store.open_store()
 asyncio.run(leave(store))
 """
@@ -158,7 +182,7 @@ def test_a_process_may_end_while_a_request_is_under_way(server: SeaweedFS, url: 
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert proxy.seen

@@ -16,29 +16,37 @@ from uponce.core.errors import StorageUnavailable
 
 
 @contextmanager
-def opened(seconds: float, bucket: Any = None) -> Iterator[BucketBlobs]:
-    store = BucketBlobs(bucket, Path("unused"), ids=RandomIds(), seconds=seconds, uploads=2)  # type: ignore[arg-type]
+def opened(seconds: int, bucket: Any = None) -> Iterator[BucketBlobs]:
+    store = BucketBlobs(bucket, Path("unused"), ids=RandomIds(), seconds=seconds, uploads=2)
     yield store
     store.close()
 
 
 async def all_busy(store: BucketBlobs, until: Event) -> "list[asyncio.Task[bool]]":
-    """Give each thread for uploads a long one."""
-    tasks = [asyncio.create_task(store.run(lambda: until.wait(60))) for _ in range(store._movers._most)]
-    await asyncio.sleep(0.05)
+    """Give each thread for uploads a long one. Return when all have begun."""
+    begun = list[None]()
+
+    def work() -> bool:
+        begun.append(None)
+        return until.wait(120)
+
+    tasks = [asyncio.create_task(store.run(work)) for _ in range(store._movers._most)]
+    while len(begun) < len(tasks):
+        await asyncio.sleep(0.001)
     return tasks
 
 
-def test_a_request_waits_for_a_thread_so_long_and_no_longer() -> None:
+def test_a_request_waits_for_a_thread_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind as many large uploads as there are threads. They end as usual, however long they take."""
     may_end, ran = Event(), Event()
 
     async def play() -> list[bool]:
-        with opened(0.2) as store:
+        with opened(60) as store:
             busy = await all_busy(store, may_end)
+            monkeypatch.setattr(store, "_seconds", 0.2)
             try:
                 with pytest.raises(StorageUnavailable, match="too slow now") as refusal:
-                    await asyncio.wait_for(store.run(ran.set), 10)
+                    await asyncio.wait_for(store.run(ran.set), 60)
             finally:
                 may_end.set()
             assert refusal.value.for_operator == (

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.adapters.descriptors import descriptors
 from tests.app.test_unbroken import complaints
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
@@ -116,7 +117,7 @@ def test_a_file_that_opens_for_a_cancelled_caller_is_closed(tmp_path: Path, monk
     open_ = os.open
 
     def late(*arguments: Any) -> int:
-        gate.wait(20)
+        gate.wait(60)
         return open_(*arguments)
 
     async def play() -> None:
@@ -130,4 +131,4 @@ def test_a_file_that_opens_for_a_cancelled_caller_is_closed(tmp_path: Path, monk
     monkeypatch.setattr(os, "open", late)
     asyncio.run(play())
     disk.close()
-    assert not [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.samefile(path)]
+    assert descriptors(path) == []

@@ -19,7 +19,7 @@ from uponce.core.series import StoredPart
 from uponce.core.spans import Span
 
 CHUNK = bytes(1024 * 1024 + 1)
-SECONDS = 20
+SECONDS = 120
 
 
 @pytest.fixture
@@ -29,49 +29,65 @@ def store(tmp_path: Path) -> Iterator[Blobs]:
     store.close()
 
 
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> Iterator["Syncs"]:
+    syncs = Syncs()
+    monkeypatch.setattr(parts, "sync_data", syncs)
+    yield syncs
+    syncs.may_end.set()
+
+
+class Syncs:
+    """Each fsync of a part: it has begun, and waits until it may end."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = 0, threading.Event()
+
+    def __call__(self, descriptor: int) -> None:
+        self.begun += 1
+        self.may_end.wait(SECONDS)
+
+    async def have_begun(self, count: int) -> None:
+        while self.begun < count:
+            await asyncio.sleep(0.001)
+
+
 async def nothing() -> AsyncIterator[StoredPart]:
     for part in list[StoredPart]():
         yield part
 
 
-def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = threading.Event()
-    monkeypatch.setattr(parts, "sync_data", lambda _: slow.wait(SECONDS))
-
+def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, syncs: "Syncs") -> None:
     async def play() -> None:
         held = []
         for _ in range(WORKERS):
             piece = await store.parts.hold(await store.parts.begin(), Span(0, len(CHUNK)))
             await piece.write(CHUNK)
             held.append(piece)
-        syncs = [asyncio.ensure_future(piece.sync()) for piece in held]
-        await asyncio.sleep(0.3)
+        running = [asyncio.ensure_future(piece.sync()) for piece in held]
+        await syncs.have_begun(LARGE_WORKERS)
         async with asyncio.timeout(SECONDS / 2):
             await store.disk.in_thread(lambda: None)
-        slow.set()
-        await asyncio.gather(*syncs)
+        syncs.may_end.set()
+        await asyncio.gather(*running)
         for piece in held:
             await piece.release()
 
     asyncio.run(play())
 
 
-def test_no_small_file_waits_for_requests_that_look_whether_they_are_wanted(
-    store: Blobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_small_file_waits_for_requests_that_look_whether_they_are_wanted(store: Blobs, syncs: "Syncs") -> None:
     """During a slow fsync too. Each request looks a few times a second."""
-    slow = threading.Event()
-    monkeypatch.setattr(parts, "sync_data", lambda _: slow.wait(SECONDS))
 
     async def play() -> None:
         key = await store.parts.begin()
         piece = await store.parts.hold(key, Span(0, len(CHUNK)))
         await piece.write(CHUNK)
         sync = asyncio.ensure_future(piece.sync())
-        await asyncio.sleep(0.3)
+        await syncs.have_begun(1)
         async with asyncio.timeout(SECONDS / 2):
             looks = await asyncio.gather(*(piece.wanted() for _ in range(WORKERS)))
-        slow.set()
+        syncs.may_end.set()
         await sync
         async with store.parts.asking(key, Span(0, 1)):
             assert (any(looks), await piece.wanted()) == (False, True)

@@ -1,7 +1,6 @@
 """A system that allows no more threads: each request gets a 503, no work runs for a refused one, nothing leaks."""
 
 import asyncio
-import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.adapters.descriptors import descriptors
 from tests.adapters.packing import opened
 from uponce.adapters.database.postgres.connection import Address
 from uponce.adapters.database.postgres.pool import Pool
@@ -37,18 +37,6 @@ def allow(monkeypatch: pytest.MonkeyPatch) -> Allow:
     return allow
 
 
-def descriptors(folder: Path) -> list[str]:
-    """The open files of this process in the folder, also the deleted ones."""
-    gc.collect()
-    links = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            links.append(str(link.readlink()))
-        except FileNotFoundError:  # that of the listing
-            continue
-    return [link for link in links if link.startswith(str(folder))]
-
-
 @pytest.mark.skipif(not LINUX, reason="only Linux lists the descriptors of a process")
 def test_an_upload_that_no_thread_can_discard_keeps_no_descriptor(tmp_path: Path, allow: Allow) -> None:
     """A deleted file that stays open would keep its space."""
@@ -73,14 +61,14 @@ def test_an_upload_that_no_thread_can_discard_keeps_no_descriptor(tmp_path: Path
 def test_a_bucket_begins_no_work_for_a_refused_request(allow: Allow) -> None:
     """And if it has one thread, that one does the work."""
     none: Any = None
-    store, done, go = BucketBlobs(none, Path("unused"), ids=RandomIds(), seconds=10, uploads=2), [1], threading.Event()
+    store, done, go = BucketBlobs(none, Path("unused"), ids=RandomIds(), seconds=60, uploads=2), [1], threading.Event()
 
     async def play() -> None:
         allow("uponce-upload")
         with pytest.raises(StorageUnavailable):
             await store.run(lambda: done.append(2))
         allow("nothing")
-        busy = asyncio.ensure_future(store.run(lambda: go.wait(10)))
+        busy = asyncio.ensure_future(store.run(lambda: go.wait(60)))
         await asyncio.sleep(0.05)
         allow("uponce-upload")
         waiting = asyncio.ensure_future(store.run(lambda: done.append(3)))
@@ -88,7 +76,7 @@ def test_a_bucket_begins_no_work_for_a_refused_request(allow: Allow) -> None:
         go.set()
         await asyncio.gather(busy, waiting)
 
-    asyncio.run(asyncio.wait_for(play(), 10))
+    asyncio.run(asyncio.wait_for(play(), 60))
     store.close()
     assert done == [1, 3]
 

@@ -22,17 +22,18 @@ def test_names_without_an_answer_delay_no_other_look_up(monkeypatch: pytest.Monk
 
     def look_up(host: Any, *args: Any, **options: Any) -> Any:
         if str(host).endswith("dead.example"):
-            answered.wait(30)
+            answered.wait(120)
         return system("127.0.0.1" if str(host).endswith(".example") else host, *args, **options)
 
     async def play(hook: str) -> None:
-        notifier, client = Notifier([ip_network("127.0.0.1")]), HttpUpstream()
+        notifier, client = Notifier([ip_network("127.0.0.1")], seconds=300), HttpUpstream()
         dead = [asyncio.ensure_future(notifier.post(f"http://{n}.dead.example/", {}, b"")) for n in range(12)]
         await asyncio.sleep(0.1)
-        async with StubUpstream() as stub, asyncio.timeout(5):
+        async with StubUpstream() as stub, asyncio.timeout(60):
             account = replace(stub.upstream, prefix=stub.upstream.prefix.replace("127.0.0.1", "account.example"))
             assert await notifier.post(hook.replace("127.0.0.1", "receiver.example"), {}, b"{}") == ""
             assert (await client.get(account, "ping")).status == 200
+            assert not any(each.done() for each in dead)
             for each in dead:
                 each.cancel()
             await asyncio.gather(*dead, return_exceptions=True)

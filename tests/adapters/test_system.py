@@ -89,7 +89,7 @@ def test_a_process_ends_with_its_parent_without_a_signal_of_the_kernel(tmp_path:
         "assert child.stdout.readline() == b'ready\\n'\n"
     )
     # The pipe of the parent's output is also its child's: it ends when both have ended.
-    subprocess.run([sys.executable, "-c", parent, orphan], stderr=subprocess.PIPE, timeout=30, check=True)
+    subprocess.run([sys.executable, "-c", parent, orphan], stderr=subprocess.PIPE, timeout=120, check=True)
 
 
 def test_a_file_is_synced_through_the_cache_of_the_drive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_no_id_comes_twice() -> None:
     assert {len(ids.hex(7)), len(ids.base36(26)), len(ids.dated_hex())} == {7, 26, 32}
 
     reading, writing = os.pipe()
-    if os.fork() == 0:
+    if (child := os.fork()) == 0:
         os.write(writing, ids.hex(32).encode())
         os._exit(0)
     assert os.read(reading, 32).decode() != ids.hex(32)
-    os.wait()
+    os.waitpid(child, 0)  # another child of this process may have ended, too
     os.close(reading)
     os.close(writing)

@@ -37,7 +37,7 @@ def test_results_and_errors_come_back(threads: Threads) -> None:
 
 
 def test_they_work_side_by_side_and_off_the_loop(threads: Threads) -> None:
-    meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=60)
 
     def meet() -> str:
         meeting.wait()
@@ -54,7 +54,7 @@ def test_work_of_a_cancelled_caller_goes_on_if_it_has_begun_and_is_not_begun_oth
 
     def first() -> None:
         begun.set()
-        go.wait(10)
+        go.wait(60)
         done.append("first")
 
     async def play() -> None:
@@ -99,7 +99,7 @@ def test_a_loop_that_ended_is_told_nothing(threads: Threads) -> None:
     go = threading.Event()
 
     async def leave() -> None:
-        asyncio.get_running_loop().call_soon(asyncio.ensure_future, threads.run(lambda: go.wait(10)))
+        asyncio.get_running_loop().call_soon(asyncio.ensure_future, threads.run(lambda: go.wait(60)))
         await asyncio.sleep(0.01)
 
     asyncio.run(leave())
@@ -115,7 +115,7 @@ def test_nothing_holds_a_result_that_nobody_has(threads: Threads) -> None:
 
     async def play() -> bool:
         result = weakref.ref(await threads.run(Result))
-        for _ in range(100):  # until the thread has come back for more work
+        for _ in range(6000):  # until the thread has come back for more work
             await asyncio.sleep(0.01)
             if result() is None:
                 return True
@@ -154,7 +154,7 @@ def test_two_lanes_take_turns_on_one_thread() -> None:
     lanes = {name: Lane(threads) for name in "ab"}
 
     async def play() -> None:
-        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(threads.run(lambda: go.wait(10)))]
+        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(threads.run(lambda: go.wait(60)))]
         await asyncio.sleep(0)
         for name in "aaabbb":
             callers.append(asyncio.ensure_future(lanes[name].run(partial(done.append, name))))
@@ -183,7 +183,7 @@ def test_a_lane_ends_what_was_asked_for_before_the_end() -> None:
     lane = Lane(threads)
 
     async def play() -> None:
-        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(lane.run(lambda: go.wait(10)))]
+        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(lane.run(lambda: go.wait(60)))]
         callers += [asyncio.ensure_future(lane.run(partial(done.append, number))) for number in range(3)]
         await asyncio.sleep(0)
         closing = asyncio.create_task(asyncio.to_thread(threads.close))
@@ -195,7 +195,7 @@ def test_a_lane_ends_what_was_asked_for_before_the_end() -> None:
         with pytest.raises(ThreadsEnded):
             await lane.run(lambda: 1)
 
-    asyncio.run(asyncio.wait_for(play(), 10))
+    asyncio.run(asyncio.wait_for(play(), 60))
     assert done == [0, 1, 2]
 
 
@@ -212,7 +212,8 @@ def test_modest_threads_leave_the_processor_to_others() -> None:
     lower, usual = asyncio.run(play())
     for threads in (modest, other):
         threads.close()
-    assert lower > usual == os.getpriority(os.PRIO_PROCESS, 0)
+    assert usual == os.getpriority(os.PRIO_PROCESS, 0)
+    assert lower == min(usual + 10, 19)  # which is as low as there is
 
 
 def test_modest_threads_work_where_the_system_forbids_a_priority(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +226,7 @@ def test_modest_threads_work_where_the_system_forbids_a_priority(monkeypatch: py
 
     monkeypatch.setattr(os, "setpriority", refuse)
     modest = Threads(1, "modest", modest=True)
-    assert asyncio.run(asyncio.wait_for(modest.run(lambda: 1), 10)) == 1
+    assert asyncio.run(asyncio.wait_for(modest.run(lambda: 1), 60)) == 1
     modest.close()
     assert tried.is_set() is LINUX
 
@@ -233,7 +234,7 @@ def test_modest_threads_work_where_the_system_forbids_a_priority(monkeypatch: py
 def test_no_start_of_a_thread_loses_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uponce.adapters.threads.lower_priority", fail)
     modest = Threads(1, "modest", modest=True)
-    assert asyncio.run(asyncio.wait_for(modest.run(lambda: 1), 10)) == 1
+    assert asyncio.run(asyncio.wait_for(modest.run(lambda: 1), 60)) == 1
     modest.close()
 
 
@@ -256,4 +257,4 @@ def test_where_the_system_allows_no_more_threads_the_ones_that_run_do_the_work(
         monkeypatch.setattr(threading.Thread, "start", refuse)
         return [first, *await asyncio.gather(*(run(lambda: 2) for run in (threads.run, lane.run, threads.run)))]
 
-    assert asyncio.run(asyncio.wait_for(play(), 10)) == [1, 2, 2, 2]
+    assert asyncio.run(asyncio.wait_for(play(), 60)) == [1, 2, 2, 2]

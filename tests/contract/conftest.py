@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import BACKENDS, KEY, Backend, run
+from uponce.adapters.database.postgres import session
 from uponce.app.ports import Database
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A condemnation waits longer than a second for the commits beside it, where a machine stalls."""
+    monkeypatch.setattr(session, "OWN_MILLISECONDS", 60_000)
 
 
 @pytest.fixture(params=sorted(BACKENDS))

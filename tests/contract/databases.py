@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests import postgres
-from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres import PostgresDatabase, pool
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import UponceError
@@ -31,6 +31,9 @@ from uponce.core.values import (
 )
 
 T = TypeVar("T")
+
+# Groups of healthy servers take longer than two seconds where a machine stalls. The processes of a race import this.
+pool._STUCK_SECONDS = 60.0
 
 START = 1_767_225_600
 WINDOW = 3600
@@ -72,7 +75,8 @@ def open_sqlite(path: Path, clock: SteppedClock | None = None) -> SqliteDatabase
 
 
 def open_postgres(url: str, clock: SteppedClock | None = None) -> PostgresDatabase:
-    database = PostgresDatabase(url, clock=clock or SteppedClock(), secrets=PlainBox(), slack=0)
+    """It waits longer than a machine stalls."""
+    database = PostgresDatabase(url, clock=clock or SteppedClock(), secrets=PlainBox(), seconds=60, slack=0)
     database.open()
     return database
 

@@ -70,11 +70,16 @@ def objects(url: str, environment: dict[str, str], folder: Path, *, seconds: int
         store.close()
 
 
+def bucket_of(url: str, environment: Mapping[str, str], seconds: int) -> Bucket:
+    with patch.dict(os.environ, environment):  # read once, when the bucket is made
+        return Bucket(url, seconds)
+
+
 def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, seconds: int) -> Blobs:
     """It has to be closed."""
-    with patch.dict(os.environ, environment):  # read once, when the bucket is made
-        bucket = Bucket(url, seconds)
-    store = BucketBlobs(bucket, folder / "spool", ids=RandomIds(), seconds=seconds, uploads=16)
+    store = BucketBlobs(
+        bucket_of(url, environment, seconds), folder / "spool", ids=RandomIds(), seconds=seconds, uploads=16
+    )
     store.open_store()
     return store
 

@@ -71,7 +71,7 @@ def test_of_racers_in_four_processes_exactly_max_uses_win(backend: Backend, data
     contested = [grant(f"contested-{number}", max_uses=3 if number % 4 == 0 else 1) for number in range(40)]
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         runs = [pool.submit(race_in_process, backend.recipe, contested, label) for label in "abcd"]
-        answers = [future.result(timeout=60) for future in runs]
+        answers = [future.result(timeout=240) for future in runs]
     for number, subject in enumerate(contested):
         told = [code for process in answers for code in process[number]]
         assert sorted(told) == ["ok"] * subject.max_uses + ["signature_used"] * (8 - subject.max_uses)

@@ -54,7 +54,7 @@ def test_what_two_servers_saw_before_the_commit_decides_nothing(
 
     def looking(arrivals: Sequence[Sent], records: Records) -> Sequence[Any]:
         made = ready(arrivals, records)
-        both_looked.wait(20)
+        both_looked.wait(60)
         return [replace(each, grant=unlimited(each.grant)) for each in made] if careless else made  # type: ignore[union-attr, type-var]
 
     async def one(server: Database, blob: str) -> str:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contract.databases import (
@@ -28,6 +28,7 @@ from tests.contract.guarantees import (
     check_wider_window_revives_nothing,
     is_accepted,
 )
+from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Database
 from uponce.core.errors import (
     StaleRequest,
@@ -123,14 +124,14 @@ def test_a_commit_at_or_before_the_watermark_is_stale(backend: Backend, database
 
 
 def test_a_purge_of_many_rows_reaches_them_all(backend: Backend, database: Database) -> None:
+    many = 3 * BATCH + 1
+
     async def revoke_many() -> None:
-        for start in range(0, 5001, 200):
-            numbers = range(start, min(start + 200, 5001))
-            await asyncio.gather(*(database.revoke_grant(grant(f"n{n}"), CALLER) for n in numbers))
+        await asyncio.gather(*(database.revoke_grant(grant(f"n{n}"), CALLER) for n in range(many)))
 
     run(revoke_many())
     backend.clock.time = grant("a").keep_until + 1
-    assert run(database.purge(audit_seconds=10**6)) == 5001
+    assert run(database.purge(audit_seconds=10**6)) == many
 
 
 STEPS = st.one_of(
@@ -143,22 +144,28 @@ STEPS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("kind", sorted(BACKENDS))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(STEPS, min_size=4, max_size=25))
-def test_whatever_happens_nothing_spent_is_accepted_again(
-    tmp_path: Path, kind: str, steps: list[tuple[str, int]]
-) -> None:
+@pytest.mark.parametrize(
+    ("examples", "kind"),
+    # A new data set of PostgreSQL costs as much as twenty of SQLite.
+    [(60, "sqlite"), (12, "postgres"), *(pytest.param(100, each, marks=pytest.mark.proof) for each in BACKENDS)],
+)
+def test_whatever_happens_nothing_spent_is_accepted_again(tmp_path: Path, kind: str, examples: int) -> None:
     """Any order of uploads, replays, purges, clock steps both ways and window changes.
 
     And while the clock only goes forward and the window stays, nothing unspent and in time is refused.
     """
-    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        backend = BACKENDS[kind](Path(folder))
-        try:
-            run(_walk(backend, steps))
-        finally:
-            backend.stop()
+
+    @settings(max_examples=examples)
+    @given(steps=st.lists(STEPS, min_size=4, max_size=25))
+    def play(steps: list[tuple[str, int]]) -> None:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            backend = BACKENDS[kind](Path(folder))
+            try:
+                run(_walk(backend, steps))
+            finally:
+                backend.stop()
+
+    play()
 
 
 async def _walk(backend: Backend, steps: list[tuple[str, int]]) -> None:

@@ -206,7 +206,7 @@ class FailingCommit(Connection):
 
     def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
         if sql == "BEGIN IMMEDIATE":
-            type(self).hold.wait(10)
+            type(self).hold.wait(60)
         if sql == "COMMIT" and type(self).armed:
             raise sqlite3.OperationalError("disk I/O error")
         return super().execute(sql, parameters)  # type: ignore[arg-type]
@@ -284,7 +284,7 @@ def test_a_reply_stored_outside_of_the_transaction_is_not_there_for_all_repeats(
 def test_select_then_insert_spends_twice_on_postgres(count: int) -> None:
     for kind, told in ((SelectThenInsertOnPostgres, pytest.raises(AssertionError)), (PostgresDatabase, nullcontext())):
         url = postgres.shared().fresh_schema()
-        servers = [kind(url, clock=SteppedClock(), secrets=PlainBox()) for _ in range(count)]
+        servers = [kind(url, clock=SteppedClock(), secrets=PlainBox(), seconds=60) for _ in range(count)]
         for server in servers:
             server.open()
         asyncio.run(servers[0].add_key(KEY))

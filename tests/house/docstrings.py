@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.house.files import files_below
+
 _ROOT = Path(__file__).parents[2]
 _FOLDERS = ("src/uponce", "proof")
 
@@ -97,8 +99,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def _modules() -> Iterator[Path]:
-    found = (path for folder in _FOLDERS for path in sorted((_ROOT / folder).rglob("*.py")))
-    return (path for path in found if ".cache" not in path.parts)  # other commits, which benchmarks compare
+    return (path for folder in _FOLDERS for path in files_below(_ROOT / folder, ".py"))
 
 
 def _shown(path: Path) -> str:

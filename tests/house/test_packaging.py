@@ -66,7 +66,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the contents of a wheel that was built of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=240)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
@@ -80,7 +80,7 @@ def run(installed: Path, cwd: Path, *words: str, blocked: str = "") -> subproces
         "from uponce.cli import main; main()"
     )
     return subprocess.run(
-        [sys.executable, "-c", program, *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program, *words], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
     )
 
 

@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def sick(endpoint: str) -> Iterator[SickStore]:
     server = SickStore(endpoint)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # the end waits so long
     thread.start()
     try:
         yield server

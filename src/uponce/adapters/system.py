@@ -157,13 +157,14 @@ def keep_heap() -> None:
 
 
 def lower_priority() -> None:
-    """Let the other threads of this process go first. Only Linux has a priority for each thread.
+    """Let the other threads of this process go first, also if `nice` started it. Only Linux has one for each thread.
 
     It is a hint: a filter of system calls, such as a service manager's, may forbid it.
     """
     if LINUX:
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _MODEST)
+            usual = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual + _MODEST)
 
 
 def allow_files(most: int) -> None:

@@ -1,6 +1,8 @@
 """A pool for one scenario, and a look at its processes from outside."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,11 +23,14 @@ TIFF = MediaFacts(ResourceType.IMAGE, "tiff", 160, 120, 1)
 def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: float) -> T:
     """Start a pool over `root`, play the scenario, close the pool, and see that no process is left.
 
-    On uvloop, as a server does: asyncio's own loop starts processes without the files that are inheritable.
+    On uvloop, as a server does: asyncio's own loop starts processes without the files that are inheritable. Without
+    `job_seconds` a file may take as long as a machine stalls.
     """
 
     async def play() -> T:
         pool = DecoderPool(Limits(), [str(root)], **options)  # type: ignore[arg-type]
+        if "job_seconds" not in options:
+            pool._clock_seconds = 60
         await pool.start()
         try:
             return await scenario(pool)
@@ -43,6 +48,15 @@ def inspect(root: Path, content: bytes, requested: ResourceType | None = None) -
     path = root / "spooled"
     path.write_bytes(content)
     return run(root, lambda pool: pool.inspect(str(path), requested), workers=1)
+
+
+async def kill_idle(pool: DecoderPool) -> None:
+    """Kill all decoders, and return when the loop knows that."""
+    processes = list(pool._all)
+    for process in processes:
+        os.kill(process._process.pid, signal.SIGKILL)
+    for process in processes:
+        await process._process.wait()
 
 
 def decoder_pids(parent: int | None = None) -> list[int]:

@@ -57,7 +57,7 @@ def test_decoders_work_on_until_their_successors_are_ready(
             while before & set(decoder_pids()):
                 assert await pool.inspect(avif, None) == AVIF
 
-    run(tmp_path, scenario, workers=2, queue_seconds=5)
+    run(tmp_path, scenario, workers=2, queue_seconds=60)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -26,7 +26,7 @@ def play(size: int, scenario: Callable[[Turns[str], Clock, Take], Awaitable[None
             turns.put(f"decoder {number}")
         await scenario(turns, clock, lambda payer: asyncio.create_task(turns.take(payer)))
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 async def settled() -> None:

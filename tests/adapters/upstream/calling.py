@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -32,6 +33,21 @@ async def pieces(data: bytes = BYTES, size: int = 1000) -> AsyncIterator[bytes]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
         await asyncio.sleep(0)
+
+
+async def turns() -> None:
+    """Return when all that is on its way between client and stub has arrived: both are on this loop."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+class Clock:
+    """The clock of the running loop, which a test can set forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop, self.ahead = asyncio.get_running_loop(), 0.0
+        real = loop.time
+        monkeypatch.setattr(loop, "time", lambda: real() + self.ahead)
 
 
 class Signer:
@@ -79,7 +95,7 @@ def run(play: Play, times: Times | None = None, **options: Any) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         async with world(times, **options) as (stub, client):
             await play(stub, client)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(asyncio.all_tasks()) > 1 and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.adapters.upstream.calling import BYTES, CALL, KEY, Signer, certificate, complete, pieces, run
+from tests.adapters.upstream.calling import BYTES, CALL, KEY, Clock, Signer, certificate, complete, pieces, run, turns
 from tests.upstreams import StubUpstream, Trouble
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
@@ -40,7 +40,7 @@ AFTER = [
 async def in_two_steps() -> AsyncIterator[bytes]:
     """A file whose second half comes when the upstream has broken off."""
     yield BYTES[:2048]
-    await asyncio.sleep(0.1)
+    await turns()
     yield BYTES[2048:]
 
 
@@ -66,7 +66,7 @@ def test_a_connection_that_breaks_while_it_is_signed_is_unavailable_and_sign_run
         upload = asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
         await signer.begun.wait()
         stub.reading.set()
-        await asyncio.sleep(0.1)
+        await turns()
         assert not upload.done()
         signer.go.set()
         with pytest.raises(UpstreamUnavailable):
@@ -111,7 +111,7 @@ def test_a_call_whose_answer_was_lost_on_a_kept_connection_is_not_sent_again(met
         assert [request.method for request in stub.requests] == ["GET", method]
         assert stub.connections == 1
 
-    run(play)
+    run(play, Times(idle=300))
 
 
 def test_without_a_connection_nothing_is_unknown() -> None:
@@ -162,10 +162,10 @@ def test_a_connection_that_the_upstream_closed_while_idle_is_not_used_again() ->
         stub.uploads = iter([None, None, Trouble.CLOSES_IDLE])
         for _ in range(5):
             await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)
-            await asyncio.sleep(0.05)
+            await turns()
         assert stub.connections == 2
 
-    run(play)
+    run(play, Times(idle=300))
 
 
 # --- exceptions of the caller
@@ -256,7 +256,7 @@ def test_a_look_up_has_a_short_deadline_and_a_patient_read_the_long_one() -> Non
         patient = asyncio.create_task(client.call(stub.upstream, "ping", AdminCall("GET", (), "", b"")))
         while not stub.requests:
             await asyncio.sleep(0.001)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(UpstreamUnavailable):
                 await client.get(stub.upstream, "ping")
         assert not patient.done()
@@ -266,24 +266,26 @@ def test_a_look_up_has_a_short_deadline_and_a_patient_read_the_long_one() -> Non
     run(play, Times(look=0.1))
 
 
-def test_the_deadline_of_the_answer_begins_with_the_last_byte() -> None:
+def test_the_deadline_of_the_answer_begins_with_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
-        signer = Signer(stub.upstream)
+        clock, signer = Clock(monkeypatch), Signer(stub.upstream)
         signer.go.clear()
         upload = asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
-        await asyncio.sleep(3)
+        await signer.begun.wait()
+        clock.ahead = 100
+        await turns()
         signer.go.set()
         assert (await upload).status == 200
 
-    run(play, Times(reply=2, stall=2))
+    run(play, Times(reply=60, stall=60))
 
 
-def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file() -> None:
+def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = 0
 
     async def large() -> AsyncIterator[bytes]:
         nonlocal taken
-        for _ in range(1000):
+        for _ in range(300):
             yield bytes(65_536)
             taken += 65_536
 
@@ -291,8 +293,15 @@ def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file()
         stub.reading.clear()
         # Its connections inherit this. The kernel would take up to tcp_rmem, here 32 MiB, that the stub never reads.
         stub._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024 * 1024)
+        clock = Clock(monkeypatch)
+        upload = asyncio.create_task(client.upload(stub.upstream, CALL, large(), Signer(stub.upstream)))
+        while not taken:
+            await asyncio.sleep(0)
+        while not upload.done():
+            await turns()
+            clock.ahead += 100
         with pytest.raises(UpstreamUnavailable):
-            await client.upload(stub.upstream, CALL, large(), Signer(stub.upstream))
+            await upload
         assert 0 < taken < 8 * 1024 * 1024  # what the sockets of both sides hold
         port = urlsplit(stub.upstream.prefix).port
         left = [each for each in psutil.Process().net_connections() if each.raddr and each.raddr.port == port]
@@ -302,9 +311,9 @@ def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file()
         stub.reading.set()
         signer = Signer(stub.upstream)
         assert (await client.upload(stub.upstream, CALL, large(), signer)).status == 200
-        assert taken == held + 65_536_000
+        assert taken == held + 300 * 65_536
 
-    run(play, Times(stall=0.5))
+    run(play, Times(stall=60))
 
 
 def test_the_answer_has_a_largest_size() -> None:

@@ -8,7 +8,7 @@ from itertools import repeat
 
 import pytest
 
-from tests.adapters.upstream.calling import BYTES, CALL, KEY, MD5, Signer, complete, pieces, run
+from tests.adapters.upstream.calling import BYTES, CALL, KEY, MD5, Signer, complete, pieces, run, turns
 from tests.server import Server
 from tests.upstreams import ANSWERS, HTML, LIMIT, StubAsset, StubUpstream, Trouble
 from uponce.adapters.upstream.client import HttpUpstream
@@ -75,7 +75,7 @@ async def assert_held_back(client: HttpUpstream, stub: StubUpstream) -> None:
     async with asyncio.TaskGroup() as group:
         upload = group.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
         await signer.begun.wait()
-        await asyncio.sleep(0.1)
+        await turns()
         (request,) = stub.requests
         early = (BYTES in request.body, request.closed, request.complete, "signature" in request.names)
         signer.go.set()
@@ -262,7 +262,7 @@ async def endless() -> AsyncIterator[bytes]:
 
 async def ends_during_the_answer() -> AsyncIterator[bytes]:
     yield BYTES
-    await asyncio.sleep(0.05)
+    await turns()
 
 
 @pytest.mark.parametrize("file", [endless, ends_during_the_answer])
@@ -299,7 +299,7 @@ def test_an_answer_while_it_is_signed_comes_back_after_sign_has_ended_and_no_sig
         upload = asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
         await signer.begun.wait()
         stub.reading.set()
-        await asyncio.sleep(0.2)
+        await turns()
         assert not upload.done()
         signer.go.set()
         reply = await upload

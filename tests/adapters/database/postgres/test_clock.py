@@ -24,7 +24,7 @@ from uponce.core.policy import Limits
     ],
 )
 def test_a_clock_that_differs_from_the_database_is_a_warning(off: int, told: str) -> None:
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox())
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), seconds=60)
     database.open()
     clock = SteppedClock()
     clock.time = int(time.time()) + off

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.adapters.database.postgres.patience import wait_at_most
 from tests.contract.databases import PlainBox, SteppedClock, attempt, draft, grant, prepared, run
 from tests.postgres import Postgres
 from uponce.adapters.database.committer import TAKEN, Committer, More
@@ -32,7 +33,7 @@ class Counted(Engine):
         self.groups: list[Sequence[int]] = []
 
     def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         self.groups.append([number for each in operations for number in each.numbers()])
         return [len(self.groups)] * len(operations)
 
@@ -52,7 +53,7 @@ def test_each_caller_gets_an_answer_whatever_becomes_of_its_lock() -> None:
     committer = Committer(Stuck(nothing), SimpleNamespace(forget=lambda: None))  # type: ignore[arg-type]
     committer.start()
     with pytest.raises(DatabaseUnavailable):
-        asyncio.run(asyncio.wait_for(committer.run(use(1)), 5))
+        asyncio.run(asyncio.wait_for(committer.run(use(1)), 60))
     committer.close()
 
 
@@ -95,7 +96,7 @@ class Failing(Engine):
         self.begun: list[int] = []
 
     def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         self.begun.append(len(operations))
         if len(self.begun) == 1:
             raise self.failure
@@ -124,7 +125,7 @@ def answers_of(engine: Failing, *, arrive: bool = False, closes: bool = False) -
         while closes and committer._open:
             await asyncio.sleep(0.001)
         engine.go.set()
-        found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+        found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
         if closing:
             await closing
         return [getattr(each, "code", each) for each in found]
@@ -167,8 +168,9 @@ def test_a_silent_server_keeps_no_upload_waiting() -> None:
     server.start()
     try:
         url = prepared(server.fresh_schema())
-        database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=1)
+        database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=60)
         database.open()
+        wait_at_most(database, 1)
         server.pause(True)
 
         async def many() -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -70,11 +71,32 @@ def test_a_server_that_is_silent_after_the_log_in_is_given_up(silent: Address) -
         pass
 
 
+def test_a_wait_that_was_given_up_does_not_go_on(silent: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psycopg would ask the server once more, whenever the garbage collector comes: a traceback in a server's log."""
+    left, complaints = list[Any](), list[Any]()
+    monkeypatch.setattr(sys, "unraisablehook", lambda each: complaints.append(each.exc_value))
+    connection = Connection.connect(**replace(silent, seconds=60).parameters, autocommit=True)
+
+    def give_up(_: object, waiting: Any, *more: object) -> None:
+        """As after the deadline, before the server is asked."""
+        left.append(waiting)
+        next(waiting)
+        raise psycopg.OperationalError
+
+    with pytest.raises(psycopg.OperationalError), connection.pipeline():
+        connection.execute("SELECT 1")
+        monkeypatch.setattr(psycopg.Connection, "wait", give_up)
+    connection.pgconn.finish()
+    left.clear()
+    assert complaints == []
+
+
 def test_the_system_watches_a_connection_that_waits_long(silent: Address) -> None:
     """The wait of a patient read ends if the machine of PostgreSQL is gone. A URL may say otherwise."""
-    assert _watched(silent) == (1, 60, 10)
-    assert _watched(replace(silent, url=f"{silent.url}?keepalives_idle=7&keepalives_interval=3")) == (1, 7, 3)
-    assert _watched(replace(silent, url=f"{silent.url}?keepalives=0"))[0] == 0
+    patient = replace(silent, seconds=60)
+    assert _watched(patient) == (1, 60, 10)
+    assert _watched(replace(patient, url=f"{silent.url}?keepalives_idle=7&keepalives_interval=3")) == (1, 7, 3)
+    assert _watched(replace(patient, url=f"{silent.url}?keepalives=0"))[0] == 0
 
 
 def _watched(address: Address) -> tuple[int, ...]:
@@ -99,10 +121,14 @@ def test_a_pooler_that_ignores_options_leaves_the_limits(monkeypatch: pytest.Mon
         return real.__func__(Connection, *args, **kwargs)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(Connection, "connect", ignoring)
-    address = Address(shared().url().partition("&options")[0], 3)
+    address = Address(shared().url().partition("&options")[0], 50)
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     connection = connect(address)
-    assert [connection.execute(f"SHOW {name}".encode()).fetchone() for name in limits] == [("3s",), ("3s",), ("12s",)]
+    assert [connection.execute(f"SHOW {name}".encode()).fetchone() for name in limits] == [
+        ("50s",),
+        ("50s",),
+        ("200s",),
+    ]
     connection.close()
     with connected(address) as checked:
-        assert checked.execute("SHOW lock_timeout").fetchone() == ("3s",)
+        assert checked.execute("SHOW lock_timeout").fetchone() == ("50s",)

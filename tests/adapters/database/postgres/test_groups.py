@@ -181,7 +181,9 @@ def test_groups_that_need_the_same_things_in_opposite_orders_do_not_wait_for_one
     database: PostgresDatabase,
 ) -> None:
     """PostgreSQL would end one of two that do, after a second."""
-    second = PostgresDatabase(database._address.url, secrets=database._secrets, clock=SteppedClock(), slack=0)
+    second = PostgresDatabase(
+        database._address.url, secrets=database._secrets, clock=SteppedClock(), seconds=60, slack=0
+    )
     second.open()
 
     async def story() -> set[str]:

@@ -29,7 +29,7 @@ def url() -> str:
 
 
 def opened(url: str, fence_skew: int | None = SKEW) -> PostgresDatabase:
-    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), fence_skew=fence_skew)
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=60, fence_skew=fence_skew)
     database.open()
     return database
 
@@ -126,7 +126,7 @@ def test_servers_refuse_a_postgresql_that_lacks_the_first_failover(
 ) -> None:
     """Timelines do not show it: a former primary keeps its own, and two standbys of it begin equal ones."""
     clock = SteppedClock()
-    servers = [PostgresDatabase(url, secrets=PlainBox(), clock=clock, fence_skew=0) for _ in range(2)]
+    servers = [PostgresDatabase(url, secrets=PlainBox(), clock=clock, seconds=60, fence_skew=0) for _ in range(2)]
     for server in servers:
         server.open()
     run(servers[0].add_key(KEY))
@@ -212,7 +212,7 @@ def test_a_server_that_starts_in_the_same_history_waits_for_no_lock(url: str) ->
     first.close()
     with psycopg.connect(url) as hung:
         hung.execute(load("postgres")["share_rules"].text.encode())
-        second = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock())
+        second = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=60)
         second.open()
         assert run(second.find_key(KEY.api_key)) is not None
         second.close()

@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.adapters.database.postgres.patience import wait_at_most
 from tests.contract.databases import PlainBox, prepared, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
@@ -19,7 +20,7 @@ SECONDS = 1
 
 @pytest.fixture
 def database() -> Iterator[PostgresDatabase]:
-    database = PostgresDatabase(prepared(shared().fresh_schema()), secrets=PlainBox(), seconds=SECONDS)
+    database = PostgresDatabase(prepared(shared().fresh_schema()), secrets=PlainBox(), seconds=60)
     database.open()
     yield database
     database.close()
@@ -48,6 +49,7 @@ def checking(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 def test_a_check_may_take_longer_than_a_statement_of_a_request(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wait_at_most(database, SECONDS)
     checking(monkeypatch, f"SELECT pg_sleep({SECONDS} + 0.1), CAST(:name AS regclass)")
     assert run(database.integrity(deep=True)) == []
     (session,) = database._pool._idle

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.adapters.database.postgres.patience import wait_at_most
 from tests.contract.databases import CALLER, PlainBox, SteppedClock, attempt, draft, grant, open_postgres, prepared, run
 from tests.contract.guarantees import answers_of, check_answers_are_true
 from tests.contract.test_database_series import complete
@@ -56,15 +57,16 @@ def mortal(own: Postgres, request: pytest.FixtureRequest) -> Iterator[PostgresDa
 @pytest.fixture
 def patient(own: Postgres, request: pytest.FixtureRequest) -> Iterator[PostgresDatabase]:
     """For tests that a PostgreSQL that has just started must not keep waiting too long. Its parameter is as above."""
-    with opened(own, 10 * SECONDS, getattr(request, "param", "")) as database:
+    with opened(own, 60, getattr(request, "param", "")) as database:
         yield database
 
 
 @contextmanager
 def opened(own: Postgres, seconds: int, options: str = "") -> Iterator[PostgresDatabase]:
     url = prepared(own.fresh_schema() + options)
-    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=seconds)
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=60)
     database.open()
+    wait_at_most(database, seconds)
     yield database
     database.close()
 
@@ -183,7 +185,7 @@ def test_all_that_waits_is_committed_together(database: PostgresDatabase, monkey
     transact = Engine.transact
 
     def counted(self: Engine, operations: Sequence[Operation[Any]], more: Any) -> object:
-        all_wait.wait(10)
+        all_wait.wait(60)
         sizes.append(len(operations))
         return transact(self, operations, more)
 
@@ -279,7 +281,7 @@ def test_a_silent_database_is_given_up_in_time(own: Postgres, mortal: PostgresDa
         own.pause(False)
     assert told <= {"database_unavailable", "outcome_unknown"}
     assert took < 10 * SECONDS
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while (told_now := run(attempt(mortal, grant("a"), draft(blob="a")))) == "database_unavailable":
         assert time.monotonic() < until
     assert told_now in ("ok", "signature_used")
@@ -289,18 +291,23 @@ def test_a_lock_that_is_held_for_too_long_is_a_definite_failure(own: Postgres, m
     with psycopg.connect(mortal._address.url) as other:
         other.execute("LOCK TABLE grants IN ACCESS EXCLUSIVE MODE")
         assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "database_unavailable"
+    wait_at_most(mortal, 60)
     assert run(mortal.find_grant(grant("a").key)) is None
     assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
 
 
-def test_when_all_connections_are_busy_the_wait_is_bounded(mortal: PostgresDatabase) -> None:
-    done = Event()
+def test_when_all_connections_are_busy_the_wait_is_bounded(
+    mortal: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, done = Barrier(1 + mortal._pool._size, timeout=60), Event()
+    wait_at_most(mortal, 60)
 
     async def story() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(mortal._pool._size):
-                group.create_task(mortal._pool.run(lambda _: done.wait(20)))
-            await asyncio.sleep(0.05)
+                group.create_task(mortal._pool.run(lambda _: (begun.wait(), done.wait(60))))
+            await asyncio.to_thread(begun.wait)
+            monkeypatch.setattr(mortal._pool, "_address", replace(mortal._address, seconds=SECONDS))
             with pytest.raises(DatabaseUnavailable, match="too slow now"):
                 await mortal.find_grant(grant("a").key)
             done.set()
@@ -334,7 +341,8 @@ def first_that_waits(database: PostgresDatabase) -> tuple[str, str, float]:
 
 def read_back(database: PostgresDatabase, blob: str) -> bool:
     """Found once the server that held it has ended its wait."""
-    until = time.monotonic() + 20
+    wait_at_most(database, 60)
+    until = time.monotonic() + 60
     while run(database.find_commit(blob)) is None:
         if time.monotonic() > until:
             return False
@@ -386,7 +394,7 @@ def test_a_failure_in_the_committers_own_code_answers_its_batch(
         with monkeypatch.context() as patched:
             patched.setattr(Engine, "transact", broken)
             with pytest.raises(OutcomeUnknown):
-                await asyncio.wait_for(database.commit(grant(), draft(blob="a" * 32), CALLER), 10)
-        await asyncio.wait_for(database.commit(grant(), draft(blob="b" * 32), CALLER), 10)
+                await asyncio.wait_for(database.commit(grant(), draft(blob="a" * 32), CALLER), 60)
+        await asyncio.wait_for(database.commit(grant(), draft(blob="b" * 32), CALLER), 60)
 
     run(live())

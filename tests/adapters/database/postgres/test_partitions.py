@@ -12,7 +12,7 @@ from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, Steppe
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
 from uponce.adapters.database import ledger
-from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase
+from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase, session
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
@@ -35,7 +35,7 @@ def clock() -> SteppedClock:
 @pytest.fixture
 def database(clock: SteppedClock) -> Iterator[PostgresDatabase]:
     """As in production: rows wait for their partition."""
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=clock)
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=clock, seconds=60)
     database.open()
     run(database.add_key(KEY))
     run(database.add_key(OTHER))
@@ -147,7 +147,11 @@ def test_where_the_default_part_has_rows_no_partition_is_made(database: Postgres
     assert run(attempt(database, replace(far), draft(blob="again"))) == "signature_used"
 
 
-def test_purges_at_once_do_not_disturb_one_another(database: PostgresDatabase, clock: SteppedClock) -> None:
+def test_purges_at_once_do_not_disturb_one_another(
+    database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "OWN_MILLISECONDS", 60_000)
+
     async def both() -> list[int]:
         return await asyncio.gather(*(database.purge(10**6) for _ in range(4)))
 
@@ -322,7 +326,7 @@ def test_the_statements_of_a_group_find_grants_of_several_partitions(database: P
 
 def test_partitions_are_made_and_dropped_where_the_server_quotes_every_name(clock: SteppedClock) -> None:
     url = f"{shared().fresh_schema()}%20-cquote_all_identifiers%3Don"
-    database = PostgresDatabase(url, secrets=PlainBox(), clock=clock)
+    database = PostgresDatabase(url, secrets=PlainBox(), clock=clock, seconds=60)
     database.open()
     run(database.add_key(KEY))
     for _ in range(2):

@@ -57,7 +57,7 @@ def test_a_caller_that_is_cancelled_after_its_work_cuts_no_connection(
     async def cancelled() -> None:
         caller = asyncio.create_task(opened.run(lambda session: None))
         await asyncio.sleep(0)
-        assert given_back.wait(20)  # the loop stands still, so it does not know yet that the work is done
+        assert given_back.wait(60)  # the loop stands still, so it does not know yet that the work is done
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
@@ -76,11 +76,11 @@ def test_a_caller_that_is_cancelled_during_its_work_ends_its_connection(
 
     def work(session: Any) -> None:
         begun.set()
-        ended.wait(20)
+        ended.wait(60)
 
     async def cancelled() -> None:
         caller = asyncio.create_task(opened.run(work))
-        await asyncio.to_thread(begun.wait, 20)
+        await asyncio.to_thread(begun.wait, 60)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
@@ -101,14 +101,14 @@ def test_the_work_of_a_caller_that_is_cancelled_during_the_connecting_does_not_b
 
     def slow() -> Any:
         connecting.set()
-        assert connected.wait(20)
+        assert connected.wait(60)
         return session
 
     monkeypatch.setattr(opened, "new", slow)
 
     async def cancelled() -> None:
         caller = asyncio.create_task(opened.run(worked.append))
-        await asyncio.to_thread(connecting.wait, 20)
+        await asyncio.to_thread(connecting.wait, 60)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
@@ -116,6 +116,6 @@ def test_the_work_of_a_caller_that_is_cancelled_during_the_connecting_does_not_b
         while not opened._idle:
             await asyncio.sleep(0.001)
 
-    asyncio.run(asyncio.wait_for(cancelled(), 20))
+    asyncio.run(asyncio.wait_for(cancelled(), 60))
     assert (worked, opened._idle) == ([], [session])
     opened.close()

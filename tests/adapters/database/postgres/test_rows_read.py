@@ -60,7 +60,7 @@ SELECT CASE i % 3 WHEN 0 THEN 'other' ELSE 'demo' END, 'image', 'upload', i, i, 
 @pytest.fixture(scope="module")
 def filled() -> Iterator[psycopg.Connection]:
     """Two half-hours of many used grants, with a handful of another key, of unused and of revoked ones; the audit."""
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock())
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=60)
     database.open()
     for key in (KEY, OTHER):
         run(database.add_key(key))
@@ -237,7 +237,7 @@ def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypat
 @pytest.fixture
 def crowded() -> Iterator[tuple[PostgresDatabase, psycopg.Connection]]:
     """A server whose outbox is full, and a connection to its database."""
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock())
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=60)
     database.open()
     with psycopg.connect(database._address.url, autocommit=True) as connection:
         adapt(connection)
@@ -293,7 +293,7 @@ def test_the_check_goes_red_without_the_order_of_a_subject(
 @pytest.fixture
 def joined() -> Iterator[psycopg.Connection]:
     """A database with a series of many grants."""
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock())
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=60)
     database.open()
     run(database.add_key(KEY))
     run(begin(database, series()))

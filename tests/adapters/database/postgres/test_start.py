@@ -89,7 +89,7 @@ def test_an_empty_database_is_set_up_once_however_many_servers_start(url: str) -
     assert not is_set_up(Address(url, 5))
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in [pool.submit(open_and_close, url) for _ in range(8)]:
-            future.result(timeout=60)
+            future.result(timeout=240)
     assert is_set_up(Address(url, 5))
     assert version(url) == len(load_migrations("postgres"))
 

@@ -20,7 +20,7 @@ NOTIFY = "notify"
 @pytest.fixture
 def database() -> Iterator[PostgresDatabase]:
     """Two effects of one asset."""
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock())
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=60)
     database.open()
     run(database.add_key(KEY))
     for name in "ab":

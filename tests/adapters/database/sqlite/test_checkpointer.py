@@ -14,7 +14,7 @@ import pytest
 from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
 from uponce.adapters.database.sqlite.connection import COMMITS_PER_CHECKPOINT, Checkpointer, Connection, Held, connect
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_it_ends_if_it_is_closed_just_as_a_checkpoint_is_due(path: Path, checkpo
 def test_it_ends_when_told_also_if_nothing_was_due(path: Path, checkpointer: Checkpointer) -> None:
     Checkpointer(Held(path, lambda: connect(path))).close()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
-    assert any(thread.name == "uponce-checkpointer" for thread in threading.enumerate())
+    assert checkpointer._thread.is_alive()
     checkpointer.close()
-    assert not any(thread.name == "uponce-checkpointer" for thread in threading.enumerate())
+    assert not checkpointer._thread.is_alive()
     writer.close()

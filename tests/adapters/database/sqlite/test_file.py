@@ -102,7 +102,7 @@ def test_four_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
     names = [str(number) for number in range(8)]
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         for opened in [pool.submit(_open_and_add, path, name) for name in names]:
-            opened.result(timeout=60)
+            opened.result(timeout=240)
     database = open_sqlite(path)
     assert sorted(key.api_key for key in asyncio.run(database.list_keys())) == names
     database.close()

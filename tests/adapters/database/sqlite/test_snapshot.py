@@ -1,23 +1,13 @@
 """Copies of a database, as `uponce backup` makes them: what is refused is closed at once."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.adapters.descriptors import links
 from tests.contract.databases import open_sqlite
 from uponce.adapters.database.sqlite.snapshot import Snapshot
 from uponce.core.errors import SettingRefused
-
-
-def is_open(path: Path) -> bool:
-    """Return whether this process has the file open."""
-    found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # that of the listing itself
-            found.append(os.readlink(descriptor))
-    return str(path) in found
 
 
 @pytest.mark.parametrize("what", ["no database", "a database that takes writes"])
@@ -30,4 +20,4 @@ def test_a_file_that_is_no_copy_is_closed_at_once(tmp_path: Path, what: str) -> 
         open_sqlite(path).close()
     with pytest.raises(SettingRefused) as refusal:  # which keeps the frames, and so all that they have
         Snapshot(path)
-    assert not is_open(path), refusal
+    assert links(path) == [], refusal

@@ -39,7 +39,7 @@ class Script:
             def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
                 script.said.append(sql)
                 if sql == "BEGIN IMMEDIATE":
-                    script.gate.wait(10)
+                    script.gate.wait(60)
                 real = super().execute
                 fault = script.faults.get(sql)
                 return fault(lambda: real(sql, parameters)) if fault else real(sql, parameters)
@@ -393,7 +393,7 @@ def test_a_writer_that_fails_in_its_own_code_answers_its_batch_and_goes_on(
         with monkeypatch.context() as patched:
             patched.setattr(Committer, "_transact", broken)
             with pytest.raises(OutcomeUnknown):
-                await asyncio.wait_for(database.ping(), 10)
-        await asyncio.wait_for(database.ping(), 10)
+                await asyncio.wait_for(database.ping(), 60)
+        await asyncio.wait_for(database.ping(), 60)
 
     run(live())

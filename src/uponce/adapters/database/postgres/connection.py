@@ -102,7 +102,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         if self.deadline is not None and timeout is None:
             timeout = max(self.deadline - monotonic(), 0.001)
-        return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, timeout)
+        except BaseException:
+            with suppress(Exception):  # else it goes on when it is garbage, and the log shows its failure
+                gen.close()
+            raise
 
 
 @contextmanager
