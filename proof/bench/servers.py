@@ -16,6 +16,8 @@ from typing import NamedTuple, TypeVar
 import psutil
 import urllib3
 
+from tests.server import lasting_port
+
 _URL = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MULTILINE)
 _START_SECONDS = 60
 _STOP_SECONDS = 20
@@ -62,7 +64,7 @@ class Server:
 
     def __init__(self, program: Program, data: Path) -> None:
         self.data = data
-        self.port = _free_port()
+        self.port = lasting_port()
         self.start_seconds = 0.0
         self._program = program
         self._log = data.with_suffix(".log")
@@ -175,10 +177,3 @@ class Server:
 def _high_water(member: psutil.Process) -> int:
     status = Path(f"/proc/{member.pid}/status").read_text()
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -30,7 +30,7 @@ from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import KeyScope
 
-_SECONDS = 10  # no story waits for that: a cut closes the line
+_SECONDS = 30  # no story waits for that: a cut closes the line
 
 
 class Line(Protocol):

@@ -15,7 +15,7 @@ from uponce.adapters.store import bucket
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.objects import ObjectBlob
 
-_SECONDS = 5
+_SECONDS = 30
 _BLOCK_BYTES = 1000
 
 

@@ -14,8 +14,7 @@ from tests.stores import seaweedfs
 from tests.stores.seaweedfs import SeaweedFS
 
 UPONCE = ("-m", "uponce")
-DATABASE_SECONDS = 10  # that no statement takes on a busy machine
-STORAGE_SECONDS = 30  # that no request takes either
+DATABASE_SECONDS = STORAGE_SECONDS = 30  # that no statement and no request takes on a machine that stands still
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,9 @@ class OneShardIds(RandomIds):
 class OneShardBlobs(LocalBlobs):
     """Has one folder, to be quick."""
 
-    def _shards(self) -> Iterator[Path]:
-        yield self._blobs / SHARD
+    def _shards(self, prefix: str = "") -> Iterator[Path]:
+        if SHARD.startswith(prefix[: len(SHARD)]):
+            yield self._blobs / SHARD
 
 
 class MortalDisk(Disk):

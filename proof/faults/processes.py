@@ -79,12 +79,6 @@ def is_stopped(pid: int) -> bool:
     return _state(_PROC / str(pid) / "stat") == "T"
 
 
-def has_died(pid: int) -> bool:
-    """Return whether a process has ended, also while its parent has not asked for its exit code."""
-    stat = _PROC / str(pid) / "stat"
-    return not stat.exists() or _state(stat) in "ZX"
-
-
 def is_traced(pid: int) -> bool:
     """Return whether each thread of a process has a tracer."""
     statuses = _each((_PROC / str(pid)).glob("task/*/status"), Path.read_text)

@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from proof.faults.audit import Receipt
-from proof.faults.clients import LOST, Reply, ask, form
+from proof.faults.clients import LOST, Reply, ask, fetch, form
 from proof.faults.fleet import ONE_BOX, UPONCE, Fleet, Ground
 from proof.faults.operator import hasten, recover
 from proof.faults.place import Place
-from proof.faults.processes import has_died, is_stopped
+from proof.faults.processes import is_stopped
 from proof.faults.proxy import Fault, FaultProxy, Kind
 from proof.faults.stopping import STOP
 from proof.faults.strace import attached, highest_by_call
@@ -32,7 +32,6 @@ TRIES = 4
 RETRY_SECONDS = 0.25
 RECOVERY_SECONDS = 60
 LOOK_SECONDS = 0.5
-DEATH_SECONDS = 0.5  # at most, from a SIGKILL to the end of the process
 BETWEEN_KILLS = (0.3, 1.5)
 UNHURT = 0.4  # the share of connections to the upstream that no fault strikes
 STRUCK_WITHIN = 120_000  # bytes
@@ -192,7 +191,7 @@ class Sitting:
         inject = f"inject={call}:signal=KILL:when={number}"
         with attached(victim.pid, "-e", f"trace={call}", "-e", inject, "-o", "/dev/null"):
             await self.post(self.sign(), b"d" * size)
-        died = await asyncio.to_thread(_until, lambda: has_died(victim.pid), DEATH_SECONDS)
+        died = not await _answers(victim)
         self.inside += died
         if died:
             victim.kill()
@@ -306,6 +305,14 @@ def _until(condition: Callable[[], bool], seconds: float = RECOVERY_SECONDS) -> 
             return False
         time.sleep(LOOK_SECONDS / 10)
     return True
+
+
+async def _answers(server: Server) -> bool:
+    """Return whether a server still answers: after a SIGKILL its process may need a moment to its end."""
+    try:
+        return (await fetch(server, "/healthz")).status == 200
+    except OSError:
+        return False
 
 
 def _signature_of(public_id: str) -> str:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from proof.faults.clients import FORM_TAIL, LOST, Reachable, Reply, ask, fetch, form_head
+from proof.faults.sitting import patient
+from proof.faults.tally import Tally
 from tests.chunks import headers as chunk_headers
 from tests.server import Server
 from tests.tus import BYTES, VERSION, metadata
@@ -115,7 +117,7 @@ class Sender(ABC):
         return fields
 
     async def _ask(self, request: Request) -> Reply:
-        reply = await self.way(request)
+        reply = await patient(Tally(), lambda: self.way(request))
         if reply.verdict == "lost":
             self.lost += 1
         return reply

@@ -24,7 +24,7 @@ from tests.server import Server
 CLIENTS = 16
 EARLIEST, LATEST = 0.02, 0.6  # seconds of load before a fault
 AFTERMATH = 0.2  # seconds of load after it
-RECOVERY_SECONDS = 30
+RECOVERY_SECONDS = 60
 LIMIT_SECONDS = 4  # the shortest time that a server here has for a statement, or for a request to the store
 PAUSE = 0.02
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from proof.faults.wire import Cut, Side
 from tests.stores.sick import Illness, sick
 
-_SECONDS = 20
+_SECONDS = 60
 _BROKEN = {"request": Illness.DROPPED, "reply": Illness.EATEN}
 
 

@@ -3,22 +3,28 @@
 import asyncio
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from proof.faults.clients import connected, form
 from proof.faults.operator import give_key
-from tests.app.planted import PLANTERS, plant_healthy
+from tests.app.planted import OLD, PLANTERS, keys, plant_healthy, put_assets, put_packed
 from tests.e2e.commands import Done, uponce
-from tests.server import Server
+from tests.server import Key, Server
 from tests.world import World
+from uponce.app.fsck import fsck as check_store
 
 CLIENTS = 8
 CHECKS = 4
+OLD_FILES, OLD_PACKED = 600, 200
+GRACE_SECONDS = 300
 
 
 def fsck(folder: Path, *words: str) -> Done:
@@ -26,8 +32,9 @@ def fsck(folder: Path, *words: str) -> Done:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[World]:
-    """Yield a store in the default layout, on which no process works."""
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Yield a store in the default layout, on which no process works. So the second look needs no wait."""
+    monkeypatch.setattr("uponce.cli.fsck.fsck", partial(check_store, settle_seconds=0))
     give_key(tmp_path)
     with closing(World(tmp_path)) as world:
         world.clock.time = os.stat(tmp_path).st_mtime
@@ -106,20 +113,41 @@ def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.proof
-def test_no_false_alarm_beside_a_busy_server(tmp_path: Path) -> None:
+def test_no_false_alarm_beside_a_busy_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads and overwrites all the while, in two processes; the last check, in silence, reads every byte."""
-    with Server(tmp_path / "data", workers=2) as server:
-        uploads, checks = asyncio.run(_under_load(server))
-        last = json.loads(fsck(server.data_dir, "--json", "--deep", "--grace", "0").stdout)
-    print(f"fsck: {uploads} uploads beside {len(checks)} checks")
+    data_dir = tmp_path / "data"
+    with aged(data_dir, monkeypatch) as (world, old), Server(data_dir, workers=2) as server:
+        server.cloud, server.browser = "demo", Key(world.browser.api_key, world.browser.secrets[0])
+        uploads, checks = asyncio.run(_under_load(server, old))
+        server.stop()
+        last = json.loads(fsck(data_dir, "--json", "--deep", "--grace", "0").stdout)
+    print(f"fsck: {uploads} uploads beside {len(checks)} checks, {len(old)} old assets left")
     assert uploads > 50
     assert [check["findings"] for check in checks] == [[]] * CHECKS
-    assert all(check["examined"]["assets"] > 0 for check in checks[1:])
+    assert all(check["examined"]["assets"] >= OLD_FILES for check in checks)
     assert (last["findings"], last["examined"]["in_flight"]) == ([], 0)
     assert last["examined"]["hashed"] == last["examined"]["assets"] == last["examined"]["blobs"]
 
 
-async def _under_load(server: Server) -> tuple[int, list[dict[str, Any]]]:
+@contextmanager
+def aged(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[World, list[str]]]:
+    """Yield a store whose assets are older than any grace time, files and blobs in packs, and their public_ids.
+
+    Once one is overwritten, its old blob is a suspect on its way out. No upload on its way in is one, however slow.
+    """
+    data_dir.mkdir()
+    give_key(data_dir)
+    with closing(World(data_dir)) as world:
+        world.clock.time = time.time()
+        plant_healthy(world, OLD_FILES)
+        with monkeypatch.context() as patched:
+            patched.setattr("uponce.adapters.store.packs.time", SimpleNamespace(time=lambda: OLD))
+            packed = put_packed(world, *[b"whole"] * OLD_PACKED)
+        put_assets(world, packed)
+        yield world, [*keys("healthy", OLD_FILES), *packed]
+
+
+async def _under_load(server: Server, old: list[str]) -> tuple[int, list[dict[str, Any]]]:
     is_over = False
     uploads = 0
 
@@ -127,8 +155,8 @@ async def _under_load(server: Server) -> tuple[int, list[dict[str, Any]]]:
         nonlocal uploads
         async with connected(server) as connection:
             while not is_over:
-                # Every other upload of a lane overwrites one of the lane's assets.
-                public_id = f"{lane}-{uploads if uploads % 2 else 0}"
+                # Every other upload overwrites an old asset, or later one of the lane's.
+                public_id = f"{lane}-{uploads}" if uploads % 2 else old.pop() if old else f"{lane}-0"
                 fields = server.signed({"public_id": public_id, "nonce": f"{lane}-{uploads}"})
                 reply = await connection.ask(form(server, fields, os.urandom(20_000)))
                 assert reply.verdict == "ok", reply
@@ -137,9 +165,11 @@ async def _under_load(server: Server) -> tuple[int, list[dict[str, Any]]]:
     clients = [asyncio.create_task(client(lane)) for lane in range(CLIENTS)]
     checks = []
     for number in range(CHECKS):
+        while uploads < 20 * (number + 1):
+            assert not any(each.done() for each in clients)
+            await asyncio.sleep(0.01)
         words = ("--json", "--deep") if number == CHECKS - 1 else ("--json",)
-        # A grace time below the age of what was overwritten: each old blob on its way out is a suspect.
-        done = await asyncio.to_thread(fsck, server.data_dir, *words, "--grace", "1")
+        done = await asyncio.to_thread(fsck, server.data_dir, *words, "--grace", str(GRACE_SECONDS))
         checks.append(json.loads(done.stdout))
         assert done.code == 0, done.stdout
     is_over = True

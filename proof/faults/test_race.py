@@ -13,7 +13,6 @@ pytestmark = pytest.mark.proof
 
 SIGNATURES = 100
 RACERS = 20
-RACES = 3  # at most: on a busy machine one process may accept nearly all connections
 
 
 def test_a_short_race() -> None:
@@ -45,12 +44,9 @@ def test_a_short_race_over_servers(campaign: ModuleType) -> None:
 def test_one_of_twenty_wins(tmp_path: Path, attempts: int | None, kind: str) -> None:
     """Two server processes that both take part."""
     tally, rules = Tally(), Rules(workers=2, attempts=attempts, kind=kind, racers=RACERS)
-    for number in range(RACES):
-        seen = race(tmp_path / f"race-{number}", rules, lambda signature: signature < SIGNATURES, tally)
-        print(f"{rules}: {dict(seen.verdicts)}; requests by process: {dict(seen.served)}")
-        assert not tally.violations, tally.notes
-        assert seen.winners == dict.fromkeys(range(SIGNATURES), 1)
-        both_take_part = len(seen.served) == rules.workers and min(seen.served.values()) > SIGNATURES * RACERS // 10
-        if both_take_part:
-            break
+    seen = race(tmp_path / "race", rules, lambda signature: signature < SIGNATURES, tally)
+    print(f"{rules}: {dict(seen.verdicts)}; requests by process: {dict(seen.served)}")
+    assert not tally.violations, tally.notes
+    assert seen.winners == dict.fromkeys(range(SIGNATURES), 1)
+    both_take_part = len(seen.served) == rules.workers and min(seen.served.values()) > SIGNATURES * RACERS // 10
     assert both_take_part, seen.served

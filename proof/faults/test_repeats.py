@@ -36,7 +36,7 @@ async def contest(server: Server, request: bytes) -> tuple[list[Reply], set[int]
         connections = [await stack.enter_async_context(connected(server)) for _ in requests]
         await hold_back(connections, requests)
         ports = [connection.port for connection in connections]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(held := owners(server.pid, server.port, ports)) < RACERS:
                 await asyncio.sleep(0.002)
         return await release(connections, requests), set(held.values())

@@ -16,7 +16,7 @@ from proof.faults.tally import Tally
 from tests.server import Key, Server
 
 WINDOW, SKEW, KEPT = 3600, 300, 3600 + 300 + 3600
-MARGIN = 5
+MARGIN = 30
 """Seconds by which no demand comes closer to a limit than this."""
 
 REFUSALS = frozenset({"signature_used", "stale_request", "future_timestamp"})
@@ -25,7 +25,7 @@ SETTINGS = {"UPONCE_SWEEP_SECONDS": "1", "UPONCE_DECODERS": "1", "UPONCE_AUDIT_D
 ENDLESS_GRACE = {"UPONCE_GRACE_SECONDS": "315360000"}
 COVER = "cover"
 _LANES = 8
-_PATIENCE = 20
+_PATIENCE = 120
 _TORN_BLOCKS = 2**16  # of 32 bytes: more than the server keeps back before it writes
 
 Fields = dict[str, str]

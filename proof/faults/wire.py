@@ -15,7 +15,7 @@ Side = Literal["request", "reply"]
 SIDES: tuple[Side, ...] = ("request", "reply")
 
 _SOCKET = ".s.PGSQL.5432"
-_SECONDS = 20
+_SECONDS = 60
 _HEAD = 4  # the length, which counts itself; all but a connection's first message have a type before it
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from tests.contract.stores import opened_objects
+from tests.contract.stores import SECONDS, opened_objects
 from tests.stores import seaweedfs
 from tests.stores.sick import SickStore
 from tests.world import World
@@ -17,8 +17,6 @@ from uponce.app.fsck import Finding, fsck
 from uponce.app.ports import StoredBlob
 from uponce.app.sweep import Swept, sweep
 from uponce.core.policy import Limits
-
-SECONDS = 10
 
 
 @dataclass

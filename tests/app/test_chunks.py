@@ -14,7 +14,7 @@ class Spooled:
     """A SpooledChunk in memory."""
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
 
     @property
     def size(self) -> int:
@@ -26,7 +26,7 @@ class Spooled:
     async def flush(self) -> None: ...
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        yield self.data
+        yield bytes(self.data)
 
     async def discard(self) -> None: ...
 

@@ -3,8 +3,7 @@
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -23,11 +22,11 @@ from tests.app.planted import (
     spoil_packed,
 )
 from tests.app.test_sweep import orphan
-from tests.app.uploads import attempt, form, outcome
-from tests.world import OTHER_PNG, World
+from tests.app.uploads import attempt
+from tests.world import World
 from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.fsck import PLACES, RULES, Examined, Finding, Severity, fsck
-from uponce.app.ports import Rule, StoredBlob
+from uponce.app.ports import Rule
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
@@ -293,87 +292,6 @@ def test_an_orphan_in_a_pack_is_removable_after_its_grace_time_and_gone_after_a_
     assert run(world, grace=0, deep=True).findings == []
     assert world.sql(f"SELECT count(*) FROM condemned WHERE blob_key = '{gone}'") == 1
     assert world.traces().blobs == {kept}
-
-
-# --- beside a running server
-
-
-def test_what_happens_between_reading_rows_and_listing_blobs_is_no_finding(world: World) -> None:
-    """Each asset is overwritten right after its row was read: its blob is gone, one without a row has come."""
-    for number in range(30):
-        assert attempt(world, world.sign({"public_id": f"cat-{number}"})) == "ok"
-    seen: set[str] = set()
-
-    async def digests(shard: str) -> Mapping[str, Digest]:
-        rows = await world.database.digests(shard)
-        if shard not in seen:
-            for blob_key in rows:
-                asset = await world.database.find_commit(blob_key)
-                assert asset is not None
-                fields = world.sign({"public_id": asset.name.public_id})
-                assert await outcome(world, form(fields, OTHER_PNG)) == "ok"
-        seen.add(shard)
-        return rows
-
-    busy = replace(world.services, database=Around(world.database, digests=digests))
-    checked = run(world, services=busy, grace=0)
-    assert (len(seen), checked.findings) == (len(PLACES) - 1, [])
-    assert checked.examined.assets >= 30
-
-
-@pytest.mark.usefixtures("few_places")
-def test_an_old_blob_that_is_being_deleted_is_no_orphan(world: World) -> None:
-    """Between the commit that replaces an asset and the deletion of its old bytes."""
-    old = put_blobs(world, keys("replaced", 10))
-    listed: set[str] = set()
-
-    async def published(shard: str) -> AsyncIterator[StoredBlob]:
-        async for blob in world.blobs.published(shard):
-            yield blob
-        if shard not in listed:
-            for key in old:
-                if key.startswith(shard):
-                    await world.blobs.delete(key)
-        listed.add(shard)
-
-    world.swap(blobs=Around(world.blobs, published=published))
-    assert run(world).findings == []
-
-
-@pytest.mark.usefixtures("few_places")
-def test_a_row_whose_bytes_are_replaced_after_the_second_look_is_not_reported(world: World) -> None:
-    plant = put_assets(world, keys("late", 1))
-
-    async def find_commit(_: str) -> None:
-        return None
-
-    assert run(world).found == {"hollow": plant}
-    world.swap(database=Around(world.database, find_commit=find_commit))
-    assert run(world).findings == []
-
-
-def test_uploads_overwrites_and_checks_at_once(world: World) -> None:
-    """With a grace time of nothing, so that every upload under way is a suspect."""
-
-    async def load(stop: asyncio.Event) -> int:
-        count = 0
-        while not stop.is_set():
-            fields = world.sign({"public_id": f"cat-{count % 5}"})
-            assert await outcome(world, form(fields)) == "ok"
-            count += 1
-        return count
-
-    async def play() -> tuple[list[int], list[Checked]]:
-        stop = asyncio.Event()
-        loads = [asyncio.create_task(load(stop)) for _ in range(4)]
-        checks = [await check(world, deep=number == 2, grace=0, settle=0.3) for number in range(3)]
-        stop.set()
-        return await asyncio.gather(*loads), checks
-
-    counts, checks = asyncio.run(play())
-    assert sum(counts) > 20
-    assert [checked.findings for checked in checks] == [[], [], []]
-    assert run(world, deep=True, grace=0).findings == []
 
 
 def test_every_rule_has_its_kind() -> None:

@@ -88,7 +88,7 @@ def test_writes_end_when_the_upstream_has_ended_the_upload(monkeypatch: pytest.M
                     await stream.write(bytes(100_000))
 
     monkeypatch.setattr(held, "Relaying", Ending)
-    asyncio.run(asyncio.wait_for(write(), 5))
+    asyncio.run(asyncio.wait_for(write(), 60))
 
 
 async def _read(blocks: AsyncIterator[bytes]) -> None:

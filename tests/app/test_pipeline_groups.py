@@ -43,7 +43,7 @@ class Beside:
         monkeypatch.setattr(Pipeline, "steps", counted)
 
     def _transact_both(self, group: list[Any]) -> None:
-        assert self._both_wait.wait(20)
+        assert self._both_wait.wait(60)
         self._transact(group)
 
     async def _commit_both(self, *args: Any) -> Any:

@@ -50,7 +50,7 @@ def test_no_client_waits_for_the_deletion_of_the_parts(both: Pair, monkeypatch: 
             await drop(key)
 
         monkeypatch.setattr(both.parts, "drop", wait)
-        answer = await asyncio.wait_for(client.chunk(*LAST), 20)
+        answer = await asyncio.wait_for(client.chunk(*LAST), 60)
         may_drop.set()
         await finish_unbroken(10)
         return answer

@@ -35,7 +35,7 @@ def check_two_that_complete_it_at_once(both: Pair) -> None:
             world.swap(database=database)
         racing = [asyncio.create_task(chunk(client, world, LAST)) for world in both.both]
         for database in held:
-            await asyncio.wait_for(database.reached.wait(), 30)
+            await asyncio.wait_for(database.reached.wait(), 60)
         held[0].release.set()
         first = await racing[0]
         held[1].release.set()
@@ -74,7 +74,7 @@ def test_who_finds_the_parts_gone_hears_why(both: Pair) -> None:
         reading = Held(both.two.blobs.parts, "assembly")
         both.two.swap(blobs=Sharing(both.two.blobs, reading))
         late = asyncio.create_task(chunk(client, both.two, LAST))
-        await asyncio.wait_for(reading.reached.wait(), 30)
+        await asyncio.wait_for(reading.reached.wait(), 60)
         winner = await chunk(client, both.one, LAST)
         reading.release.set()
         return winner, await late
@@ -116,7 +116,7 @@ def test_a_retry_elsewhere_does_not_wait_for_a_dead_connection(both: Pair, same:
         body = silent_before_the_end(other, data, under_way, go_on)
         slow = asyncio.create_task(chunk(other, both.one, FIRST, chunks=body))
         await under_way.wait()
-        retried = await asyncio.wait_for(chunk(other, both.two, FIRST, data=DATA[:1000]), 10)
+        retried = await asyncio.wait_for(chunk(other, both.two, FIRST, data=DATA[:1000]), 60)
         go_on.set()
         return retried, await slow, await chunk(other, both.two, SECOND)
 
@@ -151,8 +151,8 @@ def test_patches_of_one_place_on_two_servers(both: Pair, same: bool) -> None:
         slow = asyncio.create_task(at(client, both.one).patch(0, data=dead()))
         await under_way.wait()
         there = at(client, both.two)
-        state = await asyncio.wait_for(there.head(), 10)
-        retried = await asyncio.wait_for(there.patch(0, 2000), 10)
+        state = await asyncio.wait_for(there.head(), 60)
+        retried = await asyncio.wait_for(there.patch(0, 2000), 60)
         go_on.set()
         return state, retried, await slow, await there.head()
 
@@ -179,7 +179,7 @@ def test_a_first_chunk_that_fails_elsewhere_ends_no_upload(both: Pair) -> None:
         failing = asyncio.create_task(chunk(client, both.one, FIRST, chunks=body))
         await under_way.wait()
         joined = asyncio.create_task(chunk(client, both.two, FIRST))
-        await asyncio.wait_for(held.reached.wait(), 30)
+        await asyncio.wait_for(held.reached.wait(), 60)
         failing.cancel()
         await asyncio.gather(failing, return_exceptions=True)
         assert both.one.sql("SELECT count(*) FROM series") == 0
@@ -200,7 +200,7 @@ def test_a_first_chunk_that_fails_ends_no_upload_in_which_another_has_arrived(bo
         held = Held(both.one.database, "end_series")
         both.one.swap(database=held)
         failing = asyncio.create_task(chunk(client, both.one, FIRST, torn=True, data=DATA[:500]))
-        await asyncio.wait_for(held.reached.wait(), 30)
+        await asyncio.wait_for(held.reached.wait(), 60)
         arrived = await chunk(client, both.two, SECOND)
         held.release.set()
         return await failing, arrived

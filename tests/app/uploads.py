@@ -59,6 +59,13 @@ def attempt(world: World, fields: Mapping[str, str], file: bytes = PNG, key: str
     return run(outcome(world, form(fields, file), key))
 
 
+def pass_time(seconds: float) -> None:
+    """Put the clock of the running loop so far ahead: deadlines come at once, and none comes of a slow machine."""
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+
+
 def live_attempts(world: World) -> int:
     """How many uploads are counted as running, of any kind."""
     return len(world.services.attempts)

@@ -32,7 +32,7 @@ UPLOADS, SIEGE_SECONDS = 100, 5.0
 ROUNDS = 3  # at most: other work on the machine only adds time, and a fault adds it in every round
 SLOWEST = 1.0  # seconds of a healthy upload's 99th percentile amid stalled ones
 SHARE = 0.5  # of the time of a healthy upload: what each connection of a burst may cost the next one, beyond that
-TIDY_SECONDS = 10.0
+TIDY_SECONDS = 60.0
 LANES = 8
 RETRIED = 60
 

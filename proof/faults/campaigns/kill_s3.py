@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from proof.faults.campaigns.kill import ANSWERS_FIRST, DECODER, MUTANTS, SERVER, Control, sittings
-from proof.faults.fleet import UPONCE, Fleet, bucket_of, on_postgres
+from proof.faults.fleet import STORAGE_SECONDS, UPONCE, Fleet, bucket_of, on_postgres
 from proof.faults.report import Report
 from proof.faults.sitting import Fault, Sitting
 from tests.postgres import Postgres
@@ -21,7 +21,6 @@ from tests.stores.seaweedfs import SeaweedFS
 
 SERVERS = 2
 LONGEST_OUTAGE = 1.0
-STORAGE_SECONDS = 5
 PACE = 0.3
 TIMES = 6  # in a round; a third of it where it takes three seconds to come back
 

@@ -63,7 +63,8 @@ def control(name: str, number: int, tally: Tally) -> None:
         until_red(tally, f"examples until red: {name}", [partial(attempt, batch) for batch in range(tries(RED))])
 
 
-def run(seconds: float, seed: int) -> Report:
+def run(seconds: float, seed: int, *, batches: int = 1) -> Report:
+    """Run so many batches at least, and more of them until the time is over."""
     until = time.monotonic() + seconds
     first = seed * 1_000_000
     controls = Tally()
@@ -71,7 +72,7 @@ def run(seconds: float, seed: int) -> Report:
         control(name, first, controls)
     tally: Counter[str] = Counter()
     disagreements = batch = 0
-    while not batch or time.monotonic() < until:
+    while batch < batches or time.monotonic() < until:
         if trouble := drive(first + batch, tally):
             print(trouble)
             disagreements += 1

@@ -37,6 +37,7 @@ GROUPED = None
 ATTEMPTS = (GROUPED, USUAL_ATTEMPTS, RACERS)
 LONGEST_ROUND, SHORTEST_ROUND = 60.0, 2.0
 CONTROL_SIGNATURES = 5
+SPREAD_SECONDS = 10.0
 LOOK_SECONDS = 0.05  # the kernel's table has all connections of the machine: reading it takes long
 DEFINITE = frozenset({"ok", "signature_used", "signature_in_use"})
 
@@ -183,9 +184,31 @@ class Racer:
         return self.connection
 
     def hear(self, reply: Reply) -> None:
-        if self.connection and (reply.status == LOST or reply.headers.get("connection") == "close"):
+        if reply.status == LOST or reply.headers.get("connection") == "close":
+            self.leave()
+
+    def leave(self) -> None:
+        if self.connection:
             self.connection.hang_up(reset=True)  # one that ends by FIN stays in the kernel's table for a minute
             self.connection = None
+
+
+async def _spread(racers: Sequence[Racer]) -> list[Connection]:
+    """Connect all, until each process of the server has a fair part: on a busy machine one may accept nearly all."""
+    workers, deadline = racers[0].server.workers, time.monotonic() + SPREAD_SECONDS
+    fair = len(racers) // (3 * workers)
+    for racer in racers:
+        # One by one: of connections that come together one process takes all, if it is idle.
+        await racer.connect()
+    while workers > 1 and time.monotonic() < deadline:
+        held = Counter(racer.process for racer in racers)
+        if len(held) == workers and min(held.values()) >= fair:
+            break
+        ((busiest, many),) = held.most_common(1)
+        for racer in [each for each in racers if each.process == busiest][: many // 2]:
+            racer.leave()
+            await racer.connect()
+    return [await racer.connect() for racer in racers]
 
 
 async def contest(
@@ -195,8 +218,7 @@ async def contest(
     fields = fleet.first.signed({"nonce": f"signature-{signature}"})
     bodies = [media(signature, racer) for racer in range(rules.racers)]
     requests = [form(racer.server, fields, body, rules.kind) for racer, body in zip(racers, bodies, strict=True)]
-    # One by one: of connections that come together one process takes all, if it is idle.
-    connections = [await racer.connect() for racer in racers]
+    connections = await _spread(racers)
     await hold_back(connections, requests)
     seen.add_processes([racer.process for racer in racers])
     replies = await release(connections, requests)
@@ -209,7 +231,7 @@ async def _owner(server: Server, connection: Connection) -> int:
     """Return the process that has accepted the connection."""
     if server.workers == 1:
         return server.pid
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not (found := owners(server.pid, server.port, [connection.port])):
             await asyncio.sleep(LOOK_SECONDS)
     return found[connection.port]

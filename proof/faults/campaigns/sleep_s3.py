@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from proof.faults.campaigns.kill import MUTANTS, Control, sittings
-from proof.faults.campaigns.kill_s3 import DAWDLING, SERVERS, STORAGE_SECONDS
+from proof.faults.campaigns.kill_s3 import DAWDLING, SERVERS
 from proof.faults.fleet import Fleet, fresh_bucket, on_postgres
 from proof.faults.operator import recover
 from proof.faults.report import Report
@@ -28,7 +28,7 @@ HELD_UP = "sweeps that a sleeping server held up"
 DATABASE_SECONDS = LIMIT_SECONDS
 # PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
 SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
-IDLE_SECONDS = STORAGE_SECONDS
+STORAGE_SECONDS = IDLE_SECONDS = 5
 
 
 async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:

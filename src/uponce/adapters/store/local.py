@@ -97,8 +97,10 @@ class LocalBlobs(Blobs):
             return "no space is left to try whether packs are possible"
         return f"blobs of at most {self._pack_bytes} bytes go into packs, each larger blob is a file"
 
-    def _shards(self) -> Iterator[Path]:
-        return (self._blobs / place for place in PLACES)
+    def _shards(self, prefix: str = "") -> Iterator[Path]:
+        """Return the folders of all blobs whose keys begin so. A sweep asks once for each of 512 places."""
+        start = shard_of(prefix)
+        return (self._blobs / place for place in PLACES if place.startswith(start))
 
     def close(self) -> None:
         self._packs.close()
@@ -151,10 +153,9 @@ class LocalBlobs(Blobs):
         return (self._listed(place, drop_empty=True) for place in PLACES[start:] + PLACES[:start])
 
     def _files(self, prefix: str) -> Iterator[StoredBlob]:
-        for folder in self._shards():
-            if folder.name.startswith(shard_of(prefix)):
-                # In the folder of another shard, a key could neither be opened nor deleted.
-                yield from (b for b in blobs_in(folder) if shard_of(b.key) == folder.name and b.key.startswith(prefix))
+        for folder in self._shards(prefix):
+            # In the folder of another shard, a key could neither be opened nor deleted.
+            yield from (b for b in blobs_in(folder) if shard_of(b.key) == folder.name and b.key.startswith(prefix))
 
     async def digest(self, key: str) -> Digest | None:
         return await self.disk.in_thread(lambda: self._digest(key))
