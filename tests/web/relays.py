@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Mapping
 from typing import Any
 
 from tests.asgi import Answer
-from tests.world import World
+from tests.world import QuickWorld
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.ports.relaying import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
@@ -58,7 +58,7 @@ class EachOnItsLoop:
             await client.close()
 
 
-class Sized(World):
+class Sized(QuickWorld):
     """A server whose clients say how long their forms are, as browsers and SDKs do."""
 
     def post(self, *body: bytes, headers: Mapping[str, str] | None = None, **more: Any) -> Answer:

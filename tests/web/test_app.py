@@ -17,7 +17,7 @@ import pytest
 
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.tus import VERSION, metadata
-from tests.world import PNG, World, assert_accepted, assert_refused
+from tests.world import PNG, QuickWorld, World, assert_accepted, assert_refused
 from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 from uponce.core.policy import Limits
@@ -303,7 +303,7 @@ def test_no_secret_and_no_signature_reaches_the_log(
     An altered field makes a live signature a wrong one. The limit of wrong credentials refuses it with another error.
     """
     with (
-        closing(World(tmp_path, limits=Limits(max_failed_credentials=failures))) as world,
+        closing(QuickWorld(tmp_path, limits=Limits(max_failed_credentials=failures))) as world,
         caplog.at_level(logging.DEBUG),
     ):
         signatures, secrets = [], [world.browser.secrets[0], world.server.secrets[0]]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.web.test_destroy import ask, signed
 from tests.web.wire import Reader, Wire, get, store, without_id
-from tests.world import OTHER_PNG, PNG, START, World
+from tests.world import OTHER_PNG, PNG, START, QuickWorld, World
 from uponce.adapters.database.sqlite import readers
 from uponce.adapters.files import OpenFile
 from uponce.app.services import Metrics
@@ -28,7 +28,7 @@ SIZES = (1, 20_000, MOST, MOST + 1, 4 * MOST)
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """On a disk: of a file system in memory the kernel does not say whether a read would wait."""
-    world = World(tmp_path_factory.mktemp("disk"))
+    world = QuickWorld(tmp_path_factory.mktemp("disk"))
     yield world
     world.close()
 
@@ -186,7 +186,7 @@ def _broken(*_: object) -> int:
 @pytest.fixture
 def elsewhere(world: World) -> Iterator[World]:
     """Another server on the same folder."""
-    other = World(world.path.parent)
+    other = QuickWorld(world.path.parent)
     yield other
     other.close()
 

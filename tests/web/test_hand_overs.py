@@ -16,7 +16,7 @@ import uvicorn
 
 import uponce
 from tests import samples
-from tests.world import World
+from tests.world import QuickWorld, World
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.core.policy import Limits
@@ -74,7 +74,7 @@ def traced(root: Path, limits: Limits, uploads: int = 8) -> list[list[Call]]:
     trace = Trace()
     threading.setprofile(trace.note)
     try:
-        world = World(root, limits=limits)
+        world = QuickWorld(root, limits=limits)
         world.swap(inspector=DecoderPool(limits, []), read_ordinary=read_ordinary)
         with served(world) as port, urllib3.PoolManager(1) as client:
 
