@@ -25,7 +25,7 @@ class EachOnItsLoop:
     """The real client, on a new event loop for each request, as the tests of this folder make it."""
 
     def __init__(self, times: Times | None = None) -> None:
-        self.times = times or Times(reply=5)
+        self.times = times or Times(connect=60, reply=60, look=60)
 
     async def upload(
         self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
