@@ -17,7 +17,7 @@ from tests.world import PNG, QuickWorld, World
 from uponce.core.policy import Limits
 
 DATA = noise(5007)
-LIMITS = Limits(record_bytes=1000)
+LIMITS = Limits(record_bytes=1000, takeover_seconds=60)
 
 
 @pytest.fixture
