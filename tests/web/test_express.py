@@ -259,7 +259,7 @@ def test_a_block_that_a_reader_has_not_taken_stays_as_it_is(wire: Wire) -> None:
     furnish(wire.world)
     slow = Reader(stuck=True)
     with pytest.raises(TimeoutError):
-        wire.say(get(f"/demo/raw/upload/{MOST}"), get("/demo/raw/upload/20000"), reader=slow, seconds=1)
+        wire.say(get(f"/demo/raw/upload/{MOST}"), get("/demo/raw/upload/20000"), reader=slow, seconds=0.1)
     for size in SIZES:
         assert wire.say(get(f"/demo/raw/upload/{size}")).endswith(random.Random(size).randbytes(size))
     assert slow.received().partition(b"\r\n\r\n")[2] == random.Random(MOST).randbytes(MOST)
