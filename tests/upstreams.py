@@ -188,9 +188,10 @@ class StubUpstream:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _turn in range(10):  # a connection may have been accepted just now
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.sleep(0)
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
@@ -224,7 +225,7 @@ class StubUpstream:
                 while await self._exchange(reader, writer):
                     pass
         finally:
-            writer.close()
+            (writer.close if self._server.is_serving() else writer.transport.abort)()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Deal with one request. Return whether the connection stays open."""
@@ -395,6 +396,5 @@ async def _break_off(trouble: Trouble, writer: asyncio.StreamWriter) -> bool:
     if trouble is not Trouble.HANG_UP:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-    with suppress(OSError):
-        await writer.wait_closed()
+    await writer.wait_closed()
     return False
