@@ -105,7 +105,7 @@ def test_a_first_block_that_cannot_be_read_is_a_refusal(
     assert_refused(answer, 503, "storage_unavailable")
     assert (answer.headers["cache-control"], answer.headers["retry-after"]) == ("no-store", "5")
     assert "etag" not in answer.headers
-    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    (record,) = (record for record in caplog.records if (record.name, record.levelno) == ("uponce", logging.ERROR))
     assert key_of(world) in record.__dict__["facts"]["detail"]
     assert far.opened == 1  # the look-up found no newer bytes
 
