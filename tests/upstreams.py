@@ -60,6 +60,7 @@ class Trouble(Enum):
     RENAMED = "stores under another public_id, as a preset that renames"
 
 
+_AMID = frozenset(map(Trouble.__getitem__, "RESET HANG_UP EARLY_413 EARLY_200".split()))
 _NOT_STORED = frozenset(map(Trouble.__getitem__, "LIMITED REFUSED FAILED MOVED ACCEPTED FORGETS PORTAL".split()))
 LIMIT = {"X-FeatureRateLimit-Limit": "500", "X-FeatureRateLimit-Remaining": "0", "X-FeatureRateLimit-Reset": "soon"}
 HTML = b"<html>Something went wrong</html>"
@@ -161,7 +162,7 @@ class StubUpstream:
 
     `uploads` and `reads` give the trouble of each POST and GET; after their end all goes well. `clock` is in Unix
     seconds. New assets can be seen after `delay` seconds, and after `misses` look-ups that find nothing. It reads
-    bodies while `reading` is set.
+    bodies while `reading` is set. `broken_off` counts the requests that it has answered or ended amid their bodies.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time, tls: ssl.SSLContext | None = None) -> None:
@@ -172,13 +173,11 @@ class StubUpstream:
         self.store: dict[tuple[str, str, str], StubAsset] = {}
         self.presets: dict[str, dict[str, Any]] = {}
         self.delay = 0.0
-        self.misses = 0
-        self.connections = 0
+        self.misses = self.connections = self.broken_off = 0
         self.reading = asyncio.Event()
         self.reading.set()
-        self.upstream = _ACCOUNT
+        self.upstream, self._tls = _ACCOUNT, tls
         self._chunks: dict[str, bytearray] = {}
-        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -189,9 +188,10 @@ class StubUpstream:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _turn in range(10):  # a connection may have been accepted just now
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.sleep(0)
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
@@ -225,7 +225,7 @@ class StubUpstream:
                 while await self._exchange(reader, writer):
                     pass
         finally:
-            writer.close()
+            (writer.close if self._server.is_serving() else writer.transport.abort)()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Deal with one request. Return whether the connection stays open."""
@@ -239,11 +239,12 @@ class StubUpstream:
         async for piece in _pieces(reader, headers):
             request.body += piece
             await self.reading.wait()
-            if trouble in (Trouble.RESET, Trouble.HANG_UP) and len(request.body) > 1000:
-                return _hang_up(writer, reset=trouble is Trouble.RESET)
-            if trouble in (Trouble.EARLY_413, Trouble.EARLY_200) and len(request.body) > 1000:
-                await _send(writer, *ANSWERS[trouble], slowly=trouble is Trouble.EARLY_413)
-                return await _drop_rest(reader)
+            if trouble in _AMID and len(request.body) > 1000:
+                await _break_off(trouble, writer)
+                self.broken_off += 1
+                while await reader.read(65_536):
+                    pass
+                return False
             if trouble is Trouble.AT_BOUNDARY and request.closed:
                 self._answer(request, None)
                 return False
@@ -259,7 +260,7 @@ class StubUpstream:
             case Trouble.FORGETS | Trouble.SILENT:
                 return False
             case Trouble.RESET_LATE:
-                return _hang_up(writer, reset=True)
+                return await _break_off(trouble, writer)
             case Trouble.HANGS:
                 await asyncio.Event().wait()
             case Trouble.TORN_JSON:
@@ -377,8 +378,8 @@ async def _pieces(reader: asyncio.StreamReader, headers: dict[str, str]) -> Asyn
 async def _send(
     writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str], *, slowly: bool = False
 ) -> None:
-    head = [f"HTTP/1.1 {status} -"]
-    head += [f"{name}: {value}" for name, value in ({"Content-Length": str(len(body))} | headers).items()]
+    named = {"Content-Length": str(len(body))} | headers
+    head = [f"HTTP/1.1 {status} -", *(f"{name}: {value}" for name, value in named.items())]
     writer.write("\r\n".join([*head, "", ""]).encode())
     for octet in body if slowly else b"":
         writer.write(bytes([octet]))
@@ -387,14 +388,13 @@ async def _send(
     await writer.drain()
 
 
-def _hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> bool:
-    if reset:
+async def _break_off(trouble: Trouble, writer: asyncio.StreamWriter) -> bool:
+    """Answer, or end the connection. Return False when the client can see it."""
+    if trouble in ANSWERS:
+        await _send(writer, *ANSWERS[trouble], slowly=trouble is Trouble.EARLY_413)
+        return False
+    if trouble is not Trouble.HANG_UP:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-    return False
-
-
-async def _drop_rest(reader: asyncio.StreamReader) -> bool:
-    while await reader.read(65_536):
-        pass
+    writer.transport.abort()
+    await writer.wait_closed()
     return False

@@ -216,6 +216,28 @@ class World:
         assert self.traces() == before
 
 
+class QuickWorld(World):
+    """The same with two shards in place of 512: to make and remove so many folders takes most of the time of a test.
+
+    For tests that put no blobs under keys of their own.
+    """
+
+    def __init__(self, root: Path, *, limits: Limits | None = None) -> None:
+        super().__init__(root, limits=limits, blobs=_TwoShards(root / "media", ids=_FirstShards()))
+
+
+class _TwoShards(LocalBlobs):
+    def _shards(self) -> Iterator[Path]:
+        return iter((self._blobs / "00", self._blobs / "p00"))
+
+
+class _FirstShards(RandomIds):
+    """Keys of the two shards."""
+
+    def hex(self, length: int) -> str:
+        return f"00{super().hex(length - 2)}"
+
+
 async def create_key(services: Services, cloud: str, **policy: Any) -> ApiKey:
     key = new_key(services, cloud, **policy)
     await services.database.add_key(key)

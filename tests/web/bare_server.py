@@ -23,6 +23,7 @@ from uponce.web.response import Response, length_header, send_response
 
 MEBIBYTE = 1024 * 1024
 LARGE, BLOCK = 64 * MEBIBYTE, MEBIBYTE // 4
+LINGER_SECONDS = 120  # a client may stall
 
 _dup = os.dup
 
@@ -49,7 +50,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await _download(scope, receive, send)
         return
     if path in ("/refuse", "/account", "/reset", "/late", "/crowded"):
-        response.LINGER_SECONDS = 0 if path == "/reset" else 30
+        response.LINGER_SECONDS = 0 if path == "/reset" else LINGER_SECONDS
         os.dup = _no_descriptor if path == "/crowded" else _dup
         await asyncio.sleep(0.3 if path == "/late" else 0)
 
@@ -128,6 +129,7 @@ async def _sizes(receive: Receive) -> list[int] | None:
 def main(head_seconds: str) -> None:
     HardenedProtocol.limits = Limits(head_seconds=int(head_seconds), write_seconds=int(head_seconds))
     protocol._GATHER_SECONDS = float(head_seconds)
+    response.LINGER_IDLE_SECONDS = LINGER_SECONDS
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)
     # Its connections inherit this. The kernel would take up to tcp_rmem, here 32 MiB, that the server never reads.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MEBIBYTE)
@@ -140,6 +142,7 @@ def main(head_seconds: str) -> None:
         lifespan="off",
         log_level="error",
         access_log=False,
+        timeout_keep_alive=int(head_seconds),
     )
     uvicorn.Server(config).run(sockets=[listener])
 

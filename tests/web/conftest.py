@@ -8,19 +8,19 @@ import pytest
 
 from tests.upstreams import StubUpstream
 from tests.web.relays import LIMITS, EachOnItsLoop, Sized
-from tests.world import World
+from tests.world import QuickWorld, World
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
+    world = QuickWorld(tmp_path)
     yield world
     world.close()
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = World(tmp_path_factory.mktemp("shared"))
+    world = QuickWorld(tmp_path_factory.mktemp("shared"))
     yield world
     world.close()
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Mapping
 from typing import Any
 
 from tests.asgi import Answer
-from tests.world import World
+from tests.world import QuickWorld
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.ports.relaying import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
@@ -25,7 +25,7 @@ class EachOnItsLoop:
     """The real client, on a new event loop for each request, as the tests of this folder make it."""
 
     def __init__(self, times: Times | None = None) -> None:
-        self.times = times or Times(reply=5)
+        self.times = times or Times(connect=60, reply=60, look=60)
 
     async def upload(
         self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
@@ -58,7 +58,7 @@ class EachOnItsLoop:
             await client.close()
 
 
-class Sized(World):
+class Sized(QuickWorld):
     """A server whose clients say how long their forms are, as browsers and SDKs do."""
 
     def post(self, *body: bytes, headers: Mapping[str, str] | None = None, **more: Any) -> Answer:

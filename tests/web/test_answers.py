@@ -55,7 +55,7 @@ def upload_all(world: World, root: Path, files: dict[str, bytes]) -> dict[str, A
         return await call(world.app, "POST", world.route(), headers=FORM, chunks=body)
 
     async def play() -> list[Answer]:
-        pool = DecoderPool(Limits(), [str(root)])
+        pool = DecoderPool(Limits(), [str(root)], job_seconds=60, queue_seconds=300)
         await pool.start()
         world.swap(inspector=pool)
         try:

@@ -13,7 +13,7 @@ from tests.world import World, assert_accepted
 from uponce.adapters.files import OpenFile
 from uponce.core.errors import StorageUnavailable
 from uponce.core.spans import Span
-from uponce.web import blocks
+from uponce.web import blocks, places
 from uponce.web.blocks import Blocks, first_block, pieces_of
 
 MEBIBYTE = 1024 * 1024
@@ -47,6 +47,7 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> Blocks:
 def test_stalled_readers_hold_little_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """They took 2 MiB each, as long as each of them took a piece now and then."""
     monkeypatch.setattr(OpenFile, "block_bytes", 2 * MEBIBYTE)
+    monkeypatch.setattr(places, "WAIT_SECONDS", 60)
     asset = assert_accepted(world.upload(world.sign(), DATA, kind="raw", filename="a.bin")).json
     path = urlsplit(asset["url"]).path
 

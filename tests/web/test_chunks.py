@@ -10,7 +10,7 @@ import pytest
 
 from tests.asgi import END, Answer, part, parts_of
 from tests.chunks import CHUNK, NO_ROWS, Client, form, headers, noise, orders, rows, spans, stored
-from tests.world import PNG, World, assert_accepted, assert_refused
+from tests.world import PNG, QuickWorld, World, assert_accepted, assert_refused
 from uponce.core.policy import Limits
 
 DATA = noise(4 * CHUNK + 7)
@@ -18,7 +18,7 @@ DATA = noise(4 * CHUNK + 7)
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=Limits(min_chunk_bytes=CHUNK))
+    world = QuickWorld(tmp_path, limits=Limits(min_chunk_bytes=CHUNK))
     yield world
     world.close()
 
@@ -95,7 +95,7 @@ def test_a_file_of_500_chunks_may_have_a_signature_for_each(world: World) -> Non
 
 
 def test_a_signature_beyond_the_limit_is_refused_and_those_before_still_count(tmp_path: Path) -> None:
-    world = World(tmp_path, limits=Limits(min_chunk_bytes=CHUNK, signatures_per_series=2))
+    world = QuickWorld(tmp_path, limits=Limits(min_chunk_bytes=CHUNK, signatures_per_series=2))
     client, fields = Client(world, DATA), [world.sign({"nonce": f"{n}"}) for n in range(3)]
 
     async def play() -> list[Answer]:

@@ -12,6 +12,7 @@ import urllib3
 from tests.web.test_protocol import (
     AMBIGUOUS,
     CHUNKED,
+    CLIENT_SECONDS,
     HEAD,
     HEAD_SECONDS,
     MEBIBYTE,
@@ -21,13 +22,13 @@ from tests.web.test_protocol import (
     bare,
     everything,
     get,
-    patient,
+    impatient,
     statuses,
     up_to,
 )
 from uponce.core.policy import Limits
 
-__all__ = ["bare", "patient"]
+__all__ = ["bare", "impatient"]
 
 FOLLOWERS = {
     "what is no request": b"hello\r\n\r\n",
@@ -82,7 +83,7 @@ def descriptors(bare: Bare) -> int:
 
 def assert_back_to(bare: Bare, number: int) -> None:
     """Nothing of the server stays open."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while descriptors(bare) > number and time.monotonic() < until:
         time.sleep(0.02)
     assert descriptors(bare) <= number
@@ -128,12 +129,12 @@ CUT = {
 
 
 @pytest.mark.parametrize("kind", CUT)
-def test_a_client_that_half_closes_amid_a_request_is_cut_at_once(patient: Bare, kind: str) -> None:
-    before = descriptors(patient)
+def test_a_client_that_half_closes_amid_a_request_is_cut_at_once(bare: Bare, kind: str) -> None:
+    before = descriptors(bare)
     begun = time.monotonic()
-    assert half_closed(patient, CUT[kind]) == b""
+    assert half_closed(bare, CUT[kind]) == b""
     assert time.monotonic() - begun < PATIENT_SECONDS
-    assert_back_to(patient, before)
+    assert_back_to(bare, before)
 
 
 def test_an_idle_connection_that_is_half_closed_ends(bare: Bare) -> None:
@@ -156,9 +157,9 @@ def test_a_client_that_has_gone_leaves_nothing_open(bare: Bare) -> None:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("rest", [b"a", b"ab"], ids=["more to come", "complete"])
-def test_a_body_that_no_request_reads_has_a_deadline(bare: Bare, rest: bytes) -> None:
+def test_a_body_that_no_request_reads_has_a_deadline(impatient: Bare, rest: bytes) -> None:
     def ended() -> None:
-        with bare.connect() as client:
+        with impatient.connect() as client:
             client.sendall(b"GET /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
             assert up_to(client, b"GET /unread 0")
             client.sendall(rest)
@@ -170,7 +171,9 @@ def test_a_body_that_no_request_reads_has_a_deadline(bare: Bare, rest: bytes) ->
 @pytest.mark.parametrize("path", ["/refuse", "/account"])
 def test_a_session_that_was_refused_while_it_wrote_can_go_on(bare: Bare, path: str) -> None:
     """The rest of a body goes past the parser, so no later request may come by this connection."""
-    with urllib3.HTTPConnectionPool("127.0.0.1", bare.port, maxsize=1, retries=False, timeout=10) as session:
+    with urllib3.HTTPConnectionPool(
+        "127.0.0.1", bare.port, maxsize=1, retries=False, timeout=CLIENT_SECONDS
+    ) as session:
         refused = session.request("POST", path, body=bytes(30 * MEBIBYTE))
         assert (refused.status, refused.headers["connection"]) == (400, "close")
         assert session.request("GET", "/after").data == b"GET /after 0"

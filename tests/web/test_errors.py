@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.failing import Failing
-from tests.world import PNG, World
+from tests.world import PNG, QuickWorld, World
 from uponce.core import errors
 from uponce.core.errors import Refused, SettingRefused, Unavailable, UponceError
 from uponce.web.errors import STATUS, TUS_ONLY, TUS_STATUS, status_of
@@ -53,7 +53,7 @@ def test_every_error_that_asks_to_wait_says_how_long() -> None:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
+    world = QuickWorld(tmp_path)
     yield world
     world.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.web.test_destroy import ask, signed
 from tests.web.wire import Reader, Wire, get, store, without_id
-from tests.world import OTHER_PNG, PNG, START, World
+from tests.world import OTHER_PNG, PNG, START, QuickWorld, World
 from uponce.adapters.database.sqlite import readers
 from uponce.adapters.files import OpenFile
 from uponce.app.services import Metrics
@@ -28,7 +28,7 @@ SIZES = (1, 20_000, MOST, MOST + 1, 4 * MOST)
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """On a disk: of a file system in memory the kernel does not say whether a read would wait."""
-    world = World(tmp_path_factory.mktemp("disk"))
+    world = QuickWorld(tmp_path_factory.mktemp("disk"))
     yield world
     world.close()
 
@@ -172,7 +172,7 @@ def test_a_defect_is_answered_by_the_long_way(wire: Wire, monkeypatch: pytest.Mo
     else:
         monkeypatch.setattr(OpenFile, "read_now", _broken)
     wanted = b"HTTP/1.1 500 " if place == "the catalog" else b"HTTP/1.1 200 "
-    assert wire.say(get(path), seconds=5).startswith(wanted)
+    assert wire.say(get(path)).startswith(wanted)
     assert wire.tasks == 1
 
 
@@ -186,7 +186,7 @@ def _broken(*_: object) -> int:
 @pytest.fixture
 def elsewhere(world: World) -> Iterator[World]:
     """Another server on the same folder."""
-    other = World(world.path.parent)
+    other = QuickWorld(world.path.parent)
     yield other
     other.close()
 
@@ -259,7 +259,7 @@ def test_a_block_that_a_reader_has_not_taken_stays_as_it_is(wire: Wire) -> None:
     furnish(wire.world)
     slow = Reader(stuck=True)
     with pytest.raises(TimeoutError):
-        wire.say(get(f"/demo/raw/upload/{MOST}"), get("/demo/raw/upload/20000"), reader=slow, seconds=1)
+        wire.say(get(f"/demo/raw/upload/{MOST}"), get("/demo/raw/upload/20000"), reader=slow, seconds=0.1)
     for size in SIZES:
         assert wire.say(get(f"/demo/raw/upload/{size}")).endswith(random.Random(size).randbytes(size))
     assert slow.received().partition(b"\r\n\r\n")[2] == random.Random(MOST).randbytes(MOST)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.asgi import Answer
-from tests.world import World, assert_accepted, assert_refused
+from tests.world import QuickWorld, World, assert_accepted, assert_refused
 from uponce.core.errors import BadCredentials, NotFound
 from uponce.core.policy import Limits
 from uponce.web.failures import FailedCredentials
@@ -18,7 +18,7 @@ LIMIT, SECONDS = 5, 60
 
 @pytest.fixture
 def limited(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=Limits(max_failed_credentials=LIMIT, failed_credentials_seconds=SECONDS))
+    world = QuickWorld(tmp_path, limits=Limits(max_failed_credentials=LIMIT, failed_credentials_seconds=SECONDS))
     yield world
     world.close()
 

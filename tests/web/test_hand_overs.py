@@ -11,22 +11,31 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 import urllib3
 import uvicorn
 
 import uponce
 from tests import samples
-from tests.world import World
+from tests.world import QuickWorld, World
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.core.policy import Limits
+from uponce.web import protocol
 
 SOURCE = str(Path(uponce.__file__).parent)
 MOST_FILES = 20
 PICTURE = samples.jpeg(1, 2300, 1725)
 STREAMED = Limits(small_body_bytes=1)
+MOST_SECONDS = 60
 
 Call = tuple[int, str]  # thread, file
+
+
+@pytest.fixture(autouse=True)
+def no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No body is too slow to be gathered, as on a machine that has nothing else to do."""
+    monkeypatch.setattr(protocol, "_GATHER_SECONDS", MOST_SECONDS)
 
 
 class Trace:
@@ -59,14 +68,19 @@ def served(world: World) -> Iterator[int]:
     """The port of a server in a thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        world.app, http="uponce.web.protocol:HardenedProtocol", ws="none", lifespan="off", log_config=None
+        world.app,
+        http="uponce.web.protocol:HardenedProtocol",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=MOST_SECONDS,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
     yield listener.getsockname()[1]
     server.should_exit = True
-    thread.join(20)
+    thread.join(MOST_SECONDS)
 
 
 def traced(root: Path, limits: Limits, uploads: int = 8) -> list[list[Call]]:
@@ -74,7 +88,7 @@ def traced(root: Path, limits: Limits, uploads: int = 8) -> list[list[Call]]:
     trace = Trace()
     threading.setprofile(trace.note)
     try:
-        world = World(root, limits=limits)
+        world = QuickWorld(root, limits=limits)
         world.swap(inspector=DecoderPool(limits, []), read_ordinary=read_ordinary)
         with served(world) as port, urllib3.PoolManager(1) as client:
 

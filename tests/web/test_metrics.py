@@ -14,7 +14,7 @@ from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.chunks import form, headers
 from tests.scrape import BEARER, TOKEN, Scraped
 from tests.tus import VERSION, Client, play
-from tests.world import PNG, World, assert_accepted, assert_refused
+from tests.world import PNG, QuickWorld, World, assert_accepted, assert_refused
 from uponce.adapters.metrics import PrometheusMetrics
 from uponce.app.ports import Waiting
 from uponce.app.sweep import purge, sweep
@@ -28,7 +28,7 @@ UPLOAD = "/v1_1/{cloud}/{resource_type}/upload"
 LABELS = {"version", "server", "outcome", "route", "method", "status", "le"}
 
 
-class Watched(World):
+class Watched(QuickWorld):
     """A server whose metrics are on."""
 
     def __init__(self, root: Path) -> None:

@@ -11,7 +11,7 @@ from tests.asgi import Answer
 from tests.scrape import BEARER
 from tests.upstreams import StubUpstream
 from tests.web.test_metrics import Watched
-from tests.world import World, assert_accepted, assert_refused
+from tests.world import QuickWorld, World, assert_accepted, assert_refused
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
 from uponce.core.values import Digest
@@ -42,7 +42,7 @@ def assert_busy(answer: Answer) -> None:
 def test_a_body_that_a_thread_would_hash_spends_nothing(
     tmp_path: Path, without_threads: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, hashed, real = World(tmp_path, limits=Limits(small_body_bytes=2 * len(LARGE))), [], pipeline._digest_of
+    world, hashed, real = QuickWorld(tmp_path, limits=Limits(small_body_bytes=2 * len(LARGE))), [], pipeline._digest_of
 
     def noted(data: bytes | memoryview) -> Digest:
         hashed.append(len(data))

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tests.web.bare_server import BLOCK, LARGE
-from tests.web.test_protocol import HEAD_SECONDS, MEBIBYTE, Bare, bare, get, running
+from tests.web.test_protocol import CLIENT_SECONDS, HEAD_SECONDS, MEBIBYTE, Bare, bare, get, impatient, running
 
-__all__ = ["bare"]
+__all__ = ["bare", "impatient"]
 
 
 def read_download(client: socket.socket) -> int:
@@ -27,7 +27,7 @@ def test_nothing_more_is_read_for_a_reader_that_has_gone(bare: Bare) -> None:
     with socket.socket() as client:
         # The kernel would take up to tcp_rmem, here 32 MiB, that the client never reads.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        client.settimeout(20)
+        client.settimeout(CLIENT_SECONDS)
         client.connect(("127.0.0.1", bare.port))
         client.sendall(get("/download"))
         client.recv(BLOCK)
@@ -38,8 +38,8 @@ def test_nothing_more_is_read_for_a_reader_that_has_gone(bare: Bare) -> None:
 
 
 @pytest.mark.proof
-def test_a_reader_that_stalls_is_dropped(bare: Bare) -> None:
-    with bare.connect() as client:
+def test_a_reader_that_stalls_is_dropped(impatient: Bare) -> None:
+    with impatient.connect() as client:
         client.sendall(get("/download", close=True))
         time.sleep(HEAD_SECONDS * 2.5)
         assert read_download(client) < LARGE

@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -15,7 +15,7 @@ import pytest
 
 from proof.faults.clients import FORM_TAIL, form_head
 from tests.server import Server
-from tests.web.test_protocol import Bare, bare, everything, get, statuses, up_to
+from tests.web.test_protocol import CLIENT_SECONDS, Bare, bare, everything, get, statuses, up_to
 from uponce.web import receiving
 from uponce.web.receiving import BLOCK_BYTES, Block, LargeBody, _Pool
 
@@ -94,18 +94,25 @@ def test_an_old_client_gets_its_connection_closed(bare: Bare) -> None:
 # How it ends.
 
 
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_body_that_ends_early_is_a_lost_connection(bare: Bare, reset: bool) -> None:
-    before = bare.say(get("/seen", close=True)).count(b"disconnected from /sum")
+    def ended() -> int:
+        return bare.say(get("/seen", close=True)).count(b"disconnected from /sum")
+
+    before = ended()
     with bare.connect() as client:
         client.sendall(post("/sum") + BODY[: 3 * BLOCK_BYTES + 5])
         time.sleep(0.1)
         if reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    deadline = time.monotonic() + 10
-    while bare.say(get("/seen", close=True)).count(b"disconnected from /sum") == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: ended() > before)
 
 
 def test_a_refusal_amid_the_body_is_heard(bare: Bare) -> None:
@@ -214,7 +221,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def begun(server: Server, fields: dict[str, str], length: int, sent: int) -> socket.socket:
     """An upload of so many bytes of which some are sent."""
-    client = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=CLIENT_SECONDS)
     client.sendall(form_head(server, fields, length, "raw") + (BODY + BODY)[:sent])
     return client
 
@@ -244,10 +251,7 @@ def test_a_client_that_falls_silent_is_refused(tmp_path: Path) -> None:
 def test_a_newer_upload_displaces_it(strict: Server) -> None:
     fields = strict.signed({"nonce": "newer"})
     older = begun(strict, fields, len(BODY), 3 * BLOCK_BYTES)
-    deadline = time.monotonic() + 20
-    while not spooled(strict):  # its first bytes are on the disk: the server has taken it up
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: bool(spooled(strict)))  # its first bytes are on the disk: the server has taken it up
     newer = begun(strict, fields, len(BODY), 4 * BLOCK_BYTES)
     assert b"A newer upload with this signature replaced this one" in answer(older)
     newer.sendall(BODY[4 * BLOCK_BYTES :] + FORM_TAIL)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,12 +27,16 @@ def slowly(relay: World, stub: StubUpstream, error: UponceError | None = None) -
     """A database that makes a grant pending, or refuses it, when the upstream has had time to answer the file."""
     begin = relay.database.begin_relay
 
+    def answered() -> bool:
+        """Or, if the upstream has no trouble, has the whole file."""
+        return stub.broken_off > 0 if error is None else any(SMALL in request.body for request in stub.requests)
+
     async def begin_slowly(new: Relay, seconds: int) -> Any:
-        for _ in range(200):
-            if any(SMALL in request.body for request in stub.requests):
-                break
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not answered() and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.3)
+        for _ in range(10):  # turns of the loop, in which the relay sees it
+            await asyncio.sleep(0.01)
         if error is not None:
             raise error
         return await begin(new, seconds)
@@ -42,6 +47,7 @@ def slowly(relay: World, stub: StubUpstream, error: UponceError | None = None) -
 
 
 SMALL = b"small " * 500
+PATIENCE_SECONDS = 60  # until the file is at the upstream
 
 
 @pytest.mark.parametrize("trouble", [Trouble.RESET, Trouble.HANG_UP, Trouble.EARLY_413])

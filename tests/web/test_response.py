@@ -175,16 +175,20 @@ def test_a_silent_client_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_client_that_never_ends_is_left_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(response, "LINGER_SECONDS", 4.5)
+    seconds = 0
 
     class Endless(Wire):
         async def receive(self) -> Message:
+            nonlocal seconds
+            seconds += 1  # by the clock of the loop
             await asyncio.sleep(0)
             self.order.append("receive")
             return MORE
 
     async def play() -> Endless:
         wire, scope = Endless(), {"type": "http", "method": "POST"}
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: seconds)
         await asyncio.wait_for(send_error(scope, wire.receive, wire.send, NotFound("No."), body_complete=False), 10)
         return wire
 

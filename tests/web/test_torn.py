@@ -91,7 +91,7 @@ def test_a_server_that_shuts_down_in_a_commit_does_not_know_the_outcome(world: W
         world.swap(database=database)
         answer = await cancelled(world, [parts_of(world.sign()), FILE, END], database.reached)
         database.release.set()
-        await finish_unbroken(10)
+        await finish_unbroken(60)
         return answer
 
     answer = asyncio.run(play())
@@ -109,7 +109,7 @@ def test_a_server_that_shuts_down_in_a_deletion_speaks_of_no_upload(world: World
         world.swap(database=database)
         answer = await cancelled(world, [parts_of(fields) + END], database.reached, "/v1_1/demo/image/destroy")
         database.release.set()
-        await finish_unbroken(10)
+        await finish_unbroken(60)
         return answer
 
     answer = asyncio.run(play())

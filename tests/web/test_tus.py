@@ -13,16 +13,16 @@ import pytest
 from tests.asgi import Answer
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import BYTES, VERSION, Client, assert_refused, assert_state, metadata, play, stored
-from tests.world import PNG, World
+from tests.world import PNG, QuickWorld, World
 from uponce.core.policy import Limits
 
 DATA = noise(5007)
-LIMITS = Limits(record_bytes=1000)
+LIMITS = Limits(record_bytes=1000, takeover_seconds=60)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=LIMITS)
+    world = QuickWorld(tmp_path, limits=LIMITS)
     yield world
     world.close()
 

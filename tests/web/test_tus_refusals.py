@@ -10,7 +10,7 @@ import pytest
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import Client, assert_refused, assert_state, play, stored
 from tests.upstreams import StubUpstream, Trouble
-from tests.world import World
+from tests.world import QuickWorld, World
 from uponce.core.policy import Limits
 
 DATA = noise(5007)
@@ -19,7 +19,7 @@ MOST = 20_000
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=Limits(max_raw_bytes=MOST, max_video_bytes=MOST, max_image_bytes=MOST))
+    world = QuickWorld(tmp_path, limits=Limits(max_raw_bytes=MOST, max_video_bytes=MOST, max_image_bytes=MOST))
     yield world
     world.close()
 

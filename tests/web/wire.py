@@ -69,7 +69,7 @@ class Wire:
         self.tasks = 0
         monkeypatch.setattr("uponce.web.protocol._limit_unsent", lambda _: None)
 
-    def say(self, *requests: bytes, reader: Reader | None = None, seconds: float = 20) -> bytes:
+    def say(self, *requests: bytes, reader: Reader | None = None, seconds: float = 60) -> bytes:
         """Send these bytes at once, and wait until every request is answered."""
         return asyncio.run(asyncio.wait_for(self._say(b"".join(requests), reader or Reader()), seconds))
 
