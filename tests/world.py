@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -110,15 +112,15 @@ class World:
             put_group=self.blobs.put_group,
             limits=limits or Limits(max_failed_credentials=1_000_000),  # a whole file of tests has one address
         )
-        keys = asyncio.run(self._keys())
+        keys = asyncio.run(self._begin())
         self.browser, self.server, self.foreign = keys["browser"], keys["server"], keys["foreign"]
-        asyncio.run(claim_storage(self.database, self.blobs))
         self.use(self.services)
 
-    async def _keys(self) -> dict[str, ApiKey]:
-        """By name; made unless the folder has them already."""
+    async def _begin(self) -> dict[str, ApiKey]:
+        """The keys by name; made unless the folder has them already."""
         if await set_up(self.services, "demo"):
             await create_key(self.services, "elsewhere", name="foreign")
+        await claim_storage(self.database, self.blobs)
         return {key.name: key for key in await self.database.list_keys()}
 
     def close(self) -> None:
@@ -219,11 +221,28 @@ class World:
 class QuickWorld(World):
     """The same with two shards in place of 512: to make and remove so many folders takes most of the time of a test.
 
-    For tests that put no blobs under keys of their own.
+    For tests that put no blobs under keys of their own. Its keys are the same in the whole process of the tests.
     """
 
     def __init__(self, root: Path, *, limits: Limits | None = None) -> None:
-        super().__init__(root, limits=limits, blobs=_TwoShards(root / "media", ids=_FirstShards()))
+        if not (root / "uponce.db").exists():
+            (root / "media").mkdir()
+            for name, data in first_start().items():
+                (root / name).write_bytes(data)
+        super().__init__(root, limits=limits, blobs=_two_shards(root))
+
+
+@cache
+def first_start() -> Mapping[str, bytes]:
+    """The files of a server that has started once. Call it first where no test has patched anything."""
+    with TemporaryDirectory() as folder:
+        World(Path(folder), blobs=_two_shards(Path(folder))).close()
+        assert {path.name for path in Path(folder).iterdir()} == {"uponce.db", "media"}
+        return {name: (Path(folder) / name).read_bytes() for name in ("uponce.db", "media/owner")}
+
+
+def _two_shards(root: Path) -> Blobs:
+    return _TwoShards(root / "media", ids=_FirstShards())
 
 
 class _TwoShards(LocalBlobs):

@@ -8,7 +8,13 @@ import pytest
 
 from tests.upstreams import StubUpstream
 from tests.web.relays import LIMITS, EachOnItsLoop, Sized
-from tests.world import QuickWorld, World
+from tests.world import QuickWorld, World, first_start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started() -> None:
+    """Make what all servers here start with before a test patches anything."""
+    first_start()
 
 
 @pytest.fixture
