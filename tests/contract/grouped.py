@@ -23,7 +23,7 @@ class Sent:
 
 
 def ready(arrivals: Sequence[Sent], records: Records) -> Sequence[Candidate | Refusal | UponceError]:
-    """The steps: only what is known to be spent is refused, or what `seen` refuses."""
+    """The steps: only what is known to be spent and is no repeat is refused, or what `seen` refuses."""
     return [_outcome(each, records) for each in arrivals]
 
 
@@ -32,7 +32,8 @@ def _outcome(sent: Sent, records: Records) -> Candidate | Refusal | UponceError:
     if error is not None:
         return error
     record = records.find_grant(sent.grant.key)
-    refusal = record and refusal_of(record, sent.grant.max_uses)
+    may_repeat = sent.draft.idempotency_key is not None
+    refusal = None if may_repeat or record is None else refusal_of(record, sent.grant.max_uses)
     return Refusal(sent.grant, sent.caller, refusal) if refusal else Candidate(sent.grant, sent.draft, sent.caller)
 
 

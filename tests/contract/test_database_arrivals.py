@@ -39,6 +39,8 @@ def test_of_racers_on_two_servers_and_two_ways_one_wins(backend: Backend, groupe
 
 def test_repeats_under_one_idempotency_key_agree(grouped: Any) -> None:
     run(check_repeats_agree([grouped]))
+    late = replace(draft(blob="late"), idempotency_key="key")
+    assert run(grouped.commit(grant("repeated"), late, CALLER)).replayed
 
 
 def test_a_purge_forgets_nothing_usable(grouped: Any, backend: Backend) -> None:
