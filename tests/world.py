@@ -17,6 +17,7 @@ from cloudinary.utils import api_sign_request
 from tests import samples
 from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.files import shard_of
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.blobs import Blobs
@@ -246,8 +247,8 @@ def _two_shards(root: Path) -> Blobs:
 
 
 class _TwoShards(LocalBlobs):
-    def _shards(self) -> Iterator[Path]:
-        return iter((self._blobs / "00", self._blobs / "p00"))
+    def _shards(self, prefix: str = "") -> Iterator[Path]:
+        return (self._blobs / place for place in ("00", "p00") if place.startswith(shard_of(prefix)))
 
 
 class _FirstShards(RandomIds):
