@@ -32,7 +32,7 @@ def test_uploads_work_without_what_only_linux_has() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=800,
         check=False,
     )
     assert run.returncode == 0, run.stdout[-4000:]

@@ -28,7 +28,7 @@ def logged(caplog: pytest.LogCaptureFixture, rounds: Sequence[Exception | None])
 
     async def play() -> None:
         repeating = asyncio.create_task(_repeat("the outbox", 0, work))
-        await asyncio.wait_for(ended.wait(), 30)
+        await asyncio.wait_for(ended.wait(), 60)
         repeating.cancel()
 
     with caplog.at_level(logging.WARNING, "uponce"):

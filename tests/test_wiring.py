@@ -88,7 +88,7 @@ def test_housekeeping_outlives_every_failure(
 
         monkeypatch.setattr(f"uponce.lifespan.{work}", try_it)
         async with lifespan(backend)(None):
-            await asyncio.wait_for(done.wait(), 30)
+            await asyncio.wait_for(done.wait(), 60)
 
     with caplog.at_level(logging.ERROR, "uponce"):
         asyncio.run(serve())
@@ -124,10 +124,10 @@ def test_the_ledger_is_purged_however_long_the_store_takes_to_list(
         async with lifespan(backend)(None):
             await claim_storage(backend.database, backend.blobs)
             monkeypatch.setattr(backend.blobs, "listings", lambda _: [endless()])
-            await asyncio.wait_for(listing.wait(), 30)
+            await asyncio.wait_for(listing.wait(), 60)
             count("purge")
             count("end_old_series")
-            await asyncio.wait_for(enough.wait(), 30)
+            await asyncio.wait_for(enough.wait(), 60)
 
     asyncio.run(serve())
 
@@ -148,7 +148,7 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
     async def serve() -> None:
         async with lifespan(server)(None):
             await asyncio.sleep(0.2)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while playground != "off" and len(kept) < 2:
                     await asyncio.sleep(0.01)
 

@@ -227,7 +227,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     async def play() -> T:
         result = await work
-        await finish_unbroken(10)
+        await finish_unbroken(60)
         return result
 
     return asyncio.run(play())
