@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from tests.app.uploads import pass_time
 from tests.scrape import Scraped
 from tests.upstreams import StubUpstream, Trouble
 from uponce import wiring
@@ -257,14 +258,21 @@ async def cancelled_request(work: Coroutine[Any, Any, None]) -> None:
 
 
 def test_a_relay_waits_for_an_answer_as_long_as_its_setting_says(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, data=str(tmp_path / "data"), limits=Limits(relay_answer=1))
+    settings = replace(SETTINGS, data=str(tmp_path / "data"), limits=Limits(relay_answer=3600))
     client = build(settings, build_metrics(settings)).upstream
 
     async def ask() -> None:
         async with StubUpstream() as stub:
             stub.uploads = iter([Trouble.HANGS])
+            asking = asyncio.ensure_future(client.post(stub.upstream, "raw/destroy", {"public_id": "cat"}))
+            while not stub.requests:
+                await asyncio.sleep(0.01)
+            pass_time(3000)
+            await asyncio.wait([asking], timeout=0.1)
+            assert not asking.done()
+            pass_time(700)
             with pytest.raises(OutcomeUnknown):
-                await asyncio.wait_for(client.post(stub.upstream, "raw/destroy", {"public_id": "cat"}), 60)
+                await asyncio.wait_for(asking, 60)
         await client.close()
 
     asyncio.run(ask())

@@ -125,8 +125,8 @@ class Connection:
                 self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
         self._writer.transport.abort()
 
-    async def reply(self, *, to_head: bool = False) -> Reply:
-        async with asyncio.timeout(_SECONDS):
+    async def reply(self, *, to_head: bool = False, seconds: float = _SECONDS) -> Reply:
+        async with asyncio.timeout(seconds):
             return await reply_of(self._reader, to_head=to_head)
 
     async def ask(self, request: bytes) -> Reply:

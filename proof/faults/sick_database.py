@@ -26,6 +26,7 @@ from uponce.adapters.database.sqlite.connection import BUSY_SECONDS
 UPLOADS = 6
 _MOST_WAIT = 2 * BUSY_SECONDS + 3  # behind a batch that waits itself
 _ROUNDS = 2  # at most: other work on the machine only adds time, and a fault adds it in every round
+_LOCKS = 5
 _CODES = {"database_unavailable", "outcome_unknown"}
 
 Sent = list[tuple[dict[str, str], bytes, Reply]]
@@ -172,12 +173,21 @@ class Patient:
         return took
 
     def wait_for_lock(self, seconds: float) -> None:
-        """Check that a lock shorter than the time that a writer waits makes no refusal."""
-        with ThreadPoolExecutor(1) as pool:
-            with locked(self._server.data_dir):
-                waiting = pool.submit(self._send_several, UPLOADS)
-                time.sleep(seconds)
-            self._expect_stored(f"locked for {seconds:.1f} s", waiting.result())
+        """Check that a lock shorter than the time that a writer waits makes no refusal.
+
+        A machine that stands still may hold it for longer. Then another lock follows, and the last one counts.
+        """
+        for _ in range(_LOCKS):
+            with ThreadPoolExecutor(1) as pool:
+                with locked(self._server.data_dir):
+                    begun = time.monotonic()
+                    waiting = pool.submit(self._send_several, UPLOADS)
+                    time.sleep(seconds)
+                took = time.monotonic() - begun
+                sent = waiting.result()
+            if took < seconds + 1:
+                break
+        self._expect_stored(f"locked for {took:.1f} s", sent)
         self._tally.inside += UPLOADS
         self._tally.counts["short locks"] += 1
 

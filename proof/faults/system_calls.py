@@ -76,7 +76,7 @@ class Scene:
     def run(self, prefix: Sequence[str], size: int, *more: str, module: str = SUBJECT) -> tuple[str, str]:
         """Its answer and what it complained of, on the copy that `lay_out` made."""
         command = [*prefix, sys.executable, "-m", module, str(self.data_dir), json.dumps(self.fields), str(size), *more]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
         return ended.stdout.strip(), ended.stderr
 
     @property

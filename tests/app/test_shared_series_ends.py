@@ -59,6 +59,7 @@ def test_no_client_waits_for_the_deletion_of_the_parts(both: Pair, monkeypatch: 
     assert both.is_clean()
 
 
+@pytest.mark.usefixtures("few_places")
 def test_what_a_series_left_behind_is_swept_after_its_grace(both: Pair) -> None:
     """And nothing of those that live, whatever lies there of them."""
     living, ended = almost(both), Client(both.one, DATA, upload_id="ended")

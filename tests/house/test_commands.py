@@ -74,7 +74,7 @@ def test_each_test_belongs_to_one_command() -> None:
     chosen = {target: re.findall(r"-m pytest\b(.*)", recipe(target)) for target in ("test", "proof", "full")}
     assert chosen == {
         "test": [" -n 2 --dist loadgroup"],
-        "proof": [' -n 2 --dist loadgroup -m "proof and not full"'],
+        "proof": [' -n 2 --dist loadgroup -m "proof and not full" --timeout 900'],
         "full": [" -m full -s --timeout 0"],
     }
     assert " check" in recipe("test")
