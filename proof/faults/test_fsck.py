@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -144,19 +145,23 @@ def aged(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Worl
             patched.setattr("uponce.adapters.store.packs.time", SimpleNamespace(time=lambda: OLD))
             packed = put_packed(world, *[b"whole"] * OLD_PACKED)
         put_assets(world, packed)
-        yield world, [*keys("healthy", OLD_FILES), *packed]
+        names = [*keys("healthy", OLD_FILES), *packed]
+        random.Random(1).shuffle(names)
+        yield world, names
 
 
 async def _under_load(server: Server, old: list[str]) -> tuple[int, list[dict[str, Any]]]:
     is_over = False
     uploads = 0
+    share = len(old) // CHECKS
+    later = len(old)  # so many stay for later: each check has some that are overwritten beside it
 
     async def client(lane: int) -> None:
         nonlocal uploads
         async with connected(server) as connection:
             while not is_over:
                 # Every other upload overwrites an old asset, or later one of the lane's.
-                public_id = f"{lane}-{uploads}" if uploads % 2 else old.pop() if old else f"{lane}-0"
+                public_id = f"{lane}-{uploads}" if uploads % 2 else old.pop() if len(old) > later else f"{lane}-0"
                 fields = server.signed({"public_id": public_id, "nonce": f"{lane}-{uploads}"})
                 reply = await connection.ask(form(server, fields, os.urandom(20_000)))
                 assert reply.verdict == "ok", reply
@@ -169,7 +174,9 @@ async def _under_load(server: Server, old: list[str]) -> tuple[int, list[dict[st
             assert not any(each.done() for each in clients)
             await asyncio.sleep(0.01)
         words = ("--json", "--deep") if number == CHECKS - 1 else ("--json",)
+        later, before = share * (CHECKS - 1 - number), len(old)
         done = await asyncio.to_thread(fsck, server.data_dir, *words, "--grace", str(GRACE_SECONDS))
+        assert len(old) < before
         checks.append(json.loads(done.stdout))
         assert done.code == 0, done.stdout
     is_over = True

@@ -22,7 +22,7 @@ from tests.server import Key, Server
 
 pytestmark = pytest.mark.proof
 
-SIGNATURES, MOST_SIGNATURES = 25, 50
+SIGNATURES = 25
 RACERS = 12
 LOAD_CLIENTS = 6
 KILLS = 3
@@ -80,7 +80,7 @@ def test_of_racers_over_two_servers_exactly_one_wins(tmp_path: Path) -> None:
 def test_the_race_goes_red_on_servers_that_look_before_they_insert(tmp_path: Path) -> None:
     url = shared().fresh_schema()
     with pair(tmp_path, url, (MUTANT,)) as servers:
-        told = asyncio.run(contests(servers, MOST_SIGNATURES, until_red=True))
+        told = asyncio.run(contests(servers, SIGNATURES, until_red=True))
     assert told[-1]["ok"] > 1
     assert books(url)[0] > len(told)
 

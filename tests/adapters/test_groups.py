@@ -58,9 +58,9 @@ def lines_of(root: Path, kind: str, *arguments: str, strace: Sequence[str] = (),
 
 
 @functools.cache
-def names_of(kind: str) -> Sequence[Path]:
-    """The files of a run without failures: each run makes the same ones."""
-    with tempfile.TemporaryDirectory() as folder:
+def names_of(kind: str, place: Path) -> Sequence[Path]:
+    """The files of a run without failures below `place`: each run on its file system makes the same ones."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         one_group(Path(folder), kind)
         return [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
 
@@ -163,7 +163,9 @@ FAILURES = {
 def test_a_failure_spoils_its_group_and_no_other(tmp_path: Path, kind: str, failure: str) -> None:
     inject, code = FAILURES[kind][failure]
     root = tmp_path / "media"
-    paths = {root / path for name in names_of(kind) for path in (name, name.parent) if path.name != "packs"}
+    paths = {
+        root / path for name in names_of(kind, tmp_path.parent) for path in (name, name.parent) if path.name != "packs"
+    }
     only = [argument for path in paths for argument in ("-P", str(path))]
     outcome = one_group(root, kind, strace=(*only, "-e", f"inject={inject}", "-o", "/dev/null"))
     assert (outcome.codes, outcome.wrong) == ([code, "ok", "ok"], [])
@@ -185,7 +187,7 @@ def watched(root: Path, names: Sequence[Path]) -> list[str]:
 def test_a_kill_at_any_step_loses_no_stored_group(tmp_path: Path, kind: str) -> None:
     """Before each system call that touches what is stored; the store that comes next spoils nothing either."""
     log = tmp_path / "calls.strace"
-    names = names_of(kind)
+    names = names_of(kind, tmp_path.parent)
     traced = watched(tmp_path / "traced", names)
     one_group(tmp_path / "traced", kind, strace=(*traced, "-e", f"{CALLS},unlink,fallocate", "-o", str(log)))
     calls = Counter(line.split()[1].partition("(")[0] for line in log.read_text().splitlines())

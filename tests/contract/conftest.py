@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import BACKENDS, KEY, Backend, run
-from uponce.adapters.database.postgres import session
+from uponce.adapters.database.postgres import pool, session
 from uponce.app.ports import Database
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A condemnation waits longer than a second for the commits beside it, where a machine stalls."""
+    """Healthy groups take longer than two seconds, and a condemnation waits for them, where a machine stalls."""
+    monkeypatch.setattr(pool, "_STUCK_SECONDS", 60.0)
     monkeypatch.setattr(session, "OWN_MILLISECONDS", 60_000)
 
 

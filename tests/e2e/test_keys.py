@@ -61,6 +61,8 @@ def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
     assert printed(beside(server, "keys", "revoke", key.key)) == f"revoked {key.key}\n"
     assert code_of(server, server.signed(key=key)) == "unknown_api_key"
     assert re.search(rf"{key.key}.*revoked 20", printed(beside(server, "keys", "list")))
+    (cloud,) = json.loads(printed(beside(server, "clouds", "list", "--json")))
+    assert key.key in cloud["revoked_api_keys"] and key.key not in cloud["api_keys"]
     assert f"{key.key} (revoked)" in printed(beside(server, "clouds", "list"))
 
 

@@ -64,7 +64,8 @@ def test_nothing_moves_when_the_stored_picture_arrives(browser: Browser, playgro
     top = "document.getElementById('tries').getBoundingClientRect().top"
     before = page.evaluate(top)
     until(page, "document.querySelector('#result img') !== null")
-    while not held:  # its request may come later than the picture
+    deadline = time.monotonic() + 60
+    while not held and time.monotonic() < deadline:  # its request may come later than the picture
         page.wait_for_timeout(50)
     held[0].continue_()
     until(page, "document.querySelector('#result img').naturalWidth > 0")

@@ -91,7 +91,7 @@ def raw(
 
 
 class Slow(AssertionError):
-    """An honest upload was stored, but waited longer than it may."""
+    """Honest uploads were all stored, but one waited longer than it may, or too few ran."""
 
 
 @dataclass(slots=True)

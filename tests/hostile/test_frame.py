@@ -26,7 +26,10 @@ def test_a_hindered_client_is_seen() -> None:
             waits.check(worst=1.0, p50=0.5)
 
 
-@pytest.mark.parametrize("slow", [Waits([0.1, 0.1, 1.1]), Waits([0.1, 0.6, 0.7])], ids=["worst", "p50"])
+SLOW = {"worst": Waits([0.1, 0.1, 1.1]), "p50": Waits([0.1, 0.6, 0.7]), "few": Waits([0.1])}
+
+
+@pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW)
 def test_only_slowness_is_measured_again_and_not_for_ever(slow: Waits) -> None:
     rounds = iter([slow, slow, Waits([0.1] * 3), slow, slow, slow, Waits([0.1] * 3, ["503"]), slow])
     check_beside(lambda: next(rounds), worst=1.0, p50=0.5)

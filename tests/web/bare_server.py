@@ -142,7 +142,7 @@ def main(head_seconds: str) -> None:
         lifespan="off",
         log_level="error",
         access_log=False,
-        timeout_keep_alive=int(head_seconds),
+        timeout_keep_alive=60,
     )
     uvicorn.Server(config).run(sockets=[listener])
 

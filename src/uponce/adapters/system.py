@@ -163,7 +163,7 @@ def lower_priority() -> None:
     """
     if LINUX:
         with suppress(OSError):
-            usual = os.getpriority(os.PRIO_PROCESS, 0)
+            usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual + _MODEST)
 
 

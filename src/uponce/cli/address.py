@@ -20,6 +20,7 @@ from uponce.core.values import ApiKey
 
 _FILE = "running.json"
 _PROBE_SECONDS = 10  # a busy server answers late
+_LAST_PROBE_SECONDS = 2  # a server that ends waits for no other one
 _BACKLOG = 2048
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -142,7 +143,11 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
     finally:
         if (_read(path) or facts)["pid"] == os.getpid():  # else another server on this folder has written there since
             with suppress(OSError):
-                if earlier is not None and earlier["local"] != facts["local"] and _answers(earlier["local"]):
+                if (
+                    earlier is not None
+                    and earlier["local"] != facts["local"]
+                    and _answers(earlier["local"], _LAST_PROBE_SECONDS)
+                ):
                     _write(path, earlier)
                 else:
                     path.unlink()
@@ -167,8 +172,8 @@ def _write(path: Path, facts: Mapping[str, object]) -> None:
     draft.replace(path)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, seconds: float = _PROBE_SECONDS) -> bool:
     with suppress(urllib3.exceptions.HTTPError):
-        answer = urllib3.request("GET", f"{url}/healthz", retries=False, timeout=_PROBE_SECONDS)
+        answer = urllib3.request("GET", f"{url}/healthz", retries=False, timeout=urllib3.Timeout(seconds))
         return answer.status == 200
     return False
