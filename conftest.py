@@ -43,11 +43,15 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def same_environment() -> Iterator[None]:
-    """No test leaves a changed environment: which tests of the same process would see it depends on chance."""
+def nothing_left() -> Iterator[None]:
+    """No test leaves a changed environment or an open file: which test of the same process would fail is chance.
+
+    Python warns of an open file when it is garbage.
+    """
     before = _environment()
     yield
     assert _environment() == before
+    gc.collect()
 
 
 def _environment() -> dict[str, str]:
