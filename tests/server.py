@@ -214,11 +214,10 @@ def lasting_port() -> int:
 
 def _claimed_ports() -> Iterator[int]:
     """Each port once."""
-    claims = []
     while True:
         first = random.SystemRandom().choice(_BLOCKS)  # which no test has seeded
         with suppress(OSError):
-            claims.append(_bound(first))
+            _bound(first).detach()  # it stays open as long as this process lives
             for port in range(first + 1, first + _BLOCK):
                 if _is_free(port):
                     yield port
