@@ -33,9 +33,10 @@ def test_the_first_try_that_is_red_ends_it(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == "control: broken: red at try 2 of at most 3\n"
 
 
-def test_a_try_that_waits_for_ever_is_a_miss() -> None:
+def test_a_try_that_waits_for_ever_is_a_miss(capsys: pytest.CaptureFixture[str]) -> None:
     """A broken server may never answer: the end of the wait must not end the campaign."""
     assert outcomes(-1, -1, 2).controls == {"broken": 2}
+    assert capsys.readouterr().out == "control: broken: red at try 3 of at most 3\n"
 
 
 def test_a_server_that_is_not_broken_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
