@@ -77,8 +77,10 @@ class MortalDisk(Disk):
         return await super().in_thread(work)
 
     async def drain(self) -> None:
+        """Return when no flush is under way. One that failed fails its upload, unless that has ended."""
         for writer in self._writers:
-            await writer.settle()
+            with suppress(UponceError):
+                await writer.settle()
 
     def drop(self) -> None:
         """Close the descriptors of all that was arriving, as the kernel does."""
