@@ -147,7 +147,7 @@ STEPS = st.one_of(
 @pytest.mark.parametrize(
     ("examples", "kind"),
     # A new data set of PostgreSQL costs as much as twenty of SQLite.
-    [(60, "sqlite"), (12, "postgres"), *(pytest.param(75, each, marks=pytest.mark.proof) for each in BACKENDS)],
+    [(60, "sqlite"), (12, "postgres"), *(pytest.param(100, each, marks=pytest.mark.proof) for each in BACKENDS)],
 )
 def test_whatever_happens_nothing_spent_is_accepted_again(tmp_path: Path, kind: str, examples: int) -> None:
     """Any order of uploads, replays, purges, clock steps both ways and window changes.
