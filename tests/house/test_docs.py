@@ -140,6 +140,13 @@ def test_the_index_names_every_page() -> None:
 OF_FRONTS = {"UPONCE_CONFIG", "UPONCE_SITE", "UPONCE_SERVERS"}
 
 
+def test_every_decision_has_a_number_of_its_own() -> None:
+    """Pages, comments and messages name a decision by its number."""
+    numbers = [page.name[:4] for page in (ROOT / "docs/adr").glob("[0-9]*.md")]
+    assert len(numbers) > 30
+    assert sorted(numbers) == sorted(set(numbers))
+
+
 def test_every_setting_that_a_page_names_exists() -> None:
     """Or a reader would set a name that uponce refuses."""
     settings = set(re.findall(r"^\| `(UPONCE_\w+)`", (ROOT / "docs/reference/settings.md").read_text(), re.MULTILINE))
