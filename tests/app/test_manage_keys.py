@@ -117,6 +117,17 @@ def test_an_older_secret_that_works_is_kept(world: World) -> None:
     assert len(asyncio.run(rotate(0)).secrets) == 1
 
 
+def test_a_frozen_database_shows_no_new_secret(world: World) -> None:
+    """It would not be kept, so it would never work."""
+    bring(world, KEY)
+    asyncio.run(world.database.freeze())
+    shown: list[ApiKey] = []
+    with pytest.raises(SettingRefused, match="frozen"):
+        asyncio.run(rotate_key(world.services, KEY.api_key, show=shown.append))
+    assert shown == []
+    assert known(world).secrets == KEY.secrets
+
+
 @pytest.mark.parametrize("overlap", [0, 60])
 def test_a_secret_before_a_rotation_is_not_that_of_another_key(world: World, overlap: int) -> None:
     """A signature that was made and used with it would work once more."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from uponce.app.check import check_frozen
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.signature import utc
@@ -123,6 +124,7 @@ async def rotate_key(
             f"has ended, at {utc(known.old_secret_until)}. If no back end uses it, add --yes. If a secret leaked, use "
             "--overlap 0."
         )
+    await check_frozen(services)  # or `show` would print a secret that never works
     secret = services.ids.base36(SECRET_LENGTH)
     show(replace(known, secrets=(secret, *known.secrets[:1])))
     return await _replace_secret(services, api_key, secret, known.window if overlap is None else overlap)
