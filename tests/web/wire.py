@@ -69,11 +69,14 @@ class Wire:
         self.tasks = 0
         monkeypatch.setattr("uponce.web.protocol._limit_unsent", lambda _: None)
 
-    def say(self, *requests: bytes, reader: Reader | None = None, seconds: float = 60) -> bytes:
-        """Send these bytes at once, and wait until every request is answered."""
-        return asyncio.run(asyncio.wait_for(self._say(b"".join(requests), reader or Reader()), seconds))
+    def say(self, *requests: bytes, reader: Reader | None = None, seconds: float = 60, stops: bool = False) -> bytes:
+        """Send these bytes at once, and wait until every request is answered.
 
-    async def _say(self, data: bytes, reader: Reader) -> bytes:
+        A server that `stops` does so while nothing has read them yet. The connection then has to end.
+        """
+        return asyncio.run(asyncio.wait_for(self._say(b"".join(requests), reader or Reader(), stops), seconds))
+
+    async def _say(self, data: bytes, reader: Reader, stops: bool) -> bytes:
         app: Any = self.world.app
         config = Config(app if not self.long_way else app.__call__, log_config=None, access_log=False)
         config.load()
@@ -83,9 +86,12 @@ class Wire:
         protocol = HardenedProtocol(config, state, {})
         reader.protocol = protocol
         protocol.connection_made(reader)
-        protocol.data_received(data)
+        if stops:
+            protocol.shutdown()
+        if not reader.ended:
+            protocol.data_received(data)
         try:
-            while protocol._answering() or protocol.pipeline:
+            while protocol._answering() or protocol.pipeline or (stops and not reader.ended):
                 self.tasks += len(running := set(state.tasks))
                 await (asyncio.wait(running) if running else asyncio.sleep(0))
         finally:

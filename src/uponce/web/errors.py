@@ -137,6 +137,14 @@ def internal_error(request: Request) -> Response:
     return json_response(body, status=500, headers=headers, lingers=request.has_unread_body())
 
 
+def raw_refusal(status: str, message: str, code: str = "malformed_request") -> bytes:
+    """Return the whole answer on a connection that has no request which could get it. It ends the connection."""
+    body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
+    head = f"HTTP/1.1 {status}\r\nconnection: close\r\naccess-control-allow-origin: *\r\n"
+    head += f"access-control-expose-headers: X-Cld-Error, Retry-After\r\nx-cld-error: {message}\r\n"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
 def _public(error: UponceError) -> UponceError:
     """Return the error for the client. A wrong setting loses its details, which are for the operator."""
     if not isinstance(error, SettingRefused):

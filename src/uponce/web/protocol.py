@@ -19,6 +19,7 @@ from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.app import TrustedProxies
 from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
+from uponce.web.errors import raw_refusal
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
@@ -28,19 +29,13 @@ _MAX_PIPELINED = 16
 _WRITE_BUFFER_BYTES = 16 * 1024
 # A body that takes longer is read while it arrives, under all limits of a slow upload.
 _GATHER_SECONDS = 1.0
+_FIRST_REQUEST_SECONDS = 1.0  # once the server stops
 _MOST_GATHERED_BYTES = 64 * 1024 * 1024
 _MOST_DROPPED_BYTES = 4 * 1024 * 1024  # after the last request that gets an answer
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-def _refusal(status: str, message: str, code: str = "malformed_request") -> bytes:
-    body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
-    head = f"HTTP/1.1 {status}\r\nconnection: close\r\naccess-control-allow-origin: *\r\n"
-    head += f"access-control-expose-headers: X-Cld-Error, Retry-After\r\nx-cld-error: {message}\r\n"
-    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
-
-
-_MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
+_MALFORMED = raw_refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
 
 
 class HardenedProtocol(HttpToolsProtocol):
@@ -95,6 +90,13 @@ class HardenedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._stop_gathering()
 
+    def shutdown(self) -> None:
+        """End the connection after its request. A new one first has a moment: its request may have arrived, unread."""
+        if self.cycle is None:
+            self.loop.call_later(_FIRST_REQUEST_SECONDS, super().shutdown)  # type: ignore[unreachable]
+        else:
+            super().shutdown()
+
     def eof_received(self) -> bool:  # type: ignore[override]
         """End a connection whose client sends no more. Return whether it stays open for the last answers.
 
@@ -114,7 +116,7 @@ class HardenedProtocol(HttpToolsProtocol):
             idle = next((other for other in neighbours if not other._answering()), None)
             if idle is None:
                 message = f"{limit} connections of this address are in use, the limit. Close some, and try again."
-                self._end(_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
+                self._end(raw_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
                 return
             idle._leave_place()
             idle._abort()
@@ -163,7 +165,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._arm()
         if self._fruitless_bytes > (limit := self.limits.max_head_bytes):
             message = f"The request's head is larger than {limit} bytes. Send fewer or shorter headers."
-            self._end(_refusal("431 Request Header Fields Too Large", message))
+            self._end(raw_refusal("431 Request Header Fields Too Large", message))
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Ignore Upgrade, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
@@ -217,7 +219,7 @@ class HardenedProtocol(HttpToolsProtocol):
             raise ConnectionAbortedError(f"more than {_MAX_PIPELINED} pipelined requests")
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
             message = f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
-            self._end(_refusal("414 URI Too Long", message))
+            self._end(raw_refusal("414 URI Too Long", message))
             raise ConnectionAbortedError("the path is too long")
         self.body_bytes = 0
         super().on_headers_complete()
@@ -351,7 +353,7 @@ class HardenedProtocol(HttpToolsProtocol):
         else:
             seconds = self.limits.head_seconds
             message = f"The request's head did not arrive within {seconds} seconds. Send the request again."
-            self._end(_refusal("408 Request Timeout", message) if self._fruitless_bytes else b"")
+            self._end(raw_refusal("408 Request Timeout", message) if self._fruitless_bytes else b"")
 
     def _answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
