@@ -1,5 +1,6 @@
 """The core of the suite on a system that has nothing of Linux alone: macOS, as far as it can be played here."""
 
+import json
 import re
 import subprocess
 import sys
@@ -54,3 +55,16 @@ def test_it_really_takes_away_what_only_linux_has() -> None:
         [sys.executable, "tests/elsewhere.py", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert run.stdout.split() == ["False"] * 5, run.stderr
+
+
+def test_doctor_says_what_this_system_lacks(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "tests/elsewhere.py", "-m", "uponce", "doctor", "--json", "--data", str(tmp_path / "new")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    warnings = {each["name"]: each["detail"] for each in json.loads(run.stdout) if each["state"] == "warning"}
+    assert "good for development, one server process on one folder. Run uponce on Linux" in warnings["system"]
+    assert "no Landlock: decoders have resource limits only" in warnings["sandbox"]

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -65,6 +67,24 @@ def test_doctor_of_another_user_finds_the_same(foreign: Path) -> None:
         "detail": f"{foreign}/uponce.db: Permission denied. Run this command as a user that may use it: the server's "
         "user, or root.",
     }
+
+
+@pytest.mark.parametrize("command", [("doctor",), ("serve", "--port", "0")], ids=lambda words: words[0])
+def test_a_database_that_is_only_readable_is_named_with_its_cure(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """`serve` ends before it says that it listens."""
+    data = tmp_path / "data"
+    assert uponce("keys", "create", "--data", data).code == 0
+    for path in (data / "uponce.db", data):
+        path.chmod(path.stat().st_mode & ~0o222)
+    as_any_user = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()  # root may write everywhere
+    words = [*as_any_user, sys.executable, "-m", "uponce", *command, "--data", str(data)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    data.chmod(0o700)
+    assert done.returncode == 1
+    assert f"this user cannot write {data}/uponce.db. Let the user of the server write these files" in (
+        done.stdout + done.stderr
+    )
+    assert "listening" not in done.stdout
 
 
 def test_doctor_keeps_its_findings_when_a_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
