@@ -17,6 +17,7 @@ from uponce.app.services import Metrics
 from uponce.core.errors import StorageUnavailable
 from uponce.web import places
 from uponce.web.discarding import GONE
+from uponce.web.request import Request
 
 BIG = bytes(range(256)) * 4096
 
@@ -50,7 +51,6 @@ class Far:
     def __init__(self, world: World) -> None:
         self._blobs = world.services.blobs
         self.opened = 0
-        self.seconds = 0.0
         self.may_open = asyncio.Event()
         self.may_open.set()
         self.most = len(BIG)  # the bytes that each blob still has
@@ -65,7 +65,6 @@ class Far:
 
     async def open(self, key: str) -> Any:
         self.opened += 1
-        await asyncio.sleep(self.seconds)
         await self.may_open.wait()
         blob = await self._blobs.open(key)
         return blob and FarBlob(blob, self.before_read, self.most)
@@ -189,10 +188,18 @@ def test_a_slow_store_keeps_no_other_delivery_waiting(world: World, path: str, m
         assert f"{places.PLACES} deliveries" in answer.message
 
 
-def test_a_request_whose_client_has_left_opens_nothing(world: World) -> None:
+def test_a_request_whose_client_has_left_opens_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     path = store(world, RAW, kind="raw", public_id="big")["path"]
+    monkeypatch.setattr(places, "WAIT_SECONDS", 60)
     far = Far(world)
-    far.seconds = 0.1
+    far.may_open.clear()
+    wait, waits = places.Places.wait, asyncio.Event()
+
+    async def noted(self: places.Places, request: Request) -> None:
+        waits.set()
+        await wait(self, request)
+
+    monkeypatch.setattr(places.Places, "wait", noted)
 
     async def play() -> None:
         sent: list[Message] = []
@@ -200,10 +207,15 @@ def test_a_request_whose_client_has_left_opens_nothing(world: World) -> None:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        tasks = [asyncio.create_task(call(world.app, "GET", path)) for _ in range(places.PLACES)]
         scope = {**scope_of("GET", path, {}), "extensions": {GONE: lambda: True}}
-        tasks.append(asyncio.create_task(world.app(scope, asyncio.Event().wait, send)))  # type: ignore[arg-type]
-        await asyncio.gather(*tasks)
+        async with asyncio.timeout(60):
+            tasks = [asyncio.create_task(call(world.app, "GET", path)) for _ in range(places.PLACES)]
+            while far.opened < places.PLACES:
+                await asyncio.sleep(0.01)
+            gone = asyncio.create_task(world.app(scope, asyncio.Event().wait, send))  # type: ignore[arg-type]
+            await waits.wait()
+            far.may_open.set()
+            await asyncio.gather(gone, *tasks)
 
     asyncio.run(play())
     assert far.opened == places.PLACES
