@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.web.bare import request, send_error
+from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import BadCredentials, DatabaseUnavailable, NotFound, SignatureUsed, StorageFull, UponceError
 from uponce.web import response
 from uponce.web.discarding import DISCARD
@@ -166,6 +167,33 @@ def test_a_body_that_the_server_cannot_discard_now_is_read() -> None:
     scope = {"type": "http", "method": "POST", "headers": [framing], "extensions": {DISCARD: discard}}
     asyncio.run(send_error(scope, wire.receive, wire.send, SignatureUsed("No."), body_complete=False))
     assert wire.order == ["send", "send", "receive", "receive", "end"]
+
+
+def test_a_server_that_stops_drops_the_rest_of_a_body_first() -> None:
+    """Its last connections are cut right after. A client that writes all before it reads would not see why."""
+    dropped = asyncio.Event()
+
+    async def discard(length: int, idle_seconds: float) -> bool:
+        await dropped.wait()
+        return True
+
+    async def play() -> None:
+        wire = Wire()
+        headers = [(b"content-length", b"1000")]
+        scope = {"type": "http", "method": "POST", "headers": headers, "extensions": {DISCARD: discard}}
+        answer = asyncio.create_task(
+            send_error(scope, wire.receive, wire.send, SignatureUsed("No."), body_complete=False)
+        )
+        while wire.order != ["send", "send"]:
+            await asyncio.sleep(0)
+        stop = asyncio.create_task(finish_unbroken(60))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not stop.done()
+        dropped.set()
+        await asyncio.gather(stop, answer)
+
+    asyncio.run(asyncio.wait_for(play(), 60))
 
 
 def test_a_silent_client_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

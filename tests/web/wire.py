@@ -47,6 +47,8 @@ class Reader(asyncio.Transport):
     def close(self) -> None:
         self.ended = True
 
+    abort = close
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("192.0.2.7", 50000), "sockname": ("192.0.2.1", 80)}.get(name, default)
 
@@ -69,35 +71,48 @@ class Wire:
         self.tasks = 0
         monkeypatch.setattr("uponce.web.protocol._limit_unsent", lambda _: None)
 
-    def say(self, *requests: bytes, reader: Reader | None = None, seconds: float = 60, stops: bool = False) -> bytes:
+    def say(
+        self, *requests: bytes, reader: Reader | None = None, seconds: float = 60, before_a_stop: bytes | None = None
+    ) -> bytes:
         """Send these bytes at once, and wait until every request is answered.
 
-        A server that `stops` does so while nothing has read them yet. The connection then has to end.
+        With `before_a_stop` these bytes come first. When they are answered, the server begins to stop, before it reads
+        the others. The connection then has to end.
         """
-        return asyncio.run(asyncio.wait_for(self._say(b"".join(requests), reader or Reader(), stops), seconds))
+        work = self._say(b"".join(requests), reader or Reader(), before_a_stop)
+        return asyncio.run(asyncio.wait_for(work, seconds))
 
-    async def _say(self, data: bytes, reader: Reader, stops: bool) -> bytes:
-        app: Any = self.world.app
-        config = Config(app if not self.long_way else app.__call__, log_config=None, access_log=False)
-        config.load()
-        config.loaded_app = app if not self.long_way else app.__call__
+    async def _say(self, data: bytes, reader: Reader, before_a_stop: bytes | None) -> bytes:
         state = ServerState()
-        state.default_headers = [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT")]
-        protocol = HardenedProtocol(config, state, {})
-        reader.protocol = protocol
-        protocol.connection_made(reader)
-        if stops:
-            protocol.shutdown()
-        if not reader.ended:
-            protocol.data_received(data)
+        protocol = self.connect(reader, state)
         try:
-            while protocol._answering() or protocol.pipeline or (stops and not reader.ended):
-                self.tasks += len(running := set(state.tasks))
-                await (asyncio.wait(running) if running else asyncio.sleep(0))
+            if before_a_stop is not None:
+                await self._answered(protocol, before_a_stop, state)
+                protocol.shutdown()
+            if not reader.ended:
+                await self._answered(protocol, data, state)
+            while before_a_stop is not None and not reader.ended:
+                await asyncio.sleep(0)
         finally:
             reader.ended = True
             protocol.connection_lost(None)
         return reader.received()
+
+    def connect(self, reader: Reader, state: ServerState) -> HardenedProtocol:
+        app: Any = self.world.app
+        config = Config(app if not self.long_way else app.__call__, log_config=None, access_log=False)
+        config.load()
+        config.loaded_app = app if not self.long_way else app.__call__
+        state.default_headers = [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT")]
+        protocol = reader.protocol = HardenedProtocol(config, state, {})
+        protocol.connection_made(reader)
+        return protocol
+
+    async def _answered(self, protocol: HardenedProtocol, data: bytes, state: ServerState) -> None:
+        protocol.data_received(data)
+        while protocol._answering() or protocol.pipeline:
+            self.tasks += len(running := set(state.tasks))
+            await (asyncio.wait(running) if running else asyncio.sleep(0))
 
 
 def get(path: str, *lines: str, method: str = "GET", version: str = "1.1") -> bytes:

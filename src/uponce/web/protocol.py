@@ -29,7 +29,7 @@ _MAX_PIPELINED = 16
 _WRITE_BUFFER_BYTES = 16 * 1024
 # A body that takes longer is read while it arrives, under all limits of a slow upload.
 _GATHER_SECONDS = 1.0
-_FIRST_REQUEST_SECONDS = 1.0  # once the server stops
+_LAST_REQUEST_SECONDS = 0.25  # once the server stops
 _MOST_GATHERED_BYTES = 64 * 1024 * 1024
 _MOST_DROPPED_BYTES = 4 * 1024 * 1024  # after the last request that gets an answer
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -50,8 +50,7 @@ class HardenedProtocol(HttpToolsProtocol):
     request under way. If all are busy, the new one is refused. The connections of trusted proxies have no bound.
 
     The head's limit counts the bytes since the parser last produced something, so endless chunk extensions and trailers
-    end in the same way. The limit is exact to one read of the socket. uvicorn's own timeout ends idle keep-alive
-    connections.
+    end in the same way. The limit is exact to one read of the socket. uvicorn's timeout ends idle connections.
     """
 
     limits: ClassVar[Limits] = Limits()
@@ -68,6 +67,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _reading_head = True
     _repeating_head = False
     _ending = False  # the answer of the running request ends the connection; further bytes are dropped
+    _stopping = False  # the server stops: the next answer is the last
     _fruitless_bytes = 0
     body_bytes = 0
     _large: LargeBody | None = None
@@ -91,11 +91,12 @@ class HardenedProtocol(HttpToolsProtocol):
         self._stop_gathering()
 
     def shutdown(self) -> None:
-        """End the connection after its request. A new one first has a moment: its request may have arrived, unread."""
-        if self.cycle is None:
-            self.loop.call_later(_FIRST_REQUEST_SECONDS, super().shutdown)  # type: ignore[unreachable]
-        else:
+        """End the connection after its answers. An idle one has a moment: a request may be on its way, or unread."""
+        self._stopping = True
+        if self._answering():
             super().shutdown()
+        else:
+            self.loop.call_later(_LAST_REQUEST_SECONDS, super().shutdown)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """End a connection whose client sends no more. Return whether it stays open for the last answers.
@@ -113,7 +114,9 @@ class HardenedProtocol(HttpToolsProtocol):
         neighbours = self._open.get(self._network, {})
         limit = self.limits.max_connections_per_address
         if self._network and len(neighbours) >= limit:
-            idle = next((other for other in neighbours if not other._answering()), None)
+            free = [other for other in neighbours if not other._answering()]
+            # Rather one without unsent bytes: they end a complete answer that its client reads slowly.
+            idle = min(free, key=lambda other: other.transport.get_write_buffer_size() > 0, default=None)
             if idle is None:
                 message = f"{limit} connections of this address are in use, the limit. Close some, and try again."
                 self._end(raw_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
@@ -223,6 +226,7 @@ class HardenedProtocol(HttpToolsProtocol):
             raise ConnectionAbortedError("the path is too long")
         self.body_bytes = 0
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self._large = None
         # Not `disconnected`: that is set one turn of the loop after a failed write.
         extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: self.transport.is_closing}  # type: ignore[dict-item]
@@ -391,9 +395,6 @@ class HardenedProtocol(HttpToolsProtocol):
 
 
 def _limit_unsent(connection: socket.socket) -> None:
-    """Limit the unsent bytes in the kernel. It would keep megabytes for a client that reads nothing.
-
-    Unlike a smaller send buffer, this limit slows no reader down, however far away.
-    """
+    """Limit what the kernel keeps unsent for a client that reads nothing. A smaller buffer would slow readers down."""
     if _NOTSENT_LOWAT is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

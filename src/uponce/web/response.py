@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from uponce.app.unbroken import unbroken
 from uponce.web.discarding import CYCLE, DISCARD, GONE
 from uponce.web.request import Header, Receive, Request, Scope, Send
 
@@ -131,7 +132,7 @@ async def _send_body(request: Request, response: Response, send: Send) -> None:
         body = b""
     elif response.lingers:
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        await _linger(request.scope, request.receive)
+        await unbroken(_linger(request.scope, request.receive))  # a stop waits for it, as for a commit
         body = b""
     await send({"type": "http.response.body", "body": body})
 
