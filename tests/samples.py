@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -10,9 +11,12 @@ import av
 from uponce.adapters.media.samples import RATE, film, gif, jpeg, mp4, play, still
 
 __all__ = [
+    "BY_FORMAT",
     "avif",
+    "bmp",
     "film",
     "gif",
+    "ico",
     "jpeg",
     "mov",
     "mp3",
@@ -42,6 +46,15 @@ def avif(seed: int, width: int = 160, height: int = 120) -> bytes:
 
 def tiff(seed: int, width: int = 160, height: int = 120) -> bytes:
     return bytes(still(seed, width, height).tiffsave_buffer(compression="deflate"))
+
+
+def bmp(width: int, height: int) -> bytes:
+    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 58, 0, 0, 54, 40, width, height, 1, 24, 0, 4, 0, 0, 0, 0) + bytes(4)
+
+
+def ico(*sizes: tuple[int, int]) -> bytes:
+    entries = b"".join(struct.pack("<BBBBHHII", *size, 0, 0, 1, 32, 64, 22) for size in sizes)
+    return struct.pack("<HHH", 0, 1, len(sizes)) + entries + bytes(64)
 
 
 def mov(seed: int, seconds: float = 1.0, width: int = 320, height: int = 240) -> bytes:
@@ -94,3 +107,34 @@ def subtitled(muxer: str, codec: str) -> bytes:
         packet.time_base = Fraction(1, 1000)
         container.mux(packet)
     return buffer.getvalue()
+
+
+# Every format of `core/formats.py`, except the documents. Each function takes a seed.
+BY_FORMAT: dict[str, Callable[[int], bytes]] = {
+    "jpg": jpeg,
+    "png": png,
+    "gif": gif,
+    "webp": webp,
+    "avif": avif,
+    "tiff": tiff,
+    "bmp": lambda seed: bmp(seed, 1),
+    "ico": lambda seed: ico((seed, 1)),
+    "mp4": mp4,
+    "mov": mov,
+    "webm": webm,
+    "mp3": mp3,
+    "wav": wav,
+    "mkv": lambda seed: film("matroska", "libx264", "aac", seed, 0.5, 160, 120),
+    "avi": lambda seed: film("avi", "mpeg4", "libmp3lame", seed, 0.5, 160, 120),
+    "flv": lambda seed: film("flv", "libx264", "aac", seed, 0.5, 160, 120),
+    "wmv": lambda seed: film("asf", "wmv2", "libmp3lame", seed, 0.5, 160, 120),
+    "mpg": lambda seed: film("mpeg", "mpeg2video", "mp2", seed, 0.5, 160, 120),
+    "ts": lambda seed: film("mpegts", "libx264", "aac", seed, 0.5, 160, 120),
+    "3gp": lambda seed: film("3gp", "libx264", "aac", seed, 0.5, 160, 120),
+    "m4a": lambda seed: sound("ipod", "aac", seed, 0.5),
+    "ogg": lambda seed: sound("ogg", "flac", seed, 0.5),
+    "flac": lambda seed: sound("flac", "flac", seed, 0.5),
+    "aac": lambda seed: sound("adts", "aac", seed, 0.5),
+    "aiff": lambda seed: sound("aiff", "pcm_s16be", seed, 0.5),
+    "amr": lambda seed: b"#!AMR\n" + (b"\x3c" + bytes(31)) * 25,
+}

@@ -150,15 +150,15 @@ class Honest:
         return time.monotonic() - begun
 
     @contextmanager
-    def beside(self, pause: float = 0.1, uploaders: int = 1) -> Iterator[Waits]:
-        """Upload again and again until the block ends; fill the waits as the uploads end."""
+    def beside(self, pause: float = 0.1, uploaders: int = 1, content: bytes = PICTURE) -> Iterator[Waits]:
+        """Upload `content` again and again until the block ends; fill the waits as the uploads end."""
         waits, over = Waits(), threading.Event()
 
         def uploading() -> None:
             while not over.is_set():
                 begun = time.monotonic()
                 try:
-                    answer = self.post()
+                    answer = self.post(content)
                     if answer.status != 200:
                         waits.failures.append(f"{answer.status} {answer.data[:300]!r}")
                 except (OSError, urllib3.exceptions.HTTPError) as error:

@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from tests import samples
 from tests.hostile.bombs import BOMBS
 from tests.hostile.frame import MIB, Honest, Waits, check_beside, decoding
 from tests.server import Server
+from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.media.videos import DECODERS
+from uponce.core.policy import Limits
 
 pytestmark = pytest.mark.proof
 
 # A decoder may use 2 s for a file; its start takes the rest.
 _CPU_SECONDS = 2.5
 _MEMORY = 512 * MIB
+
+AVIF = samples.avif(7, 64, 64)  # only a decoder can read it
 
 FFMPEG_ALONE = """
 import av, resource, sys
@@ -54,7 +59,8 @@ def test_with_the_defaults_of_ffmpeg_a_bomb_takes_more_time(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("signatures", [1, 8])
 def test_honest_uploads_beside_bombs_wait_little(server: Server, honest: Honest, signatures: int) -> None:
-    """Each signature sends a bomb of 61 KB again and again, from two connections; a refusal spends nothing."""
+    """They need a decoder too. 32 connections send a bomb of 61 KB again and again; a refusal spends nothing."""
+    assert read_ordinary(AVIF, None, Limits()) is None
     bomb = BOMBS["mp4 of 5,000 edits"]().replace(b"jpeg", b"rle ")  # a codec that is refused, after all the work
 
     def besiege(fields: dict[str, str], over: threading.Event) -> None:
@@ -66,11 +72,11 @@ def test_honest_uploads_beside_bombs_wait_little(server: Server, honest: Honest,
     def attack() -> Waits:
         over = threading.Event()
         grants = [server.signed({"nonce": secrets.token_hex(8)}) for _ in range(signatures)]
-        threads = [threading.Thread(target=besiege, args=(fields, over)) for fields in grants * 2]
+        threads = [threading.Thread(target=besiege, args=(fields, over)) for fields in grants * (32 // signatures)]
         for thread in threads:
             thread.start()
         try:
-            with honest.beside(pause=0.3, uploaders=2) as waits:
+            with honest.beside(pause=0.3, uploaders=2, content=AVIF) as waits:
                 time.sleep(15)
         finally:
             over.set()

@@ -80,33 +80,10 @@ def test_a_sound_that_may_be_larger_than_4_gb(tmp_path: Path, form: bytes) -> No
     assert (facts.timed.duration, facts.timed.audio and facts.timed.audio.codec) == (1.0, "pcm_s16le")
 
 
-MADE = {
-    "mp4": samples.mp4,
-    "mov": samples.mov,
-    "webm": samples.webm,
-    "mp3": samples.mp3,
-    "wav": samples.wav,
-    "mkv": lambda seed: samples.film("matroska", "libx264", "aac", seed, 0.5, 160, 120),
-    "avi": lambda seed: samples.film("avi", "mpeg4", "libmp3lame", seed, 0.5, 160, 120),
-    "flv": lambda seed: samples.film("flv", "libx264", "aac", seed, 0.5, 160, 120),
-    "wmv": lambda seed: samples.film("asf", "wmv2", "libmp3lame", seed, 0.5, 160, 120),
-    "mpg": lambda seed: samples.film("mpeg", "mpeg2video", "mp2", seed, 0.5, 160, 120),
-    "ts": lambda seed: samples.film("mpegts", "libx264", "aac", seed, 0.5, 160, 120),
-    "3gp": lambda seed: samples.film("3gp", "libx264", "aac", seed, 0.5, 160, 120),
-    "m4a": lambda seed: samples.sound("ipod", "aac", seed, 0.5),
-    "ogg": lambda seed: samples.sound("ogg", "flac", seed, 0.5),
-    "flac": lambda seed: samples.sound("flac", "flac", seed, 0.5),
-    "aac": lambda seed: samples.sound("adts", "aac", seed, 0.5),
-    "aiff": lambda seed: samples.sound("aiff", "pcm_s16be", seed, 0.5),
-    "amr": lambda seed: b"#!AMR\n" + (b"\x3c" + bytes(31)) * 25,
-}
-
-
 @pytest.mark.parametrize("name", [name for name, format_ in FORMATS.items() if format_.kind is VIDEO])
 def test_every_video_and_audio_format_can_be_read(tmp_path: Path, name: str) -> None:
     """A format in the table has a demuxer that works inside the sandbox."""
-    make: Callable[[int], bytes] = MADE[name]
-    facts = inspect(tmp_path, make(1), VIDEO)
+    facts = inspect(tmp_path, samples.BY_FORMAT[name](1), VIDEO)
     assert (facts.kind, facts.format) == (VIDEO, name)
     assert facts.timed is not None
     assert facts.timed.video or facts.timed.audio

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.media.hostile import SVG
+from tests.samples import bmp, ico
 from uponce.adapters.media.headers import read_header
 from uponce.adapters.media.sniff import admit, sniff
 from uponce.core.errors import InvalidMedia
@@ -15,17 +16,8 @@ from uponce.core.values import MediaFacts, ResourceType
 IMAGE = ResourceType.IMAGE
 
 
-def bmp(width: int, height: int) -> bytes:
-    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 58, 0, 0, 54, 40, width, height, 1, 24, 0, 4, 0, 0, 0, 0) + bytes(4)
-
-
 def bmp_of_os2(width: int, height: int) -> bytes:
     return b"BM" + bytes(12) + struct.pack("<IHHHH", 12, width, height, 1, 24) + bytes(8)
-
-
-def ico(*sizes: tuple[int, int]) -> bytes:
-    entries = b"".join(struct.pack("<BBBBHHII", *size, 0, 0, 1, 32, 64, 22) for size in sizes)
-    return struct.pack("<HHH", 0, 1, len(sizes)) + entries + bytes(64)
 
 
 def pdf(body: bytes) -> bytes:
