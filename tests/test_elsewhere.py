@@ -42,6 +42,20 @@ def test_uploads_work_without_what_only_linux_has() -> None:
     assert int(passed[1]) > 100
 
 
+def test_few_modules_call_what_only_linux_has() -> None:
+    """Each has another way beside it. A new call elsewhere would need one too."""
+    calls = re.compile(r"ctypes|/proc/|F_OFD|RWF_")
+    source = ROOT / "src/uponce"
+    found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if calls.search(path.read_text())}
+    assert found == {
+        "adapters/files.py",
+        "adapters/media/sandbox.py",
+        "adapters/spool/locks.py",
+        "adapters/store/packs.py",
+        "adapters/system.py",
+    }
+
+
 def test_it_really_takes_away_what_only_linux_has() -> None:
     code = (
         "import fcntl, os\n"
