@@ -20,7 +20,7 @@ from uponce.wiring import Backend, works
 log = logging.getLogger("uponce")
 
 _OFTEN_SECONDS = 2
-_ENDING_SECONDS = 5  # the time for the commits of cancelled requests at a stop
+_ENDING_SECONDS = 5  # the time for commits and answers of cancelled requests at a stop
 
 
 def lifespan(backend: Backend) -> Callable[[Any], Any]:

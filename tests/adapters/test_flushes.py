@@ -13,6 +13,7 @@ from tests.app.test_unbroken import complaints
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
 from uponce.adapters.spool.uploads import SpooledUpload, blocks_of_file
+from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import StorageUnavailable
 from uponce.core.values import Digest
 
@@ -55,6 +56,27 @@ def test_an_upload_that_is_discarded_while_it_is_flushed_is_no_failure(
     finally:
         disk.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_waits_until_a_discarded_upload_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request goes on after that, and still has to write its answer."""
+    disk, gate = Disk(), threading.Event()
+    upload = SpooledUpload(tmp_path, "a" * 32, disk, store=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(upload._writer, "_hash", lambda blocks: gate.wait())
+
+    async def play() -> None:
+        await upload.write(LARGE)
+        discarding = asyncio.ensure_future(upload.discard())
+        while not upload._writer._flushing or list(tmp_path.iterdir()):
+            await asyncio.sleep(0.01)
+        stopping = asyncio.ensure_future(finish_unbroken(60))
+        await asyncio.sleep(0.1)
+        assert not stopping.done()
+        gate.set()
+        await asyncio.gather(discarding, stopping)
+
+    asyncio.run(asyncio.wait_for(play(), 60))
+    disk.close()
 
 
 def test_a_large_flush_waits_for_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

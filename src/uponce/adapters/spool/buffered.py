@@ -66,9 +66,13 @@ class BufferedWriter:
         """
         self._pending.clear()
         # If the caller is cancelled, this must stay in the threads' queue, or the descriptor would never be closed.
+        # One work: between two, a stop would find nothing to wait for, and cut the answer that comes after.
+        await unbroken(self._end(closing))
+
+    async def _end(self, closing: Coroutine[Any, Any, None]) -> None:
         with suppress(UponceError):
-            await unbroken(closing)
-        await asyncio.shield(asyncio.gather(*self._flushing, return_exceptions=True))
+            await closing
+        await asyncio.gather(*self._flushing, return_exceptions=True)
 
     async def _flush(self) -> None:
         """Begin a flush. A large one may begin before the last one ends, if that is large too: lanes keep their order.
