@@ -12,7 +12,7 @@ import pytest
 
 from tests.world import World, create_key
 from uponce.app.manage_clouds import create_cloud
-from uponce.app.manage_keys import Conflict, import_keys, playground_key, revoke_key, rotate_key, set_up
+from uponce.app.manage_keys import Conflict, import_keys, playground_key, renew_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 
@@ -126,6 +126,19 @@ def test_a_frozen_database_shows_no_new_secret(world: World) -> None:
         asyncio.run(rotate_key(world.services, KEY.api_key, show=shown.append))
     assert shown == []
     assert known(world).secrets == KEY.secrets
+
+
+def test_a_frozen_database_gets_no_new_secret_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost() -> dict[str, str]:
+        return {KEY.api_key: "It cannot be decrypted."}
+
+    bring(world, KEY)
+    asyncio.run(world.database.freeze())
+    monkeypatch.setattr(world.database, "unreadable_keys", lost)
+    made: list[str] = []
+    with pytest.raises(SettingRefused, match="frozen"):
+        asyncio.run(renew_keys(world.services, lambda: made.append("key"), confirmed=True, show=lambda key: None))
+    assert made == []
 
 
 @pytest.mark.parametrize("overlap", [0, 60])

@@ -150,6 +150,7 @@ async def renew_keys(
             "uploads on refuses them until you set its account again."
         )
     if unreadable or lost:
+        await check_frozen(services)
         make_secret_key()
     for cloud, upstream in lost.items():  # first: a key is read together with the upstream of its cloud
         await database.set_upstream(cloud, upstream)
