@@ -78,8 +78,10 @@ def test_a_database_that_is_only_readable_is_named_with_its_cure(tmp_path: Path,
         path.chmod(path.stat().st_mode & ~0o222)
     as_any_user = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()  # root may write everywhere
     words = [*as_any_user, sys.executable, "-m", "uponce", *command, "--data", str(data)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
-    data.chmod(0o700)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    finally:
+        data.chmod(0o700)
     assert done.returncode == 1
     assert f"this user cannot write {data}/uponce.db. Let the user of the server write these files" in (
         done.stdout + done.stderr

@@ -34,17 +34,41 @@ def test_a_server_that_stops_ends_a_connection_without_a_request(wire: Wire, bef
     assert wire.say(before_a_stop=before).count(b"HTTP/1.1 ") == bool(before)
 
 
-def test_a_new_connection_ends_none_that_still_sends(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of connections without a request. The oldest one is a reader so slow that its whole answer waits."""
+@pytest.mark.parametrize("stuck", [[True, False], [True, True]], ids=["one of two", "both"])
+def test_a_new_connection_ends_one_that_still_sends_only_if_all_do(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, stuck: list[bool]
+) -> None:
+    """Of connections without a request. Such readers are so slow that a whole answer waits for them."""
     monkeypatch.setattr(HardenedProtocol, "limits", Limits(max_connections_per_address=2))
-    slow, idle, new = Reader(stuck=True), Reader(), Reader()
+    readers = [Reader(stuck=each) for each in (*stuck, False)]
 
     async def play() -> None:
-        protocols = [wire.connect(reader, ServerState()) for reader in (slow, idle)]
-        await wire._answered(protocols[0], PAGE, ServerState())
-        protocols.append(wire.connect(new, ServerState()))
-        assert [reader.ended for reader in (slow, idle, new)] == [False, True, False]
-        for protocol in protocols:
-            protocol.connection_lost(None)
+        for reader in readers:
+            protocol = wire.connect(reader, ServerState())
+            if reader is not readers[-1]:
+                await wire._answered(protocol, PAGE, ServerState())
+        assert [reader.ended for reader in readers] == [stuck[1], not stuck[1], False]
+        for reader in readers:
+            reader.protocol.connection_lost(None)
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_who_takes_nothing_of_a_small_answer_loses_the_connection(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, stuck: bool
+) -> None:
+    """An answer below the limit of the buffer is complete for the server, and would wait for its client for ever."""
+    monkeypatch.setattr(HardenedProtocol, "limits", Limits(write_seconds=0.05))  # type: ignore[arg-type]
+    reader = Reader(stuck=stuck)
+
+    async def play() -> None:
+        protocol = wire.connect(reader, ServerState())
+        await wire._answered(protocol, PAGE, ServerState())
+        assert protocol._write_deadline is not None
+        while protocol._write_deadline is not None and not reader.ended:
+            await asyncio.sleep(0.01)
+        assert reader.ended is stuck
+        protocol.connection_lost(None)
+
+    asyncio.run(asyncio.wait_for(play(), 60))

@@ -170,7 +170,7 @@ def test_a_body_that_the_server_cannot_discard_now_is_read() -> None:
 
 
 def test_a_server_that_stops_drops_the_rest_of_a_body_first() -> None:
-    """Its last connections are cut right after. A client that writes all before it reads would not see why."""
+    """Its last connections are cut right after. A client that sends all before it reads would get no reason."""
     dropped = asyncio.Event()
 
     async def discard(length: int, idle_seconds: float) -> bool:

@@ -110,7 +110,7 @@ class Wire:
 
     async def _answered(self, protocol: HardenedProtocol, data: bytes, state: ServerState) -> None:
         protocol.data_received(data)
-        while protocol._answering() or protocol.pipeline:
+        while protocol.is_answering() or protocol.pipeline:
             self.tasks += len(running := set(state.tasks))
             await (asyncio.wait(running) if running else asyncio.sleep(0))
 

@@ -151,8 +151,9 @@ class Limits:
     )
     max_connections_per_address: int = _number(
         1_000,
-        "Maximum number of connections of one address to one process. A new connection ends the oldest one without a "
-        "request. Behind a trusted proxy, the maximum number of running requests of one address.",
+        "Maximum number of connections of one address to one process. A new connection ends an idle one: the oldest. "
+        "If all are busy, uponce refuses the new one. Behind a trusted proxy, the maximum number of running requests "
+        "of one address.",
     )
     head_seconds: int = _seconds(10, "Seconds in which the head of a request must arrive. A slower head gets 408.")
     write_seconds: int = _seconds(

@@ -138,7 +138,7 @@ def internal_error(request: Request) -> Response:
 
 
 def raw_refusal(status: str, message: str, code: str = "malformed_request") -> bytes:
-    """Return the whole answer on a connection that has no request which could get it. It ends the connection."""
+    """Return a whole HTTP answer for a connection on which no request can get it. It says that the connection ends."""
     body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
     head = f"HTTP/1.1 {status}\r\nconnection: close\r\naccess-control-allow-origin: *\r\n"
     head += f"access-control-expose-headers: X-Cld-Error, Retry-After\r\nx-cld-error: {message}\r\n"

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.app import TrustedProxies
+from uponce.web.connections import Connections
 from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
 from uponce.web.errors import raw_refusal
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
@@ -46,8 +47,8 @@ class HardenedProtocol(HttpToolsProtocol):
     first, and then ends the connection. The protocol ends a connection whose client reads nothing for `write_seconds`.
     uvicorn makes the connections, so `limits` and `proxies` belong to the class: set them first.
 
-    One address has `max_connections_per_address` connections. A new connection then ends the oldest one that has no
-    request under way. If all are busy, the new one is refused. The connections of trusted proxies have no bound.
+    One address has `max_connections_per_address` connections: a new one then needs the place of an idle one, see
+    connections.py. The connections of trusted proxies have no bound.
 
     The head's limit counts the bytes since the parser last produced something, so endless chunk extensions and trailers
     end in the same way. The limit is exact to one read of the socket. uvicorn's timeout ends idle connections.
@@ -58,7 +59,7 @@ class HardenedProtocol(HttpToolsProtocol):
     GETS_PER_TURN: ClassVar[int] = 16
 
     _queued: ClassVar[deque[Callable[[], None]]] = deque()  # for all connections of this process
-    _open: ClassVar[dict[str, dict["HardenedProtocol", None]]] = {}  # by network; the oldest connection first
+    _connections: ClassVar[Connections] = Connections()
     _gathered_bytes: ClassVar[int] = 0  # for all requests of this process that wait for their body
     _gathered = 0
     _chunks: list[bytes]
@@ -86,14 +87,14 @@ class HardenedProtocol(HttpToolsProtocol):
         self._disarm()
         self._stop_write_deadline()
         self._silence()
-        self._leave_place()
+        self._connections.remove(self, self._network)
         super().connection_lost(exc)
         self._stop_gathering()
 
     def shutdown(self) -> None:
-        """End the connection after its answers. An idle one has a moment: a request may be on its way, or unread."""
+        """End the connection after its answers. Keep an idle one a moment: a request may be on its way, or unread."""
         self._stopping = True
-        if self._answering():
+        if self.is_answering():
             super().shutdown()
         else:
             self.loop.call_later(_LAST_REQUEST_SECONDS, super().shutdown)
@@ -108,47 +109,40 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _take_place(self) -> None:
         address = self.client[0] if self.client else ""
-        if self.proxies.name(address):
+        network, limit = network_of(address), self.limits.max_connections_per_address
+        if self.proxies.name(address) or not network:
             return
-        self._network = network_of(address)
-        neighbours = self._open.get(self._network, {})
-        limit = self.limits.max_connections_per_address
-        if self._network and len(neighbours) >= limit:
-            free = [other for other in neighbours if not other._answering()]
-            # Rather one without unsent bytes: they end a complete answer that its client reads slowly.
-            idle = min(free, key=lambda other: other.transport.get_write_buffer_size() > 0, default=None)
-            if idle is None:
-                message = f"{limit} connections of this address are in use, the limit. Close some, and try again."
-                self._end(raw_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
-                return
-            idle._leave_place()
-            idle._abort()
-        self._open.setdefault(self._network, {})[self] = None
-
-    def _leave_place(self) -> None:
-        neighbours = self._open.get(self._network, {})
-        neighbours.pop(self, None)
-        if not neighbours:
-            self._open.pop(self._network, None)
+        if self._connections.add(self, network, limit):
+            self._network = network
+        else:
+            message = f"{limit} connections of this address are in use, the limit. Close some, and try again."
+            self._end(raw_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
 
     def pause_writing(self) -> None:
-        """Watch a client that reads too slowly. It must take some of the transport's buffer every `write_seconds`."""
+        """Watch a client that reads too slowly. It must take some of the unsent bytes every `write_seconds`."""
         super().pause_writing()
+        self._stop_write_deadline()
         self._watch_reader()
-
-    def _watch_reader(self) -> None:
-        waiting = self.transport.get_write_buffer_size()
-        self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._check_reader, waiting)
-
-    def _check_reader(self, waited: int) -> None:
-        if self.transport.get_write_buffer_size() < waited:
-            self._watch_reader()
-        else:
-            self._abort()
 
     def resume_writing(self) -> None:
         self._stop_write_deadline()
+        self._watch_reader()
         super().resume_writing()
+
+    def _watch_reader(self) -> None:
+        if self._write_deadline is None:
+            state = self.unsent_bytes(), self.cycle
+            self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._check_reader, *state)
+
+    def _check_reader(self, before: int, cycle: RequestResponseCycle) -> None:
+        """End a connection whose client has taken nothing since. An answer that waits for the server is no proof."""
+        self._write_deadline = None
+        unsent = self.unsent_bytes()
+        is_known = cycle is self.cycle and (self.flow.write_paused or not self.is_answering())
+        if is_known and 0 < before <= unsent:
+            self.abort()
+        elif unsent or self.is_answering():
+            self._watch_reader()
 
     def _stop_write_deadline(self) -> None:
         if self._write_deadline is not None:
@@ -305,6 +299,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._large.end()
         if not self._reading_head and not self.pipeline:
             self._arm()  # no request waits any more for the rest of this body
+        self._watch_reader()
         super().on_response_complete()
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> bool:
@@ -352,17 +347,20 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._deadline = None
-        if self._answering():
+        if self.is_answering():
             self._arm()  # the head belongs to a pipelined request; the answer before it comes first
         else:
             seconds = self.limits.head_seconds
             message = f"The request's head did not arrive within {seconds} seconds. Send the request again."
             self._end(raw_refusal("408 Request Timeout", message) if self._fruitless_bytes else b"")
 
-    def _answering(self) -> bool:
+    def is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
-    def _abort(self) -> None:
+    def unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def abort(self) -> None:
         self._silence()
         self.transport.abort()
 
@@ -382,7 +380,7 @@ class HardenedProtocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        running = self._running if self._answering() else None
+        running = self._running if self.is_answering() else None
         if running is not None and not running.more_body:
             (queued[0][0] if queued else running).keep_alive = False
             self._ending = True

@@ -132,7 +132,7 @@ async def _send_body(request: Request, response: Response, send: Send) -> None:
         body = b""
     elif response.lingers:
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        await unbroken(_linger(request.scope, request.receive))  # a stop waits for it, as for a commit
+        await unbroken(_linger(request.scope, request.receive))  # a stop waits for it
         body = b""
     await send({"type": "http.response.body", "body": body})
 
