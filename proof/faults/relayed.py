@@ -246,11 +246,15 @@ class Sitting:
         return True
 
     async def use_free_ones(self) -> int:
-        """Upload with each signature that the ledger does not call spent; how many there were."""
-        spent = set(self.spent())
+        """Upload with each signature that the ledger does not call spent; how many there were.
+
+        On a machine that stalls some upload may have no known outcome. Then the outbox looks it up, and it is repeated.
+        """
+        spent, deadline = set(self.spent()), time.monotonic() + RECOVERY_SECONDS
         free = [name for name in self.signatures if name not in spent]
         for name in free:
-            await self.post(name, name.encode())
+            while await self.post(name, name.encode()) in OPEN and time.monotonic() < deadline:
+                await asyncio.to_thread(self.recover)
         return len(free)
 
     def spent(self) -> Sequence[str]:

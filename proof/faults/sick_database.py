@@ -25,7 +25,7 @@ from uponce.adapters.database.sqlite.connection import BUSY_SECONDS
 
 UPLOADS = 6
 _MOST_WAIT = 2 * BUSY_SECONDS + 3  # behind a batch that waits itself
-_ROUNDS = 2  # at most: other work on the machine only adds time, and a fault adds it in every round
+_ROUNDS = 5  # at most: other work on the machine only adds time, and a fault adds it in every round
 _LOCKS = 5
 _CODES = {"database_unavailable", "outcome_unknown"}
 
@@ -150,7 +150,7 @@ class Patient:
         self.receipts: list[Receipt] = []
 
     def suffer(self, name: str) -> None:
-        """Disturb the server, and once more if its refusals were late."""
+        """Disturb the server, and again if its refusals were late."""
         for _ in range(_ROUNDS):
             took = self._suffer_once(name)
             if took < _MOST_WAIT:

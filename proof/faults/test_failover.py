@@ -49,7 +49,7 @@ def three() -> Iterator[list[Postgres]]:
 def test_no_signature_works_again_after_a_second_failover(three: list[Postgres], third: int) -> None:
     """The second failover is to the former primary, which was not rewound, or to a standby that did not follow."""
     hosts = ",".join(quote(str(each.folder)) for each in three)
-    database = PostgresDatabase(f"postgresql://uponce@/postgres?host={hosts}", secrets=PlainBox())
+    database = PostgresDatabase(f"postgresql://uponce@/postgres?host={hosts}", secrets=PlainBox(), seconds=60)
     database.open()
     asyncio.run(database.add_key(KEY))
     assert use(database, "first", int(time.time())) == "ok"

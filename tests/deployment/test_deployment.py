@@ -163,7 +163,7 @@ def test_what_all_stand_on_is_gone(deployment: Deployment, part: str) -> None:
         deployment.postgres.kill()
     else:
         deployment.store.kill()
-    until(lambda: ready(deployment) == (503, 503, 503))
+    until(lambda: ready(deployment) == (503, 503, 503), 180)  # one look may take thirty seconds
     refused = deployment.front.post(unused, b"bytes")
     assert refused.status == 503
     if part == "database":

@@ -95,17 +95,22 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Node, with the locked packages installed: once for each lock file, however many tests run at a time."""
-    program, npm = needed("node"), needed("npm")
-    lock_file = NODE / "package-lock.json"
-    installed = NODE / "node_modules" / ".installed"
-    with lock_file.open() as lock:
+    """Node, with the locked packages installed."""
+    program = needed("node")
+    install_packages(NODE)
+    return program
+
+
+def install_packages(folder: Path) -> None:
+    """Do `npm ci` in the folder: once for each lock file, however many tests run at a time."""
+    npm = needed("npm")
+    installed = folder / "node_modules" / ".installed"
+    with (folder / "package-lock.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         locked = lock.read()
         if not installed.exists() or installed.read_text() != locked:
-            subprocess.run([npm, "ci"], cwd=NODE, check=True, timeout=300)
+            subprocess.run([npm, "ci"], cwd=folder, check=True, timeout=300)
             installed.write_text(locked)
-    return program
 
 
 def needed(program: str) -> str:

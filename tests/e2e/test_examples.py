@@ -16,7 +16,7 @@ import pytest
 import urllib3
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.e2e.conftest import needed
+from tests.e2e.conftest import install_packages
 from tests.e2e.looks import found_by_axe, looks, shoot
 from tests.e2e.test_browser import FLAGS
 from tests.e2e.test_readme import block
@@ -95,20 +95,15 @@ def commands(name: str) -> str:
     return str(re.sub(r"^(python3 -m venv|\. \.venv|pip install).*\n", "", blocks[1], flags=re.MULTILINE))
 
 
-_installed: set[str] = set()
-
-
 @contextmanager
 def started(name: str, server: Server) -> Iterator[int]:
     """The port of the example, as soon as it answers."""
     script, changed = re.subn("cloudinary://KEY:SECRET@media.*?(?=')", server.urls[0], commands(name))
     assert changed == 1
-    if "npm" in script:
-        needed("npm")
-    if name in _installed:  # each installation asks the network
+    if "npm ci\n" in script:  # which takes the packages away from other runs of this example
+        install_packages(EXAMPLES / name)
         script = script.replace("npm ci\n", "")
     with running(script, EXAMPLES / name) as port:
-        _installed.add(name)
         yield port
 
 

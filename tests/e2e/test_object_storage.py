@@ -175,7 +175,7 @@ def test_a_server_outlives_its_store(tmp_path: Path) -> None:
         store = SeaweedFS()
         stack.callback(store.stop)
         store.run()
-        found = stack.enter_context(site(tmp_path, None, 1, store, UPONCE_STORAGE_SECONDS="2"))
+        found = stack.enter_context(site(tmp_path, None, 1, store, UPONCE_STORAGE_SECONDS="10"))
         (server,) = found.servers
         first = server.signed({"nonce": 1})
         path = path_of(patiently(lambda: server.post(first, b"before", resource_type="raw")))

@@ -277,7 +277,7 @@ def test_the_code_beside_it_runs(page: Page, curl: str, node: str, tmp_path: Pat
     for tab, words in (("curl", ["bash"]), ("Node", [node, "--input-type=module", "-"]), ("Python", [sys.executable])):
         before = signed.inner_text()
         page.click("#sign")
-        expect(signed).not_to_have_text(before)  # the server makes the next one
+        expect(signed).not_to_have_text(before, timeout=60_000)  # the server makes the next one
         signature = signed.inner_text()
         page.get_by_role("tab", name=tab, exact=True).click()
         code = page.inner_text("#code")

@@ -85,13 +85,14 @@ def test_with_a_key_that_may_delete_nothing_remains(tmp_path: Path) -> None:
 def test_look_then_insert_is_found_out(tmp_path: Path) -> None:
     """By simultaneous uploads, and by nothing that comes one after another."""
     program = (str(MUTANTS / "select_then_insert.py"),)
+    race = "Of many uploads at the same moment one wins"
     with Server(tmp_path / "data", program=program) as server:
-        done, report = prove(server.urls[0])
+        done, report = prove(server.urls[0], "--signatures", "20")  # some of the races may have no double
     assert done.code == 1
     assert report["verdict"] == "broken"
-    assert "Of many uploads at the same moment one wins" in broken(report)
+    assert race in broken(report)
     # One that hung up may still be on its way when the next one comes.
-    assert broken(report) <= {"Of many uploads at the same moment one wins", "A lost answer makes no second asset"}
+    assert broken(report) <= {race, "A lost answer makes no second asset"}
     assert "BROKEN" in done.stderr
 
 

@@ -94,7 +94,7 @@ def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Pa
         key, away = server.data_dir / "secret.key", tmp_path / "away"
         key.rename(away)
         lost.kill()
-        lost.wait(10)
+        lost.wait(60)
         until(server, "ended with exit code 3, and a new one starts")
         assert [worker.is_running() for worker in healthy] == [True]
         assert code_of(server, server.signed({"nonce": "one worker"})) == ""

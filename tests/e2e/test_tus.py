@@ -130,7 +130,8 @@ def test_tus_js_client_goes_on_after_the_server_was_gone(
         Server(tmp_path / "data", env={"UPONCE_RECORD_BYTES": str(MB)}) as server,
         FaultProxy(server.port, lambda _: Fault(rate=8 * MB)) as slow,
     ):
-        lines = Node(node, server, folder, base=slow.base, options={"chunkSize": 3 * MB}).lines()
+        options = {"chunkSize": 3 * MB, "retryDelays": [500] * 120}  # a machine may take long to start a server
+        lines = Node(node, server, folder, base=slow.base, options=options).lines()
         assert next(lines) == {"chunk": 3 * MB}
         if ending == "kill":
             server.kill()

@@ -160,7 +160,10 @@ def test_a_body_and_an_answer_may_take_longer_than_a_head(impatient: Bare) -> No
         client.sendall(b"b")
         time.sleep(0.1)  # a read of its own, which starts the deadline of the next head
         client.sendall(b"GET /half HT")
-        assert up_to(client, b"POST /slow 2")
+        received = b""
+        while b"POST /slow 2" not in received:  # the refusal of the half head may come with it
+            received += (block := client.recv(65_536))
+            assert block, received
 
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -92,7 +92,7 @@ class PostgresStore:
     sweep = 1800
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self.database = PostgresDatabase(url, clock=clock, secrets=_SECRETS)
+        self.database = PostgresDatabase(url, clock=clock, secrets=_SECRETS, seconds=60)
         self.database.open()
         self._owner = psycopg.connect(url, autocommit=True)
 

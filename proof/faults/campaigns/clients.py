@@ -29,7 +29,8 @@ MANY_FROM_SECONDS = 60.0
 # All stalled connections stay until the last round of healthy uploads has ended.
 ROOM = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(4 * MANY), "UPONCE_HEAD_SECONDS": "300", "UPONCE_IDLE_SECONDS": "300"}
 UPLOADS, SIEGE_SECONDS = 100, 5.0
-ROUNDS = 3  # at most: other work on the machine only adds time, and a fault adds it in every round
+# At most: other work on the machine only adds time, and a fault adds it in every round.
+ROUNDS, BURSTS = 10, 3
 SLOWEST = 1.0  # seconds of a healthy upload's 99th percentile amid stalled ones
 SHARE = 0.5  # of the time of a healthy upload: what each connection of a burst may cost the next one, beyond that
 TIDY_SECONDS = 60.0
@@ -105,7 +106,7 @@ class Campaign:
         each = SHARE * quiet[len(quiet) // 2]
         async with AsyncExitStack() as stack:
             await self._stall(stack, stalled // 4, each, lambda: _get(server, big["public_id"]))
-            unfinished = [self.signed() for _ in range(ROUNDS * (stalled // 2))]
+            unfinished = [self.signed() for _ in range(BURSTS * (stalled // 2))]
             halves = iter([_half(form(server, fields, b"x" * SMALL)) for fields in unfinished])
             arrived = await self._stall(stack, stalled // 2, each, lambda: next(halves))
             del unfinished[len(arrived) :]
@@ -149,7 +150,7 @@ class Campaign:
         connections: list[Connection] = []
         waits: list[float] = []
         allowed = SLOWEST + many * each
-        while not waits or (min(waits) >= allowed and len(waits) < ROUNDS):
+        while not waits or (min(waits) >= allowed and len(waits) < BURSTS):
             for _ in range(many):
                 connections.append(await stack.enter_async_context(connected(self.server)))
                 await connections[-1].send(opening())

@@ -133,11 +133,14 @@ class Sitting:
             await asyncio.to_thread(server.start)
 
     async def _client(self, way: Way, going: Going, protocols: Sequence[type[Sender]] = PROTOCOLS) -> None:
-        while going():
+        """Make one upload at least, as a machine may stall for as long as a round takes."""
+        while True:
             sender = self._next(self.chance.choice(protocols), way)
             if isinstance(sender, Resumable):
                 sender.leaves = self.chance.random() < LEAVERS
             await self._run(sender)
+            if not going():
+                return
 
     async def over_a_bad_network(self, going: Going) -> None:
         """Connections that are cut or reset, lose their reply, fall silent, or crawl."""
@@ -169,6 +172,7 @@ class Sitting:
         await asyncio.gather(*(lane() for _ in range(LANES // 2)))
 
     async def raced(self, going: Going) -> None:
+        await self.race()
         while going():
             await self.race()
 

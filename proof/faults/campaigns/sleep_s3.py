@@ -9,8 +9,8 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,9 @@ HELD_UP = "sweeps that a sleeping server held up"
 DATABASE_SECONDS = LIMIT_SECONDS
 # PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
 SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
-STORAGE_SECONDS = IDLE_SECONDS = 5
+STORAGE_SECONDS = 5
+IDLE_SECONDS = 15  # less than a sleep, and longer than a client stalls
+STARTS = 3
 
 
 async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:
@@ -68,7 +70,22 @@ def run(seconds: float, seed: int) -> Report:
     return sittings("sleep_s3", seconds, seed, opened, (SLEEPS, NAPS), (IGNORES_CONDEMNED,))
 
 
-def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> AbstractContextManager[Fleet]:
+@contextmanager
+def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> Iterator[Fleet]:
+    """Yield servers that wait a few seconds only, also when they start: a machine that stalls may need new ones."""
+    with ExitStack() as stack:
+        for starts_left in reversed(range(STARTS)):
+            (place := folder / f"fleet-{starts_left}").mkdir()
+            try:
+                fleet = stack.enter_context(_fleet(place, program))
+                break
+            except AssertionError:
+                if not starts_left:
+                    raise
+        yield fleet
+
+
+def _fleet(folder: Path, program: Sequence[str]) -> AbstractContextManager[Fleet]:
     url, bucket = postgres.shared().fresh_schema(), fresh_bucket(STORAGE_SECONDS)
     settings = {"UPONCE_DATABASE_SECONDS": str(DATABASE_SECONDS), "UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)}
     return on_postgres(folder, url, SERVERS, bucket, program=program, **settings)

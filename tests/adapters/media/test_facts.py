@@ -141,6 +141,7 @@ def test_a_file_that_is_gone_is_the_servers_doing(tmp_path: Path) -> None:
         run(tmp_path, lambda pool: pool.inspect(str(tmp_path / "gone"), None), workers=1)
 
 
+TRIES = 5
 BOMBS: dict[str, tuple[Callable[[], bytes], type[Refused] | None]] = {
     "png 30000² of one bit": (lambda: png(30_000, 30_000), MediaTooLarge),
     "png 20000² of colour": (lambda: png(20_000, 20_000, depth=8, colour=2, rows=2000), MediaTooLarge),
@@ -173,16 +174,18 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, name: str) -> None:
 
     async def scenario(pool: DecoderPool) -> tuple[type[Refused] | None, float, int]:
         before = decoder_pids()
-        began = processor_seconds(before[0])
-        caught = None
-        try:
-            await pool.inspect(str(bomb), None)
-        except Refused as refusal:
-            caught = type(refusal)
-        took = processor_seconds(before[0]) - began
+        took: list[float] = []
+        while not took or (min(took) >= 2 and len(took) < TRIES):  # other threads of this process only add to it
+            began = processor_seconds(before[0])
+            caught = None
+            try:
+                await pool.inspect(str(bomb), None)
+            except Refused as refusal:
+                caught = type(refusal)
+            took.append(processor_seconds(before[0]) - began)
         assert (await pool.inspect(str(good), None)).format == "jpg"
         assert decoder_pids() == before
-        return caught, took, status(before[0], "VmHWM")
+        return caught, min(took), status(before[0], "VmHWM")
 
     caught, took, peak = run(tmp_path, scenario, workers=1)
     assert caught is error

@@ -44,11 +44,24 @@ def test_a_large_file_continues_where_the_line_broke(server: Server, widget: Wid
     assert len(patches) > 6
 
 
+def stall_after_signing(widget: Widget, milliseconds: int) -> None:
+    """Let the widget wait so long on a silent line, but as long as it takes for its signature."""
+    widget.js(
+        """(el.signer = async (params) => {
+          const signed = await fetch("/sign", { method: "POST", body: JSON.stringify({ params }) });
+          el.timing.stall = argument;
+          return signed.json();
+        }, 0)""",
+        milliseconds,
+    )
+    widget.js("(el.timing.tries = 1000)")
+
+
 def test_a_line_that_falls_silent_counts_as_broken(server: Server, widget: Widget, film: Path) -> None:
     with FaultProxy(server.port, lambda n: Fault(Kind.SILENCE, after=MB) if n <= 2 else Fault()) as proxy:
         widget.site.via = proxy.base
         widget.open()
-        widget.js("(el.timing.stall = 500)")
+        stall_after_signing(widget, 500)
         widget.pick(film)
         widget.stored()
         assert proxy.struck[Kind.SILENCE] >= 1
@@ -279,7 +292,7 @@ def test_a_service_worker_that_hides_the_progress_breaks_no_line(server: Server,
         widget.site.via = proxy.base
         widget.open(form())
         widget.serve_by_worker()
-        widget.js("(el.timing.stall = 1000)")
+        stall_after_signing(widget, 1000)
         widget.pick(film)
         (answer,) = widget.stored()
     assert bytes_of(server, answer) == film.read_bytes()

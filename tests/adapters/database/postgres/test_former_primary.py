@@ -58,6 +58,7 @@ def test_no_server_sweeps_through_a_former_primary(
     former, present = pair
     hosts = f"{quote(str(former.folder))},{quote(str(present.folder))}"
     monkeypatch.setenv("UPONCE_DATABASE", f"postgresql://uponce@/postgres?host={hosts}")
+    monkeypatch.setenv("UPONCE_DATABASE_SECONDS", "60")
     settings = load(data=str(tmp_path))
 
     async def fail_over(services: Services) -> str:

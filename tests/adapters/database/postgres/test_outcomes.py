@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Barrier, Event, Thread
+from threading import Barrier, Event
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.adapters.database.postgres.patience import wait_at_most
+from tests.adapters.database.postgres.patience import in_time, wait_at_most
 from tests.contract.databases import CALLER, PlainBox, SteppedClock, attempt, draft, grant, open_postgres, prepared, run
 from tests.contract.guarantees import answers_of, check_answers_are_true
 from tests.contract.test_database_series import complete
@@ -269,18 +269,31 @@ def test_connections_that_died_while_idle_cost_no_request(own: Postgres, patient
     assert run(attempt(patient, grant("a"), draft(blob="a"))) == "ok"
 
 
+def wait_for_answers(database: PostgresDatabase) -> None:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return run(database.ping())
+        except DatabaseUnavailable:
+            assert time.monotonic() < until
+
+
 def test_a_silent_database_is_given_up_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
     """Stopped, it still holds its connections open: nothing but our own deadline ends the wait."""
-    run(mortal.ping())
-    own.pause(True)
-    began = time.monotonic()
-    try:
-        told = {run(attempt(mortal, grant("a"), draft(blob="a"))) for _ in range(2)}
-        took = time.monotonic() - began
-    finally:
-        own.pause(False)
-    assert told <= {"database_unavailable", "outcome_unknown"}
-    assert took < 10 * SECONDS
+
+    def given_up() -> float:
+        wait_for_answers(mortal)
+        own.pause(True)
+        began = time.monotonic()
+        try:
+            told = {run(attempt(mortal, grant("a"), draft(blob="a"))) for _ in range(2)}
+            took = time.monotonic() - began
+        finally:
+            own.pause(False)
+        assert told <= {"database_unavailable", "outcome_unknown"}
+        return took
+
+    assert in_time(10 * SECONDS, given_up)
     until = time.monotonic() + 60
     while (told_now := run(attempt(mortal, grant("a"), draft(blob="a")))) == "database_unavailable":
         assert time.monotonic() < until
@@ -313,73 +326,6 @@ def test_when_all_connections_are_busy_the_wait_is_bounded(
             done.set()
 
     run(story())
-
-
-@contextmanager
-def waiting_for_a_standby(own: Postgres) -> Iterator[psycopg.Connection[Any]]:
-    """Commits wait for a standby that never comes. A reload takes effect when its processes get round to it."""
-    with psycopg.connect(own.url(), autocommit=True) as admin:
-        admin.execute("SET synchronous_commit = local")
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        try:
-            yield admin
-        finally:
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute("SELECT pg_reload_conf()")
-
-
-def first_that_waits(database: PostgresDatabase) -> tuple[str, str, float]:
-    """The first upload that is not simply committed: its blob, what it was told, and after how long."""
-    for number in range(100):
-        began, blob = time.monotonic(), f"blob-{number}"
-        told = run(attempt(database, grant(blob), draft(blob, blob=blob)))
-        if told != "ok":
-            return blob, told, time.monotonic() - began
-    raise AssertionError("every upload was acknowledged")
-
-
-def read_back(database: PostgresDatabase, blob: str) -> bool:
-    """Found once the server that held it has ended its wait."""
-    wait_at_most(database, 60)
-    until = time.monotonic() + 60
-    while run(database.find_commit(blob)) is None:
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-@pytest.mark.parametrize("mortal", ["", "%20-cclient_min_messages%3Derror"], indirect=True)
-def test_a_cancelled_wait_for_a_standby_is_no_success(own: Postgres, mortal: PostgresDatabase) -> None:
-    """PostgreSQL answers such a COMMIT with success and a warning; a failover could forget it."""
-    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    enough = Event()
-    cancelled: list[object] = []
-
-    def cancel_all(admin: psycopg.Connection[Any]) -> None:
-        while not enough.wait(0.01):
-            cancelled.extend(admin.execute(cancel).fetchall())
-
-    with waiting_for_a_standby(own) as admin:
-        canceller = Thread(target=cancel_all, args=(admin,))
-        canceller.start()
-        try:
-            blob, told, _ = first_that_waits(mortal)
-        finally:
-            enough.set()
-            canceller.join()
-    assert told == "outcome_unknown"
-    assert cancelled
-    assert read_back(mortal, blob)
-
-
-def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
-    with waiting_for_a_standby(own):
-        blob, told, took = first_that_waits(mortal)
-    assert told == "outcome_unknown"
-    assert took < 10 * SECONDS
-    assert read_back(mortal, blob)
 
 
 def test_a_failure_in_the_committers_own_code_answers_its_batch(

@@ -129,9 +129,9 @@ def test_a_frozen_database_of_an_earlier_release_opens_and_stays_frozen(
 def test_a_migration_may_take_longer_than_a_statement(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a second server waits for it."""
     open_postgres(url).close()
-    steps = [*load_migrations("postgres"), "SELECT pg_sleep(2)"]
+    steps = [*load_migrations("postgres"), "SELECT pg_sleep(12)"]
     monkeypatch.setattr(schema, "load_migrations", lambda _: steps)
-    both = [PostgresDatabase(url, secrets=PlainBox(), seconds=1) for _ in range(2)]
+    both = [PostgresDatabase(url, secrets=PlainBox(), seconds=10) for _ in range(2)]
     with ThreadPoolExecutor() as pool:
         list(pool.map(PostgresDatabase.open, both))
     for database in both:
