@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 PICTURE = samples.png(7, 64, 64)
 
 _SAMPLE_SECONDS = 0.01
-_ROUNDS = 10
+_ROUNDS = 5
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
@@ -119,7 +119,7 @@ class Waits:
 def check_beside(attack: Callable[[], Waits], *, worst: float, p50: float | None = None, least: int = 3) -> None:
     """Attack, and check the waits of honest uploads beside that attack.
 
-    Other work on the machine only adds time, so a slow round is measured again, nine times at most. A server that an
+    Other work on the machine only adds time, so a slow round is measured again, four times at most. A server that an
     attack holds up is slow in every round. An upload that is not stored fails at once.
     """
     for _ in range(_ROUNDS - 1):

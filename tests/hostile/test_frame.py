@@ -31,7 +31,7 @@ SLOW = {"worst": Waits([0.1, 0.1, 1.1]), "p50": Waits([0.1, 0.6, 0.7]), "few": W
 
 @pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW)
 def test_only_slowness_is_measured_again_and_not_for_ever(slow: Waits) -> None:
-    rounds = iter([*[slow] * 9, Waits([0.1] * 3), *[slow] * 10, Waits([0.1] * 3, ["503"]), slow])
+    rounds = iter([*[slow] * 4, Waits([0.1] * 3), *[slow] * 5, Waits([0.1] * 3, ["503"]), slow])
     check_beside(lambda: next(rounds), worst=1.0, p50=0.5)
     with pytest.raises(Slow):
         check_beside(lambda: next(rounds), worst=1.0, p50=0.5)
