@@ -1,6 +1,8 @@
 """A connection that the server ends loses no answer, and no request that has arrived."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from uvicorn.server import ServerState
@@ -72,3 +74,57 @@ def test_who_takes_nothing_of_a_small_answer_loses_the_connection(
         protocol.connection_lost(None)
 
     asyncio.run(asyncio.wait_for(play(), 60))
+
+
+class Silent(Reader):
+    """It takes nothing, so a connection that is closed does not end, as with a real transport."""
+
+    def __init__(self) -> None:
+        super().__init__(stuck=True)
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def test_who_takes_nothing_of_a_refusal_loses_the_connection(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a refusal that belongs to no request, and ends the connection."""
+    monkeypatch.setattr(HardenedProtocol, "limits", Limits(write_seconds=0.05))  # type: ignore[arg-type]
+    reader = Silent()
+
+    async def play() -> None:
+        protocol = wire.connect(reader, ServerState())
+        protocol.data_received(b"no HTTP\r\n\r\n")
+        assert reader.closed
+        while not reader.ended:
+            await asyncio.sleep(0.01)
+        protocol.connection_lost(None)
+
+    asyncio.run(asyncio.wait_for(play(), 60))
+    assert reader.received().startswith(b"HTTP/1.1 400 ")
+
+
+def test_bytes_in_place_of_others_are_no_sign_of_a_client_that_takes_nothing(wire: Wire) -> None:
+    """A client took all that was unsent. Then the answer ended, with as many bytes more."""
+    reader = Reader(stuck=True)
+
+    async def play() -> None:
+        protocol: Any = wire.connect(reader, ServerState())
+        protocol._running = SimpleNamespace(response_complete=False, message_event=asyncio.Event())
+        reader.write(b"bytes")
+        protocol._watch_reader()
+        reader._blocks.clear()
+        reader.write(b"other")
+        protocol._running.response_complete = True
+        ended = []
+        for _ in range(2):
+            protocol._check_reader(*protocol._write_deadline._args)
+            ended.append(reader.ended)
+        assert ended == [False, True]
+        protocol._running = None
+        protocol.connection_lost(None)
+
+    asyncio.run(play())

@@ -157,7 +157,9 @@ class Limits:
     )
     head_seconds: int = _seconds(10, "Seconds in which the head of a request must arrive. A slower head gets 408.")
     write_seconds: int = _seconds(
-        30, "Seconds after which uponce closes a connection whose client reads nothing of its answer."
+        30,
+        "Seconds after which uponce closes a connection whose client reads nothing of its answer. It may take twice as "
+        "long for the end of an answer.",
     )
     max_failed_credentials: int = _number(
         100,

@@ -131,17 +131,17 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _watch_reader(self) -> None:
         if self._write_deadline is None:
-            state = self.unsent_bytes(), self.cycle
+            state = self.unsent_bytes(), self._running, self.is_answering()
             self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._check_reader, *state)
 
-    def _check_reader(self, before: int, cycle: RequestResponseCycle) -> None:
-        """End a connection whose client has taken nothing since. An answer that waits for the server is no proof."""
+    def _check_reader(self, before: int, running: RequestResponseCycle | None, was_answering: bool) -> None:
+        """End a connection whose client has taken nothing since, unless more bytes may have replaced those it took."""
         self._write_deadline = None
-        unsent = self.unsent_bytes()
-        is_known = cycle is self.cycle and (self.flow.write_paused or not self.is_answering())
-        if is_known and 0 < before <= unsent:
+        unsent, is_answering = self.unsent_bytes(), self.is_answering()
+        is_same = running is self._running and was_answering is is_answering
+        if is_same and (self.flow.write_paused or not is_answering) and 0 < before <= unsent:
             self.abort()
-        elif unsent or self.is_answering():
+        elif unsent or is_answering:
             self._watch_reader()
 
     def _stop_write_deadline(self) -> None:
@@ -389,6 +389,7 @@ class HardenedProtocol(HttpToolsProtocol):
             return
         if running is None or not running.response_started:
             self.transport.write(refusal)
+        self._watch_reader()
         self.transport.close()
 
 
