@@ -16,7 +16,7 @@ import uvicorn
 from tests.web.bare import request, send_error
 from uponce.core.errors import SignatureUsed, UponceError, UpstreamRefused
 from uponce.core.policy import Limits
-from uponce.web import protocol, response
+from uponce.web import lingering, protocol, response
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.request import Message, Receive, Scope, Send
 from uponce.web.response import Response, length_header, send_response
@@ -129,7 +129,7 @@ async def _sizes(receive: Receive) -> list[int] | None:
 def main(head_seconds: str) -> None:
     HardenedProtocol.limits = Limits(head_seconds=int(head_seconds), write_seconds=int(head_seconds))
     protocol._GATHER_SECONDS = float(head_seconds)
-    response.LINGER_IDLE_SECONDS = LINGER_SECONDS
+    response.LINGER_IDLE_SECONDS = lingering._SECONDS = LINGER_SECONDS
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)
     # Its connections inherit this. The kernel would take up to tcp_rmem, here 32 MiB, that the server never reads.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MEBIBYTE)

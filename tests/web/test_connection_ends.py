@@ -56,6 +56,27 @@ def test_a_head_over_the_limit_waits_for_the_answer_before_it(bare: Bare) -> Non
     assert b"connection: close" in received
 
 
+EARLY = {
+    "a long path": (414, get(f"/{'a' * 17_000}")),
+    "a large head": (431, HEAD + b"X: " + b"a" * (Limits().max_head_bytes + 100)),
+    "what is no request": (400, b"hello\r\n\r\n"),
+    "a chunk without a length": (400, CHUNKED + b"no\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", EARLY)
+def test_a_client_that_writes_first_reads_a_refusal_that_came_before_its_end(bare: Bare, kind: str) -> None:
+    """Without the moment in which the server drops bytes, the kernel resets the connection, at least in one of five."""
+    status, refused = EARLY[kind]
+    for _ in range(5):
+        with bare.connect() as client:
+            client.sendall(refused)
+            time.sleep(0.02)  # the server has answered
+            for _ in range(3):
+                client.sendall(b"a" * MEBIBYTE)
+            assert statuses(everything(client)) == [status]
+
+
 SOON = b"POST /soon HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
 WHOLE = {
     "a request": (SOON, b"POST /soon 5"),

@@ -21,7 +21,7 @@ class Reader(asyncio.Transport):
     def __init__(self, *, stuck: bool = False) -> None:
         super().__init__()
         self.stuck = stuck
-        self.ended = self.paused = False
+        self.ended = self.half_closed = self.paused = False
         self.protocol: Any = None
         self._blocks: list[Any] = []
 
@@ -40,6 +40,12 @@ class Reader(asyncio.Transport):
 
     def received(self) -> bytes:
         return b"".join(self._blocks)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.half_closed = True
 
     def is_closing(self) -> bool:
         return self.ended

@@ -21,6 +21,7 @@ from uponce.web.app import TrustedProxies
 from uponce.web.connections import Connections
 from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
 from uponce.web.errors import raw_refusal
+from uponce.web.lingering import Lingering
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
@@ -34,8 +35,6 @@ _LAST_REQUEST_SECONDS = 0.25  # once the server stops
 _MOST_GATHERED_BYTES = 64 * 1024 * 1024
 _MOST_DROPPED_BYTES = 4 * 1024 * 1024  # after the last request that gets an answer
 _FRAMING = (b"content-length", b"transfer-encoding")
-
-
 _MALFORMED = raw_refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
 
 
@@ -60,6 +59,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     _queued: ClassVar[deque[Callable[[], None]]] = deque()  # for all connections of this process
     _connections: ClassVar[Connections] = Connections()
+    _lingering: ClassVar[Lingering] = Lingering()
     _gathered_bytes: ClassVar[int] = 0  # for all requests of this process that wait for their body
     _gathered = 0
     _chunks: list[bytes]
@@ -68,6 +68,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _reading_head = True
     _repeating_head = False
     _ending = False  # the answer of the running request ends the connection; further bytes are dropped
+    _ended = False  # the last answer has been sent; further bytes are dropped
     _stopping = False  # the server stops: the next answer is the last
     _fruitless_bytes = 0
     body_bytes = 0
@@ -105,7 +106,7 @@ class HardenedProtocol(HttpToolsProtocol):
         Requests that have arrived whole still get their answers. The last answer then ends the connection.
         """
         self._end(b"", [each for each in self.pipeline if not each[0].more_body])
-        return not self.transport.is_closing()
+        return not (self._ended or self.transport.is_closing())
 
     def _take_place(self) -> None:
         address = self.client[0] if self.client else ""
@@ -150,12 +151,13 @@ class HardenedProtocol(HttpToolsProtocol):
             self._write_deadline = None
 
     def data_received(self, data: bytes) -> None:
-        if self._ending:
-            self._fruitless_bytes += len(data)
+        self._fruitless_bytes += len(data)
+        if self._ending or self._ended:
             if self._fruitless_bytes > _MOST_DROPPED_BYTES:
                 self.flow.pause_reading()
+                if self._ended:
+                    self.transport.close()
             return
-        self._fruitless_bytes += len(data)
         self._unset_keepalive_if_required()
         self._parse(data)
         if self._reading_head and self._fruitless_bytes and self._deadline is None:
@@ -212,8 +214,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._disarm()
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._end(b"")
-            # An exception stops the parser during a read.
-            raise ConnectionAbortedError(f"more than {_MAX_PIPELINED} pipelined requests")
+            raise ConnectionAbortedError("too many pipelined requests")  # stops the parser during a read
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
             message = f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
             self._end(raw_refusal("414 URI Too Long", message))
@@ -246,13 +247,11 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _gather(self, cycle: RequestResponseCycle) -> bool:
         """Return whether the request waits for its whole body. A small body is then read in one step."""
-        if cycle.waiting_for_100_continue:
-            return False
         length = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"")
-        if not length.isdigit() or not 0 < int(length) <= self.limits.small_body_bytes:
+        if cycle.waiting_for_100_continue or not length.isdigit():
             return False
         size = HardenedProtocol._gathered_bytes + int(length)
-        if size > _MOST_GATHERED_BYTES:
+        if not 0 < int(length) <= self.limits.small_body_bytes or size > _MOST_GATHERED_BYTES:
             return False
         HardenedProtocol._gathered_bytes = size
         # `cycle.body` has the bytes that arrived while the request before this one got its answer.
@@ -305,7 +304,7 @@ class HardenedProtocol(HttpToolsProtocol):
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> bool:
         """Drop the rest of a body of `length` bytes. Read nothing else from this connection."""
         cycle.keep_alive = False  # the parser does not get these bytes
-        if not cycle.more_body or self.transport.is_closing():
+        if not cycle.more_body or self._ended or self.transport.is_closing():
             return True
         source = duplicate(self.transport.get_extra_info("socket").fileno())
         if source is None:
@@ -350,8 +349,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if self.is_answering():
             self._arm()  # the head belongs to a pipelined request; the answer before it comes first
         else:
-            seconds = self.limits.head_seconds
-            message = f"The request's head did not arrive within {seconds} seconds. Send the request again."
+            message = f"The head did not arrive within {self.limits.head_seconds} seconds. Send the request again."
             self._end(raw_refusal("408 Request Timeout", message) if self._fruitless_bytes else b"")
 
     def is_answering(self) -> bool:
@@ -369,16 +367,16 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
+            self._running = None
 
     def _end(self, refusal: bytes, queued: Sequence[tuple[RequestResponseCycle, ASGI3Application]] = ()) -> None:
         """End the connection, with this refusal if it can be written.
 
         A request that has arrived whole may commit. So its own answer ends the connection, whatever else arrives. The
-        server reads up to 4 MiB of further bytes, and drops them. Otherwise the kernel would reset the connection when
-        the server closes it, and some clients would lose the answer. `queued` requests, the newest first, are answered
-        before the end.
+        server drops up to 4 MiB of further bytes before and after the last answer, see lingering.py. `queued` requests,
+        the newest first, are answered before the end.
         """
-        if self.transport.is_closing():
+        if self._ended or self.transport.is_closing():
             return
         running = self._running if self.is_answering() else None
         if running is not None and not running.more_body:
@@ -387,10 +385,13 @@ class HardenedProtocol(HttpToolsProtocol):
             self.pipeline = deque(queued)
             self.flow.resume_reading()
             return
-        if running is None or not running.response_started:
-            self.transport.write(refusal)
+        self._silence()
+        self.flow.resume_reading()
+        if refusal and not (running and running.response_started):
+            self._ended = self._lingering.end(self.transport, self.loop, refusal)
+        else:
+            self.transport.close()
         self._watch_reader()
-        self.transport.close()
 
 
 def _limit_unsent(connection: socket.socket) -> None:
