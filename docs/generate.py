@@ -152,18 +152,25 @@ def formats_page() -> str:
         + NOTICE
         + _prose(
             """
-            uponce reads the first bytes of a file to find its format. The name of the file decides nothing. A file
-            that is sent as `image` or `video` must have a format of this table. A file that is sent as `auto` becomes
-            an image or a video if its format is in this table, and a raw file otherwise. A file that is sent as `raw`
-            may have any bytes; uponce delivers it as a download.
+            uponce reads the first bytes of a file to find its format, and ignores its name. A file that is sent as
+            `image` or `video` must have a format of this table. A file that is sent as `auto` becomes an image or a
+            video if its format is in this table, and a raw file otherwise. A file that is sent as `raw` may have any
+            bytes; uponce delivers it as a download.
             """
         )
         + _prose(
             """
-            Sound files have the resource type `video`, as with Cloudinary. `allowed_formats` takes names of the first
-            two columns, separated by commas. The maximum sizes are [settings](settings.md). The codecs are the common
-            ones, such as H.264, H.265, VP9, AV1, ProRes, AAC, MP3 and Opus. uponce refuses a video in a rare codec,
-            such as FFV1, Cinepak or QuickTime RLE: send the file as `raw`.
+            `allowed_formats` takes names of the first two columns, separated by commas. Any other name in it, such as
+            `csv`, allows raw files whose names end so. The client chooses that name, so it says nothing about the
+            bytes.
+            """
+        )
+        + _prose(
+            """
+            Sound files have the resource type `video`, as with Cloudinary. The maximum sizes are
+            [settings](settings.md). The codecs are the common ones, such as H.264, H.265, VP9, AV1, ProRes, AAC, MP3
+            and Opus. uponce refuses a video in a rare codec, such as FFV1, Cinepak or QuickTime RLE: send the file as
+            `raw`.
             """
         )
         + _table(("format", "also", "resource type", "delivered as"), rows)

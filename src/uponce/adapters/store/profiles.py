@@ -1,6 +1,7 @@
 """Credentials of a profile in ~/.aws, by boto3: keys, roles, single sign-on, and every other kind."""
 
 import os
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ def credentials_of_profile() -> "Boto3CredentialProvider | None":
         from botocore.exceptions import BotoCoreError, ClientError
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
-        raise SettingRefused(f"{VARIABLE}={name} needs boto3. Install it: pip install 'uponce[aws]'.") from None
+        install = f"{sys.executable} -m pip install boto3"
+        raise SettingRefused(f"{VARIABLE}={name} needs boto3. Run: {install}") from None
     try:
         provider = Boto3CredentialProvider(ttl=_ASKED_AGAIN)
         provider()
