@@ -57,6 +57,9 @@ class Front(NamedTuple):
         return status, time.monotonic() - begun
 
 
+RESUMED = f"/tus/cloud/{'a' * 64}/{'b' * 32}"
+
+
 @pytest.fixture(scope="module", params=["caddy", "nginx"])
 def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     if INSTALLED[request.param] is None:
@@ -134,9 +137,9 @@ def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
         with ThreadPoolExecutor() as threads:
             asked = [
                 threads.submit(urllib3.request, method, front.url + path, retries=False, timeout=30)
-                for method, path in (("PUT", forged(front)), ("GET", "/cloud/image/upload/cat.jpg"))
+                for method, path in (("PUT", forged(front)), ("GET", "/cloud/image/upload/cat.jpg"), ("HEAD", RESUMED))
             ]
-            answers = [answer.result() for answer in asked]
+            *answers, resumed = [answer.result() for answer in asked]
     finally:
         for server in front.servers:
             server.start()
@@ -144,6 +147,15 @@ def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
         assert (answer.status, answer.headers["retry-after"]) == (503, "2")
         assert answer.json()["error"]["code"] == "server_unavailable"
         assert_readable(answer)
+    assert_resumable(resumed, seconds="2")
+
+
+def assert_resumable(answer: urllib3.BaseHTTPResponse, seconds: str) -> None:
+    """After any other failure of a HEAD, tus-js-client gives its address up and begins a new upload."""
+    assert (answer.status, answer.headers["retry-after"]) == (423, seconds)
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-expose-headers"] == "X-Cld-Error, Retry-After"
+    assert answer.headers["x-cld-error"]
 
 
 def assert_readable(answer: urllib3.BaseHTTPResponse) -> None:
@@ -176,6 +188,7 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
         assert (refused.status, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["code"] == "server_busy"
         assert_readable(refused)
+        assert_resumable(urllib3.request("HEAD", nginx.url + RESUMED, retries=False), seconds="5")
         assert front.raw(asked, "127.0.0.2", silence=20).startswith(b"HTTP/1.1 200 ")
 
 
