@@ -96,6 +96,19 @@ def test_who_lost_the_first_chunk_may_begin_under_another_name(tmp_path: Path) -
         world.close()
 
 
+def test_what_arrived_without_a_record_binds_no_signature(tmp_path: Path) -> None:
+    """The server was killed after it had noted that most of the first chunk had arrived."""
+    folder, client = kill_in_the_first_chunk(tmp_path)
+    world = client.world = World(folder, limits=LIMITS)
+    series = asyncio.run(world.database.find_named_series("demo", client.fields["api_key"], client.upload_id))
+    assert series is not None
+    asyncio.run(world.database.note_arrival(series.id, 10**9))
+    client.upload_id = "another.name"
+    assert stored(world, asyncio.run(client.all_of())[-1]) == DATA
+    assert rows(world) == NO_ROWS
+    world.close()
+
+
 def test_a_series_of_which_nothing_arrived_is_swept_in_its_time(tmp_path: Path) -> None:
     """Within minutes; one of which something arrived has a day."""
     folder, client = kill_in_the_first_chunk(tmp_path)

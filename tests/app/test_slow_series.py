@@ -89,6 +89,18 @@ def test_a_series_that_keeps_the_least_rate_stays(world: World) -> None:
     assert asyncio.run(Tus(world, DATA, fields=client.fields).create()).status == 201
 
 
+def test_a_series_whose_time_is_over_keeps_no_signature(tmp_path: Path) -> None:
+    """A sweep may come minutes later."""
+    world = World(tmp_path, limits=replace(LIMITS, series_seconds=60))
+    client = begun(world)
+    assert patch(client, 0, 1000).status == 204
+    world.clock.time += 60
+    assert_refused(asyncio.run(Tus(world, DATA, fields=client.fields).create()), 400, "signature_in_use")
+    world.clock.time += 1
+    assert asyncio.run(Tus(world, DATA, fields=client.fields).create()).status == 201
+    world.close()
+
+
 def test_bytes_that_are_still_arriving_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk is recorded when it is whole; until then it must not look as if nothing came."""
     monkeypatch.setattr(module, "_NOTE_SECONDS", 0)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.app.failing import Failing
 from tests.app.test_series import BUSY, DOWN, OUTAGES, FailingParts, revoke, swept
 from tests.asgi import Answer
 from tests.chunks import NO_ROWS, noise, rows
-from tests.tus import Client, assert_refused, assert_state, play, stored
+from tests.tus import BYTES, Client, assert_refused, assert_state, play, stored
 from tests.world import World
 from tests.world import assert_refused as assert_plain_refused
 from uponce.adapters.database import series as operations
@@ -214,6 +214,47 @@ def test_a_restarted_server_goes_on(world: World, client: Client, tmp_path: Path
         assert stored(again, head(client).headers["upload-asset"]) == DATA
     finally:
         again.close()
+
+
+async def stopped(client: Client, send: Callable[[Any], Coroutine[Any, Any, Answer]], sent: int) -> Answer:
+    """What a client reads whose request the stop of the server ends, when `sent` bytes have arrived."""
+    under_way = asyncio.Event()
+
+    async def dripping() -> Any:
+        yield client.data[:sent]
+        under_way.set()
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(send(dripping()))
+    await under_way.wait()
+    request.cancel()
+    return await request
+
+
+def test_a_stop_of_the_server_keeps_what_has_arrived(world: World) -> None:
+    client = Client(world, DATA)
+    play(client.create)
+    refused = asyncio.run(stopped(client, lambda body: client.patch(0, data=body), 500))
+    assert_refused(refused, 503, "server_busy")
+    assert_state(head(client), 200, 500)
+
+
+def test_a_stop_during_a_creation_with_bytes_leaves_nothing(world: World) -> None:
+    """No client knows its address. The refusal asks for the same request again."""
+    client = Client(world, DATA)
+    refused = asyncio.run(stopped(client, lambda body: client.create(headers=BYTES, body=body), 500))
+    assert_refused(refused, 503, "server_busy")
+    assert (rows(world), world.traces().spooled) == (NO_ROWS, frozenset())
+    assert play(client.create)[0].status == 201
+
+
+def test_a_length_below_what_has_arrived_is_refused_for_good(world: World) -> None:
+    """409 would make clients repeat it."""
+    client = Client(world, DATA)
+    play(lambda: client.create(length="later"), lambda: client.patch(0, 5000))
+    (refused,) = play(lambda: client.patch(5000, headers={"upload-length": "4999"}))
+    assert_refused(refused, 400, "malformed_request")
+    assert "5000 bytes of this upload have arrived, but its given length is 4999" in refused.message
 
 
 @pytest.mark.parametrize("after", [0, 10 * 3600])

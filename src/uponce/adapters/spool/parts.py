@@ -19,7 +19,7 @@ from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold, is_wanted
 from uponce.adapters.spool.uploads import Destination, blocks_of_file
-from uponce.adapters.system import closing_file, start_writeback, sync_data, sync_folder
+from uponce.adapters.system import closing_file, erase, start_writeback, sync_data, sync_folder
 from uponce.app.ports import Ids, StoredBlob
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import ChunkConflict, UponceError
@@ -174,15 +174,29 @@ class _HeldBytes:
         self.present: Sequence[Span] = ()
         self._hold = hold
         self._span = span
-        self._position = span.start
+        self._position = self._synced = span.start
         self._lock = threading.Lock()
 
     def put(self, blocks: Blocks) -> None:
         with self._lock:
             descriptor = self._hold.number()
             for block in blocks:
-                self._put_block(descriptor, block)
+                try:
+                    self._put_block(descriptor, block)
+                except OSError:
+                    self._give_back(descriptor, self._position + len(block))
+                    raise
             start_writeback(descriptor)
+
+    def _give_back(self, descriptor: int, end: int) -> None:
+        """Free the space of bytes that no row names, when a write has failed: a full database needs it too.
+
+        A row may name bytes since they were synced. Its transaction may have succeeded without a reply.
+        """
+        with suppress(OSError):
+            for span, present in split(Span(self._synced, min(end, self._span.end)), self.present):
+                if not present:
+                    erase(descriptor, span.start, span.size)
 
     def _put_block(self, descriptor: int, block: bytes | bytearray) -> None:
         start = self._position
@@ -196,6 +210,7 @@ class _HeldBytes:
 
     def sync(self) -> None:
         with self._lock:
+            self._synced = self._position
             sync_data(self._hold.number())
 
     def are_wanted(self) -> bool:

@@ -42,7 +42,8 @@ from uponce.core.upstream import read_obeyed
 from uponce.core.values import Caller
 
 _PENDING_SECONDS = 10
-_BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
+# A stop of the server cancels a request.
+_BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired, asyncio.CancelledError)
 
 
 Progress: TypeAlias = Uploaded | Forwarded | Series
@@ -89,6 +90,12 @@ async def begin_with(
     try:
         return address, await resume(services, address, part, blocks, request.caller)
     except OutcomeUnknown:
+        raise
+    except asyncio.CancelledError:
+        with suppress(UponceError):
+            # Of a file whose bytes are all there, the completion may be under way.
+            if not (await series_status(services, series.id)).complete:
+                await terminate(services, series)
         raise
     except UponceError:
         with suppress(UponceError):
@@ -217,6 +224,11 @@ async def _take_in(
 def _chunk(series: Series, part: Part, limit: int) -> Chunk:
     """Return the span of all bytes that may still come, so requests with other offsets exclude each other."""
     _check_total(part.total, limit)
+    if part.total is not None and part.total < series.end:
+        raise MalformedRequest(
+            f"{series.end} bytes of this upload have arrived, but its given length is {part.total}. Send the length of "
+            "the whole file."
+        )
     total = series.total if part.total is None else part.total
     end = limit if total is None else total
     if not series.end <= part.offset <= end:

@@ -26,7 +26,7 @@ from uponce.core.errors import (
     TooManySeries,
     Unavailable,
 )
-from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, freeze, is_slow
+from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, expires_at, freeze, is_slow
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 
@@ -105,7 +105,10 @@ async def _insert(services: Services, new: Series) -> Series:
 
 
 async def _drop_if_slow(services: Services, series: Series) -> bool:
-    """End a slow series. Return whether it has ended. A young series stays while a request sends bytes of it.
+    """End a series that is slow, or whose time is over. Return whether it has ended.
+
+    A young series stays while a request sends bytes of it. A series without a recorded byte ends at any rate if no
+    request sends bytes of it: what arrived before is lost, since its server died.
 
     A complete series counts as ended too if its cloud has an upstream and no request passes it on: the upstream refused
     it for now, and its client begins again.
@@ -115,8 +118,10 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
         key = await services.database.find_key(series.api_key)
         is_refused = key is not None and key.upstream is not None
         return is_refused and await _drop_unless_held(services, series, if_empty=False)
-    if not is_slow(series, now, limits):
-        return False
+    if now <= expires_at(series, limits) and not is_slow(series, now, limits):
+        # Other servers hold bytes of a shared series without a lock that shows here.
+        is_lost = not series.spans and not series.shared
+        return is_lost and await _drop_unless_held(services, series, if_empty=True)
     if now - series.created_at <= limits.rate_seconds:
         return await _drop_unless_held(services, series, if_empty=False)
     if await services.database.end_series(series.id):

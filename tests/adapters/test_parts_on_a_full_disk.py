@@ -1,0 +1,75 @@
+"""A full disk gets the room back that bytes without a record have taken: a full database needs it too."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.asgi import Answer
+from tests.chunks import Client, noise, stored
+from tests.tus import Client as Tus
+from tests.world import World, assert_refused
+from uponce.adapters.spool import parts
+from uponce.core.policy import Limits
+
+MIB = 1024 * 1024
+DATA = noise(3 * MIB)
+
+
+def test_a_chunk_that_fills_the_disk_gives_its_room_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, limits=Limits(min_chunk_bytes=MIB))
+    client, write, room = Client(world, DATA), parts._write, MIB
+    sizes = list[int]()
+
+    def full(descriptor: int, data: memoryview, position: int) -> None:
+        nonlocal room
+        room -= len(data)
+        if room < 0:
+            write(descriptor, data[: len(data) // 2], position)
+            sizes.append(os.fstat(descriptor).st_blocks)
+            raise OSError(errno.ENOSPC, "full")
+        write(descriptor, data, position)
+
+    async def play() -> Answer:
+        assert (await client.chunk(0, MIB - 1)).status == 200
+        before = blocks(world)
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, "_write", full)
+            assert_refused(await client.chunk(MIB, 3 * MIB - 1), 507, "storage_full")
+        assert max(sizes) >= before + MIB // 512
+        assert blocks(world) == before
+        return await client.chunk(MIB, 3 * MIB - 1)
+
+    assert stored(world, asyncio.run(play())) == DATA
+    world.close()
+
+
+def test_bytes_that_a_row_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one request, whose first bytes were recorded while it went on."""
+    world = World(tmp_path, limits=Limits(record_bytes=MIB))
+    client, write = Tus(world, DATA), parts._write
+
+    def full(descriptor: int, data: memoryview, position: int) -> None:
+        if position >= 2 * MIB:
+            raise OSError(errno.ENOSPC, "full")
+        write(descriptor, data, position)
+
+    async def play() -> Answer:
+        await client.create()
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, "_write", full)
+            quarters = [DATA[start : start + MIB // 4] for start in range(0, len(DATA), MIB // 4)]
+            assert (await client.patch(0, data=quarters)).status == 507
+        recorded = int((await client.head()).headers["upload-offset"])
+        assert (blocks(world), recorded) == (recorded // 512, 2 * MIB)
+        return await client.go_on()
+
+    assert asyncio.run(play()).status == 200
+    assert stored(world, asyncio.run(client.get())) == DATA
+    world.close()
+
+
+def blocks(world: World) -> int:
+    return sum(path.stat().st_blocks for path in world.blobs.folder.iterdir() if path.is_file())
