@@ -13,7 +13,7 @@ from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
 from tests.world import World, assert_accepted, assert_refused
 from uponce.app.outbox import Work, run_due
-from uponce.app.relaying.reconcile import reconcile as look_up
+from uponce.app.relaying.reconcile import LookUps
 from uponce.core.policy import Limits
 from uponce.core.values import GrantStatus
 
@@ -150,7 +150,7 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
             found = await ask(*args)
             asked.append(name)
             if len(asked) == 1:
-                await run_due(relay.services, "relay", Work(look_up))
+                await run_due(relay.services, "relay", Work(LookUps().reconcile))
             return found
 
         monkeypatch.setattr(database, name, answer)
