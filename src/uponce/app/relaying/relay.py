@@ -134,6 +134,8 @@ class Relaying:
                 reply = await self._send_early(call, chunk.blocks)
                 if reply.is_early or not _is_success(reply):
                     return reply
+                if (reply.document or {}).get("done") is not False:
+                    raise self._taken_for_a_file(call, reply)
         raise AssertionError("chunks have a last one")
 
     async def _send_early(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
@@ -144,6 +146,24 @@ class Relaying:
             return await self._client.upload(upstream, replace(call, fields=fields), file, None)
         except OutcomeUnknown as error:
             raise UpstreamUnavailable(_UNREACHED, detail=error.detail) from error
+
+    def _taken_for_a_file(self, call: UpstreamCall, reply: UpstreamReply) -> UpstreamUnavailable:
+        """Return the error after a chunk whose answer does not say that the upstream waits for more."""
+        log.error(
+            "the upstream of cloud %s took a chunk (%s) for a whole file: its answer has no `done: false`. It may have "
+            "an asset %r now with the bytes of this chunk only, perhaps in place of an older asset. Delete that asset "
+            "before the upload is sent again. Check that the account takes uploads in chunks, and that each server on "
+            "the way to it passes Content-Range and X-Unique-Upload-Id on",
+            self._admitted.grant.cloud,
+            call.span,
+            (reply.document or {}).get("public_id", ""),
+        )
+        most = self._services.limits.relay_chunk_bytes
+        return UpstreamUnavailable(
+            "The upstream took a part of the file for the whole file. The signature is not spent. Send a file of at "
+            f"most {most} bytes.",
+            detail=_told(reply),
+        )
 
     def _call(self, size: int | None) -> UpstreamCall:
         return UpstreamCall(self._target.kind, self._target.fields, self._admitted.filename or _NO_NAME, size)
