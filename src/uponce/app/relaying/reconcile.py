@@ -14,7 +14,7 @@ from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
-from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, error_message, is_of, judge_look_up
+from uponce.core.relaying import Forwarded, Found, Missing, Relay, Verdict, bound, error_message, is_of, judge_look_up
 from uponce.core.signature import sign
 from uponce.core.upstream import MARKER
 from uponce.core.values import Algorithm, Upstream
@@ -48,12 +48,13 @@ class LookUps:
         if relay is None:
             return None
         upstream = (await services.database.list_upstreams()).get(relay.cloud)
+        cure = f"set it again, or run `uponce outbox drop {effect.id} --spend`"
         if upstream is None:
-            return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: set it again")
+            return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: {cure}")
         account = relay.target.account
         if upstream.account != account:  # the answers of another account prove nothing about this upload
             return Later(
-                _MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: set it again"
+                _MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: {cure}"
             )
         if account in self._silent and self._asking[account]:
             return Later(_pause(relay, effect, services, Missing.UNREADABLE), _BUSY)
@@ -81,6 +82,20 @@ class LookUps:
             self._asking[account] -= 1
             (self._silent.add if found is Missing.UNREADABLE else self._silent.discard)(account)
         return found, wait
+
+
+async def give_up(services: Services, effect_id: int) -> Relay | None:
+    """Record that the upload of a look-up has spent its grants. Return the upload, or None if none is pending.
+
+    The account may have the asset, or store it later. Spent grants make no second one. No answer is stored for the
+    Idempotency-Key.
+    """
+    effect = await services.database.find_effect(effect_id)
+    relay = None if effect is None else await services.database.find_relay(effect.subject)
+    if relay is None:
+        return None
+    unnamed = replace(relay, key_hash=None)
+    return relay if await services.database.end_relay(unnamed, Forwarded(0, ""), "given_up") else None
 
 
 def _pause(relay: Relay, effect: Effect, services: Services, found: Found | Missing) -> int:
