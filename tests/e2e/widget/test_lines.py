@@ -315,6 +315,48 @@ def test_a_service_worker_does_not_hide_that_a_file_may_be_stored(
     assert len(widget.site.asked) == 1
 
 
+# Firefox fires the upload's `load` with the head of the answer: never, if the answer is lost.
+_LATE_LOAD = """(() => {
+  const { send } = XMLHttpRequest.prototype;
+  XMLHttpRequest.prototype.send = function (body) {
+    const { upload } = this;
+    const { onload } = upload;
+    let load;
+    upload.onload = (event) => { load = event };
+    this.addEventListener("readystatechange", () => this.status && load && onload?.call(upload, load));
+    return send.call(this, body);
+  };
+})()"""
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_browser_that_says_late_what_has_left_does_not_hide_that_a_file_may_be_stored(
+    context: BrowserContext, line: Line, widget: Widget, film: Path, parts: bool
+) -> None:
+    """Else the widget sends the file under another signature."""
+    context.add_init_script(_LATE_LOAD)
+    test_a_file_that_may_be_stored_is_not_sent_under_another_signature(line, widget, film, parts)
+
+
+def test_a_browser_that_says_late_what_has_left_gives_the_server_time_to_store_it(
+    context: BrowserContext, line: Line, widget: Widget, film: Path
+) -> None:
+    """The widget waits four times as long for the answer as for the next byte."""
+    context.add_init_script(_LATE_LOAD)
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.js(
+        """((original) => {
+          window.waits = [];
+          window.setTimeout = (work, ms) => (window.waits.push(ms), original(work, ms));
+        })(setTimeout)"""
+    )
+    widget.js("(Object.assign(el.timing, { tries: 0, stall: 31_000 }), 0)")
+    widget.pick(film)
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.page.evaluate("window.waits.at(-1)") == 124_000
+
+
 def test_a_service_worker_leaves_an_upload_its_next_signature(line: Line, widget: Widget, film: Path) -> None:
     """Its part before the last one was lost: nothing can be stored."""
     answers: dict[int, str | tuple[int, str]] = {6: Line.LOSE, 7: (410, "gone")}

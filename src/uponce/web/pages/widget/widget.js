@@ -268,9 +268,15 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
     xhr.open(method, url);
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     if (body) {
-      xhr.upload.onprogress = ({ loaded }) => (alive(stall), moved?.(loaded));
-      // The server checks and stores the file.
-      xhr.upload.onload = () => (alive(stall * 4), left?.());
+      // Firefox fires `load` only with the answer.
+      xhr.upload.onprogress = xhr.upload.onload = ({ loaded, total }) => {
+        moved?.(loaded);
+        if (loaded < total) return alive(stall);
+        // The server checks and stores the file.
+        alive(stall * 4);
+        left?.();
+        left = null;
+      };
     }
     xhr.onloadend = () => {
       clearTimeout(timer);
