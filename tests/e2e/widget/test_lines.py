@@ -258,6 +258,27 @@ def test_a_refusal_does_not_hide_that_a_try_before_may_have_stored_the_file(
     assert len(widget.site.asked) == 1
 
 
+@pytest.mark.parametrize("last", [Line.LOSE, (503, "server_busy")])
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("invalid_media", "This file is damaged, or of another type."),
+        ("content_mismatch", "Refused: content_mismatch"),
+    ],
+)
+def test_a_refusal_is_shown_also_if_the_question_what_has_arrived_brings_it(
+    line: Line, widget: Widget, film: Path, last: str | tuple[int, str], code: str, shown: str
+) -> None:
+    """uponce ends an upload then whose last part got no answer. The answer to HEAD has no body."""
+    line.strike = lambda number, _: {7: last, 8: (400, code)}.get(number)
+    widget.open(in_parts())
+    widget.pick(film)
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert [method for method, *_ in line.requests] == ["POST", *["PATCH"] * 6, "HEAD"]
+    assert widget.js("el.uploads[0].error.code") == code
+    assert widget.status() == shown
+
+
 def test_a_file_that_was_changed_after_a_lost_reply_may_be_stored_as_it_was(
     line: Line, widget: Widget, tmp_path: Path
 ) -> None:

@@ -234,8 +234,8 @@ async function store(name, method, ...values) {
 
 class Refusal extends Error {
   /** `again`: the same request may succeed later. Status 0 is a broken line. */
-  constructor(code, message = "", status = 0, retryAfter = null) {
-    super(message);
+  constructor(code, message, status = 0, retryAfter = null) {
+    super(message ?? "");
     this.code = code;
     this.status = status;
     this.again = retryAfter !== null || [0, 408, 409, 423, 429].includes(status) || status >= 500 || code === "chunk_superseded";
@@ -289,7 +289,8 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
       } catch {}
       if (xhr.status >= 200 && xhr.status < 300) return resolve({ json, header });
       if (!xhr.status) return reject(new Refusal("unreachable"));
-      const { code, message } = json?.error ?? {};
+      // An answer to HEAD has no body.
+      const { code, message } = json?.error ?? { code: header("X-Cld-Error-Code"), message: header("X-Cld-Error") };
       reject(new Refusal(code, message, xhr.status, header("Retry-After")));
     };
     signal.addEventListener("abort", abort);
@@ -920,9 +921,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #errorOf({ error, name }) {
-    const { status, again, code = again ? "unavailable" : "refused" } = error;
-    const text = this.text(again && !status ? "unreachable" : error.code, { name, max: this.getAttribute("max-files") });
-    return { code, status, message: text || error.message || this.text(again ? "unavailable" : "refused") };
+    const { status, again, code, message } = error;
+    const usual = again ? "unavailable" : "refused";
+    const text = this.text(again && !status ? "unreachable" : code, { name, max: this.getAttribute("max-files") });
+    return { code: code ?? usual, status, message: text || message || this.text(usual) };
   }
 
   #statusOf(upload) {
