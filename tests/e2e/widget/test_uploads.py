@@ -287,6 +287,30 @@ def test_an_unreadable_file_of_a_dropped_folder_is_named_and_the_others_are_stor
     ]
 
 
+def test_what_systems_hide_in_a_dropped_folder_is_not_uploaded(widget: Widget) -> None:
+    """A hidden file that the user drops or chooses itself is uploaded."""
+    widget.open()
+    widget.js(
+        """(() => {
+          const file = (name) => ({ isFile: true, name, file: (found) => found(new File(["dropped"], name)) });
+          const folder = (name, ...inside) => {
+            const found = [inside, []];
+            return { isDirectory: true, name, createReader: () => ({ readEntries: (give) => give(found.shift()) }) };
+          };
+          const system = [".DS_Store", "Thumbs.db", "desktop.ini"].map(file);
+          const cats = folder(".cats", ...system, file("a.txt"), folder(".git", file("b.txt")), folder("in", file("c.db")));
+          const items = [
+            { getAsFile: () => null, webkitGetAsEntry: () => cats },
+            { getAsFile: () => new File(["dropped"], ".env"), webkitGetAsEntry: () => file(".env") },
+          ];
+          el.dispatchEvent(Object.assign(new Event("drop"), { dataTransfer: { types: ["Files"], items } }));
+        })()"""
+    )
+    widget.until("el.uploads.some(({ name }) => name === '.env')")
+    assert widget.js("el.uploads.map(({ name }) => name)") == ["a.txt", "c.db", ".env"]
+    widget.stored(3)
+
+
 @pytest.mark.parametrize(
     ("language", "status"),
     [

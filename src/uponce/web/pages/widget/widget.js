@@ -203,7 +203,8 @@ async function* filesOf(entry) {
     for (;;) {
       const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
       if (!entries.length) return;
-      for (const each of entries) yield* filesOf(each);
+      // Not what systems hide in a folder.
+      for (const each of entries) if (!/^\.|^(thumbs\.db|desktop\.ini)$/i.test(each.name)) yield* filesOf(each);
     }
   } catch {
     yield Object.assign(new File([], entry.name), { unreadable: true });
