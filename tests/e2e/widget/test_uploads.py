@@ -298,7 +298,8 @@ def test_what_systems_hide_in_a_dropped_folder_is_not_uploaded(widget: Widget) -
             return { isDirectory: true, name, createReader: () => ({ readEntries: (give) => give(found.shift()) }) };
           };
           const system = [".DS_Store", "Thumbs.db", "desktop.ini"].map(file);
-          const cats = folder(".cats", ...system, file("a.txt"), folder(".git", file("b.txt")), folder("in", file("c.db")));
+          const inside = [folder(".git", file("b.txt")), folder("in", file("c.db"))];
+          const cats = folder(".cats", ...system, file("a.txt"), ...inside);
           const items = [
             { getAsFile: () => null, webkitGetAsEntry: () => cats },
             { getAsFile: () => new File(["dropped"], ".env"), webkitGetAsEntry: () => file(".env") },
