@@ -816,6 +816,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       this.#changed();
       this.tell("uploaded", upload, { id, name, file, answer });
     } else {
+      this.#sync();
       this.tell("refused", upload, { id, name, file, error: this.#errorOf(upload) });
     }
     this.next();
