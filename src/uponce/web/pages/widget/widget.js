@@ -740,7 +740,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
         continue;
       }
       const upload = new Upload(this, file);
-      const count = many && this.#uploads.filter(({ state }) => state !== "refused").length;
+      const count = many && this.#uploads.filter((each) => this.#counts(each)).length;
       const problem = count >= max ? "too_many_files" : this.#problem(file);
       // A refused file replaces no other.
       if (!many) this.#uploads.filter(({ state }) => !problem || state === "refused").forEach((each) => each.remove());
@@ -753,6 +753,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       upload.keep();
     }
     this.next();
+  }
+
+  /** A refused file that may be tried again has its place too. */
+  #counts(upload) {
+    return upload.state === "done" || this.#actionOf(upload);
   }
 
   #problem(file) {
@@ -789,7 +794,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // Another tab may have sent more of it since, or finished it.
     const record = await store("uploads", "get", upload.id);
     Object.assign(upload, record, { file: await store("files", "get", upload.id) });
-    const full = !this.input.multiple && this.#uploads.some((each) => each.state === "done" || this.#actionOf(each));
+    const full = !this.input.multiple && this.#uploads.some((each) => this.#counts(each));
     if (!record || !this.isConnected || full) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
     this.#show(upload);
