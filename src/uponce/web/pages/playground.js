@@ -57,12 +57,12 @@ function picture(blob, url, { full = false, name = "" } = {}) {
   return make("video", { ...props, ariaLabel: full ? name : null });
 }
 
-/** As fetch, with a message for people if there is no answer. */
+/** As fetch, with a message for people if there is no answer. The widget takes a TypeError for a broken line. */
 async function get(path, options) {
   try {
     return await fetch(`/playground/${path}`, options);
   } catch {
-    throw new Error("The server cannot be reached. Check that it runs, and try again.");
+    throw new TypeError("The server cannot be reached. Check that it runs, and try again.");
   }
 }
 
@@ -70,8 +70,9 @@ async function ask(action, body) {
   const headers = { "Content-Type": "application/json" };
   const response = await get(action, { method: "POST", headers, body: JSON.stringify(body) });
   const answer = await response.json().catch(() => undefined);
-  if (!response.ok || !answer) throw new Error(answer?.error?.message ?? STRANGE);
-  return answer;
+  if (response.ok && answer) return answer;
+  const { code = "strange", message = STRANGE } = answer?.error ?? {};
+  throw Object.assign(new Error(message), { code, status: response.status }); // as the widget wants it
 }
 
 // --- 1: the file

@@ -1,0 +1,42 @@
+"""The playground after its server was away."""
+
+import json
+
+import pytest
+from playwright.sync_api import Browser, Route
+
+from tests.e2e.playground import Watched, until
+from tests.server import Server
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
+
+
+def test_its_widget_asks_again_for_a_signature_if_the_server_is_away(browser: Browser, playground: Server) -> None:
+    page = Watched(browser, playground.base).page  # Chromium itself reports each failed request
+    page.get_by_role("tab", name="Widget").click()
+    until(page, "!!customElements.get('uponce-upload')")
+    asked: list[Route] = []
+
+    def away(route: Route) -> None:
+        asked.append(route)
+        match len(asked):
+            case 1:
+                route.abort()
+            case 2:
+                route.fulfill(status=503, body=json.dumps({"error": {"code": "server_busy", "message": "Busy."}}))
+            case 3:
+                route.fulfill(status=502, body="<h1>Bad Gateway</h1>")
+            case _:
+                route.continue_()
+
+    page.route("**/playground/sign", away)
+    page.evaluate(
+        """() => {
+          const widget = document.querySelector("uponce-upload");
+          widget.timing.delay = 20;
+          widget.add([new File(["by the widget"], "note.txt")]);
+        }"""
+    )
+    page.wait_for_selector("text=Stored by the widget")
+    assert len(asked) == 4
+    page.context.close()
