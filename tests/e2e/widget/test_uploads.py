@@ -9,8 +9,7 @@ from playwright.sync_api import Dialog
 
 from tests.e2e.conftest import NODE
 from tests.e2e.test_readme import block
-from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts, transfer
-from tests.e2e.widget.test_reload import NOTHING_KEPT
+from tests.e2e.widget.page import MB, NOTHING_KEPT, Widget, bytes_of, crawling, form, in_parts, transfer
 from tests.server import Server
 from tests.web.test_assets import WIDGET
 

@@ -511,7 +511,7 @@ class Upload {
   async save() {
     const { id, name, size, type, lastModified, grant, place, loaded, unknown, host } = this;
     if (!host.keeps) return;
-    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner };
+    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner, tab: SAVED.uponce };
     await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
   }
 
@@ -524,9 +524,20 @@ class Upload {
   }
 
   /** Of all tabs one has this upload. The browser frees the lock when the page ends or crashes. */
-  hold() {
+  hold(ifAvailable = false) {
     const over = new Promise((release) => (this.release = release));
-    return new Promise((resolve) => navigator.locks.request(`uponce-${this.id}`, () => (resolve(), over)).catch(() => {}));
+    return new Promise((resolve) =>
+      navigator.locks.request(`uponce-${this.id}`, { ifAvailable }, (lock) => (resolve(lock), lock && over)).catch(() => {}),
+    );
+  }
+
+  /** Take the lock. If it becomes free, the tab that had it may be reloading: that tab comes first. */
+  async take(mine) {
+    while (!(await this.hold(!mine))) {
+      await this.hold();
+      this.release();
+      await new Promise((resolve) => setTimeout(resolve, this.host.timing.delay * 5));
+    }
   }
 
   show(state) {
@@ -786,7 +797,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     for (const record of (this.keeps && (await store("uploads", "getAll"))) || []) {
       const upload = new Upload(this, null, record);
       if (record.at < Date.now() - DAY) upload.forget();
-      else if (record.owner === this.owner) upload.hold().then(() => this.#continue(upload));
+      else if (record.owner === this.owner) upload.take(record.tab === SAVED.uponce).then(() => this.#continue(upload));
     }
   }
 
@@ -880,7 +891,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #remember(state) {
     try {
       // The next form at this address begins empty.
-      if (this.owner && this.keeps) sessionStorage[this.owner] = this.isConnected ? state : "[]";
+      if (!this.owner || !this.keeps) return;
+      sessionStorage[this.owner] = this.isConnected ? state : "[]";
+      // Names this tab. A reload keeps the name, a duplicate of the tab gets another one.
+      sessionStorage.uponce = SAVED.uponce ??= random();
     } catch {}
   }
 
