@@ -4,6 +4,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -11,15 +12,15 @@ import pytest
 from psycopg.sql import Literal
 
 from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
-from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, grant, run
+from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, SteppedClock, grant, run
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
-from uponce.adapters.database import ledger, outbox, upkeep
+from uponce.adapters.database import commits, ledger, outbox, upkeep
 from uponce.adapters.database import series as operations
 from uponce.adapters.database.postgres import PostgresDatabase, schema
 from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.schema import SPAN
-from uponce.adapters.database.statements import load, positional
+from uponce.adapters.database.statements import load, merged, positional
 from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.app.ports import CONTEXT_WINDOW
 from uponce.core.signature import dated
@@ -50,6 +51,10 @@ INSERT INTO assets (cloud, resource_type, type, public_id, asset_id, version, ve
   md5, sha256, facts, tags, context)
 SELECT CASE i % 3 WHEN 0 THEN 'other' ELSE 'demo' END, 'image', 'upload', i, i, 1, i, {START}, i, 1, '', '', '{{}}',
   '[]', CASE WHEN i <= {FEW} OR i % 3 = 0 THEN '[["k","1"]]' ELSE '[]' END FROM generate_series(1, {ROWS}) AS i
+""",
+    f"""
+INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id)
+SELECT {START} + {ROWS}, key_of(0), 'demo', '111', 'spent', '', '', '', '', '' FROM generate_series(1, {ROWS})
 """,
     "ANALYZE grants",
     "ANALYZE assets",
@@ -232,6 +237,29 @@ def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypat
     monkeypatch.setattr(upkeep, "int", float, raising=False)
 
     assert rows_read(filled, upkeep.purge_audit(0, START + ROWS, ROWS), START + FEW + 0.5) > ROWS / 2
+
+
+OFTEN = replace(grant(), key=dated(START, sha256(b"0").digest()))
+REFUSAL = commits.refuse(OFTEN, "signature_used", CALLER)
+
+
+def test_a_refusal_reads_as_much_however_often_the_signature_was_used(filled: psycopg.Connection) -> None:
+    """The thread that commits for all writes it, with the refusals of others."""
+    given = f'[{{"n": 0, "grant_key": "{OFTEN.key.hex()}"}}]'
+    for read in (rows_read, rows_read_by_one_plan):
+        assert read(filled, REFUSAL) <= 1
+    assert _explained(filled, merged(load("postgres")["count_refusals"]), [given]) <= 2
+
+
+def test_a_use_is_in_no_index_of_refusals(filled: psycopg.Connection) -> None:
+    """A page is that of an index without entries."""
+    assert filled.execute("SELECT pg_relation_size('audit_refusals')").fetchone() == (8192,)
+
+
+def test_the_check_goes_red_without_the_index_of_refusals(filled: psycopg.Connection) -> None:
+    with filled.transaction(force_rollback=True):
+        filled.execute("DROP INDEX audit_refusals")
+        assert rows_read(filled, REFUSAL) >= ROWS
 
 
 @pytest.fixture
