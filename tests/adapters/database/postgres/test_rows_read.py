@@ -22,7 +22,7 @@ from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.statements import load, merged, positional
 from uponce.adapters.database.steps import Operation, Steps, operation
-from uponce.app.ports import CONTEXT_WINDOW
+from uponce.app.ports import CONTEXT_WINDOW, Rule
 from uponce.core.signature import dated
 from uponce.core.values import GrantStatus
 
@@ -123,10 +123,15 @@ def _asked(operation: Operation[Any], now: float) -> tuple[str, list[Any], list[
 
 
 def _explained(connection: psycopg.Connection, statement: str, values: list[Any]) -> float:
+    return _read(_plan(connection, statement, values))
+
+
+def _plan(connection: psycopg.Connection, statement: str, values: list[Any]) -> dict[str, Any]:
     cursor = psycopg.RawCursor(connection)
     row = cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), values).fetchone()
     assert row is not None
-    return _read(row[0][0]["Plan"])
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
 
 
 def _read(node: dict[str, Any]) -> float:
@@ -331,6 +336,35 @@ def joined() -> Iterator[psycopg.Connection]:
         connection.execute("ANALYZE series_grants")
         yield connection
     database.close()
+
+
+def rows_touched(node: dict[str, Any]) -> float:
+    """By all nodes of a plan: one that keeps its rows gives them again and again."""
+    return float(node["Actual Rows"] * node["Actual Loops"]) + sum(map(rows_touched, node.get("Plans", [])))
+
+
+@pytest.fixture
+def held(joined: psycopg.Connection) -> psycopg.Connection:
+    """The same with a ledger of many used grants. The series has none of them."""
+    for statement in (*FILL[:2], "ANALYZE grants", "SET work_mem = '64kB'"):
+        joined.execute(statement.encode())
+    return joined
+
+
+def test_a_purge_reads_what_it_drops_however_many_grants_unfinished_uploads_have(held: psycopg.Connection) -> None:
+    """No upload commits while it reads."""
+    for now in (START + 7500 + FEW + 0.5, START + 7500 + ROWS):
+        assert rows_read(held, upkeep.purge_grants(0, FEW), now) <= 3 * FEW
+    assert rows_read_by_one_plan(held, upkeep.purge_grants(0, FEW)) <= 3 * FEW
+
+
+@pytest.mark.parametrize("rule", [Rule.PURGED, Rule.AFTER_WATERMARK])
+def test_a_check_reads_the_grants_of_unfinished_uploads_once(held: psycopg.Connection, rule: Rule) -> None:
+    held.execute(f"UPDATE api_keys SET watermark = {START + FEW}".encode())
+    statement = load("postgres")[f"broken_{rule}"]
+    values = {"now": START + 7500 + 3600 + MANY // 10}
+    plan = _plan(held, positional(statement, statement.text), [values[name] for name in statement.names])
+    assert rows_touched(plan) <= 4 * (ROWS + MANY)
 
 
 SERIES: list[Operation[Any]] = [

@@ -149,6 +149,12 @@ def test_a_purge_reads_what_it_drops(filled: Connection) -> None:
     assert records <= FEW * STEPS
 
 
+def test_a_purge_looks_each_row_up_among_the_grants_of_unfinished_uploads(filled: Connection) -> None:
+    question = f"EXPLAIN QUERY PLAN {load('sqlite')['past_grants'].text}"
+    plan = [row["detail"] for row in filled.execute(question, {"before": START, "most": FEW})]
+    assert "SEARCH series_grants USING COVERING INDEX series_grants_key (grant_key=?)" in plan
+
+
 def test_the_check_goes_red_without_the_index(filled: Connection) -> None:
     def look() -> None:
         filled.execute("DROP INDEX audit_age")
