@@ -4,6 +4,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -356,6 +357,19 @@ def test_a_purge_reads_what_it_drops_however_many_grants_unfinished_uploads_have
     for now in (START + 7500 + FEW + 0.5, START + 7500 + ROWS):
         assert rows_read(held, upkeep.purge_grants(0, FEW), now) <= 3 * FEW
     assert rows_read_by_one_plan(held, upkeep.purge_grants(0, FEW)) <= 3 * FEW
+
+
+def test_a_look_at_a_partition_reads_no_row_of_it_for_a_grant_without_a_row(held: psycopg.Connection) -> None:
+    """No upload commits during the second look, before the partition goes."""
+    key = f"decode(lpad(to_hex({START}), 10, '0'), 'hex') || substring(sha256((-i)::text::bytea) FOR 27)"
+    held.execute(joining(f"generate_series(1, {FEW}) AS i", key).encode())
+    held.execute(b"ANALYZE series_grants")
+    now = START + 7500 + ROWS + 0.5
+    for read in (partial(rows_read, now=now), rows_read_by_one_plan):
+        assert read(held, is_over()) <= FEW
+    with held.transaction(force_rollback=True):
+        held.execute(b"UPDATE grants SET keep_until = 0")
+        assert rows_read(held, is_over(), now) == 0
 
 
 @pytest.mark.parametrize("rule", [Rule.PURGED, Rule.AFTER_WATERMARK])
