@@ -90,7 +90,7 @@ _ON_BOTH: Sequence[_Row] = [
     ),
     ("a pending use may be taken again", _BOTH, ", pending = grants.pending + 1\n", ", pending = 1, uses = 1\n"),
     ("a free grant stays used", _BOTH, "pending = pending - 1, uses = uses - 1", "pending = pending - 1, uses = uses"),
-    ("a pending grant is purged", _BOTH, "pending = 0 AND grant_key NOT IN", "grant_key NOT IN"),
+    ("a pending grant is purged", _BOTH, "pending = 0 AND NOT EXISTS", "NOT EXISTS"),
     ("a revocation takes back what is used up", _BOTH, _REVOKE_WHERE, "WHERE grants.revoked_at IS NULL\n"),
     ("a revocation is repeated", _BOTH, _REVOKE_WHERE, "WHERE grants.uses - grants.pending < grants.max_uses\n"),
     (

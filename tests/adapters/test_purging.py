@@ -22,3 +22,13 @@ def test_batches_go_on_until_one_is_not_full(monkeypatch: pytest.MonkeyPatch) ->
     assert found == [BATCH]
     assert len(rests) == 2
     assert all(seconds > 0 for seconds in rests)
+
+
+def test_batches_end_after_their_time() -> None:
+    found = [BATCH, BATCH]
+
+    async def delete() -> int:
+        return found.pop(0)
+
+    assert asyncio.run(in_batches(delete, seconds=0)) == BATCH
+    assert found == [BATCH]

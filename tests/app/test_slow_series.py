@@ -130,6 +130,77 @@ def test_bytes_that_are_still_arriving_count(world: World, monkeypatch: pytest.M
     assert stored(world, asyncio.run(client.chunk(1000, 1999))) == DATA
 
 
+def test_an_upload_has_one_note_under_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each locks the row of the upload. While the database takes long for one, the others add up."""
+    monkeypatch.setattr(module, "_NOTE_SECONDS", 0)
+    client, sizes, noting, release = Chunks(world, DATA), list[int](), asyncio.Event(), asyncio.Event()
+    real = world.database.note_arrival
+
+    async def note(series_id: str, size: int) -> None:
+        sizes.append(size)
+        noting.set()
+        if len(sizes) == 1:
+            await release.wait()
+        await real(series_id, size)
+
+    monkeypatch.setattr(world.database, "note_arrival", note)
+
+    async def second(go_on: asyncio.Event, under_way: asyncio.Event) -> AsyncIterator[bytes]:
+        head, file, end = form(client.fields, DATA[1000:])
+        yield head + file[:-300]
+        under_way.set()
+        await go_on.wait()
+        yield file[-300:] + end
+
+    async def play() -> tuple[list[int], Answer, Answer]:
+        go_on, under_way = asyncio.Event(), asyncio.Event()
+        noted = asyncio.create_task(client.chunk(0, 999))
+        await noting.wait()
+        unnoted = asyncio.create_task(client.chunk(1000, 1999, chunks=second(go_on, under_way)))
+        await under_way.wait()
+        early = [*sizes]
+        release.set()
+        first = await noted
+        go_on.set()
+        return early, first, await unnoted
+
+    early, first, last = asyncio.run(play())
+    assert (len(early), first.json["bytes"]) == (1, 1000)
+    assert stored(world, last) == DATA
+    assert sum(sizes) == len(DATA)
+
+
+def test_chunks_of_one_upload_that_arrive_together_have_a_bound(world: World) -> None:
+    """One address has all places but one. The slowest ends, and its client sends it again."""
+    world.swap(limits=replace(LIMITS, arriving_per_series=4))
+    data = noise(5 * CHUNK)
+    client = Chunks(world, data)
+
+    async def drip(span: tuple[int, int]) -> asyncio.Task[Answer]:
+        under_way = asyncio.Event()
+        head, file, _ = form(client.fields, data[span[0] : span[1] + 1])
+        task = asyncio.create_task(client.chunk(*span, chunks=dripping(head + file[:400], under_way)))
+        await under_way.wait()
+        return task
+
+    async def play() -> tuple[Answer, list[Answer]]:
+        dripped = [await drip(span) for span in client.spans[:4]]
+        refused = await dripped[0]
+        assert not any(task.done() for task in dripped[1:])
+        answers = [await client.chunk(*span) for span in client.spans]
+        for task in dripped[1:]:
+            await task
+        return refused, answers
+
+    refused, answers = asyncio.run(play())
+    assert_refused(refused, 503, "server_busy")
+    assert refused.headers["retry-after"] == "5"
+    assert "the slowest of 3 from one address" in refused.message
+    assert "UPONCE_ARRIVING_PER_SERIES is 4" in refused.message
+    assert stored(world, answers[-1]) == data
+    assert not world.services.attempts
+
+
 def first_form(client: Chunks) -> list[bytes]:
     """The first chunk's form: fields and half of the file, the rest of it, the end."""
     head, file, end = form(client.fields, DATA[:1000])

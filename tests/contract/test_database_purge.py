@@ -28,6 +28,7 @@ from tests.contract.guarantees import (
     check_wider_window_revives_nothing,
     is_accepted,
 )
+from uponce.adapters.database import upkeep
 from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Database
 from uponce.core.errors import (
@@ -132,6 +133,25 @@ def test_a_purge_of_many_rows_reaches_them_all(backend: Backend, database: Datab
     run(revoke_many())
     backend.clock.time = grant("a").keep_until + 1
     assert run(database.purge(audit_seconds=10**6)) == many
+
+
+def test_rows_that_are_too_many_for_a_purge_keep_it_from_none_of_its_steps(
+    backend: Backend, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads may add rows as fast as a purge deletes them. The next purge goes on."""
+    monkeypatch.setattr(upkeep, "MOST_SECONDS", 0)
+    many = 2 * BATCH
+
+    async def spend_and_revoke() -> None:
+        await publish(database, "first")
+        backend.clock.time += 1
+        await asyncio.gather(*(database.revoke_grant(grant(f"n{n}"), CALLER) for n in range(many)))
+
+    run(spend_and_revoke())
+    backend.clock.time = grant("a").keep_until + 1
+    assert run(database.purge(audit_seconds=1)) == BATCH
+    assert run(database.history(grant("first").key, 10)) == []
+    assert run(database.purge(audit_seconds=1)) + run(database.purge(audit_seconds=1)) == many + 1 - BATCH
 
 
 STEPS = st.one_of(

@@ -7,7 +7,7 @@ wins.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from weakref import WeakValueDictionary
@@ -123,7 +123,7 @@ class Forms:
 
 
 class Attempts:
-    """The uploads that run in this process: by grant, and those whose signature has not arrived yet.
+    """The uploads that run in this process: by grant, chunks by series, and those whose signature has not arrived yet.
 
     A new attempt always gets in. When there is no place for it, the slowest attempt that is still receiving ends. Its
     refusal spends nothing. Can a stranger with a copy of a signature so starve the signature's holder?
@@ -142,13 +142,14 @@ class Attempts:
         self.forms = Forms()
         self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
         self._turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
-        self._of_grants: defaultdict[bytes, set[Attempt]] = defaultdict(set)
+        self._running: defaultdict[Hashable, set[Attempt]] = defaultdict(set)  # by grant, or by series
         self._unverified: set[Attempt] = set()
         self._waiting: Counter[str] = Counter()
+        self._noting: set[str] = set()
 
     def __len__(self) -> int:
         """Return how many attempts run."""
-        return sum(map(len, self._of_grants.values())) + len(self._unverified)
+        return sum(map(len, self._running.values())) + len(self._unverified)
 
     @asynccontextmanager
     async def refusing(self, grant: Grant) -> AsyncIterator[None]:
@@ -190,18 +191,39 @@ class Attempts:
                 del self._waiting[series_id]
 
     @contextmanager
-    def of_grant(self, attempt: Attempt, grant: Grant, limits: Limits) -> Iterator[None]:
+    def noting(self, series_id: str) -> Iterator[bool]:
+        """Return whether a request may note its bytes now: no other request of its series in this process does."""
+        is_first = series_id not in self._noting
+        self._noting.add(series_id)
+        try:
+            yield is_first
+        finally:
+            if is_first:
+                self._noting.discard(series_id)
+
+    def of_grant(self, attempt: Attempt, grant: Grant, limits: Limits) -> AbstractContextManager[None]:
         """Count an attempt with a verified signature among those of its grant. A grant of unlimited uses has no bound.
 
         Raise SignatureInUse if no other attempt can be displaced.
         """
-        running = self._of_grants[grant.key]
+        return self._among(grant.key, attempt, _bound_of(grant, limits))
+
+    def of_series(self, attempt: Attempt, series_id: str, limits: Limits) -> AbstractContextManager[None]:
+        """Count a chunk with a verified signature among those of its series that arrive.
+
+        Raise ServerBusy if no other chunk can be displaced.
+        """
+        return self._among(series_id, attempt, _series_bound(limits))
+
+    @contextmanager
+    def _among(self, key: Hashable, attempt: Attempt, bound: Bound | None) -> Iterator[None]:
+        running = self._running[key]
         try:
-            with _counted(running, attempt, _bound_of(grant, limits)):
+            with _counted(running, attempt, bound):
                 yield
         finally:
-            if not self._of_grants.get(grant.key):
-                self._of_grants.pop(grant.key, None)
+            if not self._running.get(key):
+                self._running.pop(key, None)
 
     @contextmanager
     def unverified(self, attempt: Attempt, limits: Limits) -> Iterator[None]:
@@ -275,6 +297,28 @@ def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
             f"This signature is in use: {total} uploads with it have arrived and are being checked or stored, and no "
             f"more than {total} may run at a time. Wait {_RETRY_SECONDS} seconds, or ask for a new signature. "
             f"{WHY_SIGNATURES_COLLIDE}",
+            retry_after=_RETRY_SECONDS,
+        )
+
+    return Bound(total, max(1, total - 1), displaced, full)
+
+
+def _series_bound(limits: Limits) -> Bound:
+    total = limits.arriving_per_series
+    allowed = f"UPONCE_ARRIVING_PER_SERIES is {total}"
+
+    def displaced(slowest: Attempt, limit: int) -> UponceError:
+        where = "from one address" if limit < total else "in all"
+        return ServerBusy(
+            f"A newer chunk of this upload replaced this one, the slowest of {limit} {where}: {_progress(slowest)} "
+            f"{allowed}. Send this chunk again, and fewer chunks at a time.",
+            retry_after=_RETRY_SECONDS,
+        )
+
+    def full() -> UponceError:
+        return ServerBusy(
+            f"{total} chunks of this upload have arrived and are being stored. {allowed}. Send this chunk again, and "
+            "fewer chunks at a time.",
             retry_after=_RETRY_SECONDS,
         )
 

@@ -110,6 +110,11 @@ class Limits:
         "Maximum number of parts of one unfinished upload in several requests, with a bucket. Each request makes one, "
         "and one more for each `UPONCE_RECORD_BYTES`.",
     )
+    arriving_per_series: int = _number(
+        32,
+        "Maximum number of chunks of one unfinished upload that arrive at a time in one process. When there are more, "
+        "the slowest one ends.",
+    )
     waiting_per_series: int = _number(
         16,
         "Maximum number of requests in one process that wait for an unfinished upload, while another request sends or "

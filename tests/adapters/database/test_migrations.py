@@ -10,6 +10,7 @@ from uponce.adapters.database import statements
 APPLIED = {
     "migrations/0001_initial.sql": "4e3c043d96f81cf4",
     "migrations/0002_series_parts.sql": "9c9a297e350126ad",
+    "migrations/0003_audit_refusals.sql": "eeab112bbd9ac9ce",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
     "postgres/migrations/0001_initial.sql": "127bec96407499f3",
 }
@@ -49,7 +50,7 @@ def test_migrations_of_an_engine_and_of_both_are_one_row_by_number(
 
 def test_the_parts_of_unfinished_uploads_are_counted_by_the_migration() -> None:
     """Of a database that has applied the first one."""
-    first, second = statements.load_migrations("sqlite")
+    first, second, *_ = statements.load_migrations("sqlite")
     with closing(sqlite3.connect(":memory:")) as database:
         database.executescript(first)
         for name in ("one", "none"):

@@ -1,6 +1,7 @@
 """The Database port for every engine: each method runs an operation. app/ports/ says what each method promises."""
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from uponce.adapters.database import catalog, commits, keys, ledger, outbox, relays, series, upkeep
@@ -186,23 +187,24 @@ class Database(Backend):
 
     async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         failure, dropped = FirstFailure(), 0
+        some = partial(in_batches, seconds=upkeep.MOST_SECONDS)  # no kind of rows keeps a purge from its later steps
         with failure.kept():
             await self._make_parts()
         with failure.kept():
             dropped += await self._drop_parts()
         with failure.kept():
-            dropped += await in_batches(lambda: self.write(upkeep.purge_grants(self._slack, upkeep.BATCH)))
+            dropped += await some(lambda: self.write(upkeep.purge_grants(self._slack, upkeep.BATCH)))
         with failure.kept():
-            await in_batches(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
+            await some(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
         if audit_seconds is not None:
             with failure.kept():
                 until = await self.read(upkeep.end_of_purge())
-                await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, until, upkeep.BATCH)))
+                await some(lambda: self.write(upkeep.purge_audit(audit_seconds, until, upkeep.BATCH)))
         with failure.kept():
-            await in_batches(lambda: self.write(outbox.hasten_far(upkeep.BATCH)))
+            await some(lambda: self.write(outbox.hasten_far(upkeep.BATCH)))
         if dead_seconds is not None:
             with failure.kept():
-                await in_batches(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))
+                await some(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))
         failure.raise_it()
         return dropped
 

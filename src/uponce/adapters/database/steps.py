@@ -5,10 +5,10 @@ for what it needs, refuses before its first write, and then writes. It knows no 
 
 **Locks** hold among all servers of a PostgreSQL database until their transaction ends. SQLite writes one transaction
 after the other and needs no locks. A transaction takes its locks in one order, so that no two transactions wait for
-each other. The order is: the rules; numbers of names and of the beginning of a series; the row of a series; numbers of
-grants. The numbers are sorted, and those of grants are the greatest. Two kinds of operations must not overlap.
-Operations that use a grant share the rules. Operations that change what every use depends on (keys, watermarks,
-condemned blobs, the partitions of the ledger) hold the rules alone.
+each other. The order is: the rules; numbers of names; the row of a series; numbers of grants; the number of the
+beginning of a series. The numbers are sorted, and those of grants are the greatest. Two kinds of operations must not
+overlap. Operations that use a grant share the rules. Operations that change what every use depends on (keys,
+watermarks, condemned blobs, the partitions of the ledger) hold the rules alone.
 """
 
 import hashlib
@@ -66,7 +66,8 @@ class Operation(Generic[T]):
 
     `numbers` are those of the locks that it needs. A `grouped` operation shares a transaction with others on every
     engine. A `patient` one may read without a time limit. A `timed` one only reads, and needs the moment. `first` is a
-    statement to run before it, if the engine has it. An operation that `writes` gets a transaction with its locks.
+    statement to run before it, if the engine has it. An operation that `writes` gets a transaction with its locks. If
+    it `waits`, a lock or row that it needs may be held for long by a server that hangs.
     """
 
     begin: Callable[[float], Steps[T]]
@@ -77,6 +78,7 @@ class Operation(Generic[T]):
     timed: bool = False
     first: str = ""
     writes: bool = False
+    waits: bool = False
 
 
 class Making(Protocol[P, T]):
@@ -96,6 +98,7 @@ def operation(
     patient: bool = False,
     timed: bool = False,
     first: str = "",
+    waits: bool = False,
 ) -> Callable[[Callable[Concatenate[float, P], Steps[T]]], Making[P, T]]:
     """Make a function of the arguments that returns the Operation, from a generator function of (moment, arguments).
 
@@ -106,7 +109,7 @@ def operation(
     def decorate(steps: Callable[Concatenate[float, P], Steps[T]]) -> Making[P, T]:
         def made(*args: P.args, **kwargs: P.kwargs) -> Operation[T]:
             begin, numbers = lambda now: steps(now, *args, **kwargs), partial(locks, *args, **kwargs)
-            return Operation(begin, numbers, rules, grouped, patient, timed, first, does_write)
+            return Operation(begin, numbers, rules, grouped, patient, timed, first, does_write, waits)
 
         made.__doc__ = steps.__doc__
         made.steps = steps  # type: ignore[attr-defined]

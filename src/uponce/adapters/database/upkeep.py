@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from secrets import token_hex
 
 from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
@@ -13,6 +14,7 @@ from uponce.core.lineage import follows, heir
 BATCH = 250
 _LEAST_AHEAD = 3600  # seconds; the skew that servers noted may be younger than a use
 _REST = 4
+MOST_SECONDS = 300  # of one purge for one kind of rows: they may come as fast as it deletes them
 _AUDIT_STEP = 6 * 3600  # a server purges every ten minutes or more often
 
 FROZEN = "The database is frozen: it is a backup, or was moved away from."
@@ -31,14 +33,20 @@ _BEFORE_ALL: Row = {
 _NUMBERED = (Table.ASSETS, Table.AUDIT, Table.OUTBOX, Table.KEYS)
 
 
-async def in_batches(delete: Callable[[], Awaitable[int]]) -> int:
-    """Call `delete` until it deletes less than a BATCH. Return the sum. Rest four times as long as each batch took."""
+async def in_batches(delete: Callable[[], Awaitable[int]], *, seconds: float = inf) -> int:
+    """Call `delete` until it deletes less than a BATCH, or for so many seconds. Return the sum.
+
+    Rest four times as long as each batch took.
+    """
     loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
     total, count = 0, BATCH
     while count == BATCH:
         begun = loop.time()
         count = await delete()
         total += count
+        if loop.time() >= until:
+            break
         if count == BATCH:
             await asyncio.sleep(_REST * (loop.time() - begun))
     return total

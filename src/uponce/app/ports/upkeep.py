@@ -24,6 +24,7 @@ class Upkeep(Protocol):
     async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         """Forget grants whose time is over, by the database's clock. Return their number.
 
+        It works for some minutes at most on each kind of rows. If more are left, the next purge goes on.
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
         `audit_seconds` are deleted too, six hours of the audit at most: the clock may be far ahead for a moment. So are
         effects that have been dead for `dead_seconds`. With None, these rows stay.

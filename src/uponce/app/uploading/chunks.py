@@ -145,7 +145,10 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return await self._join(None, verified)
 
     def _enter(self, verified: Verified) -> int:
-        return self._services.limits.max_bytes(self.request.requested, verified.spec)
+        assert self._series is not None
+        limits = self._services.limits
+        self._counted.enter_context(self._services.attempts.of_series(self._attempt, self._series.id, limits))
+        return limits.max_bytes(self.request.requested, verified.spec)
 
     async def _open(self) -> Spooled | Append:
         if self._series is None:

@@ -212,9 +212,11 @@ class Append:
         now = asyncio.get_running_loop().time()
         if now < self._noted_at + _NOTE_SECONDS:
             return
-        with suppress(Unavailable):
-            await self._services.database.note_arrival(self.series.id, self._unnoted)
-        self._unnoted, self._noted_at = 0, now
+        with self._services.attempts.noting(self.series.id) as is_first:
+            if is_first:  # else the bytes go into a later note
+                with suppress(Unavailable):
+                    await self._services.database.note_arrival(self.series.id, self._unnoted)
+                self._unnoted, self._noted_at = 0, now
 
     async def keep(self) -> Series:
         """Make durable and record what has been written so far. Return the new state of the series. May be repeated.

@@ -18,7 +18,7 @@ from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation, Rules, run_in_step
 from uponce.config import load as load_settings
-from uponce.core.errors import DatabaseUnavailable, SettingRefused, SignatureUsed
+from uponce.core.errors import DatabaseUnavailable, GrantRefused, SettingRefused, SignatureUsed
 from uponce.core.signature import dated
 from uponce.core.values import Grant
 
@@ -125,6 +125,37 @@ def check_a_series_keeps_its_grant(database: PostgresDatabase, clock: SteppedClo
 
 def test_a_partition_stays_while_a_series_holds_a_grant_in_it(database: PostgresDatabase, clock: SteppedClock) -> None:
     check_a_series_keeps_its_grant(database, clock)
+
+
+@pytest.mark.parametrize("then", ["committed", "spent elsewhere", "revoked"])
+def test_a_grant_without_a_row_keeps_no_partition_and_works_once(
+    database: PostgresDatabase, clock: SteppedClock, then: str
+) -> None:
+    """An unfinished upload holds it. Its row is made later, and is forgotten when its time is over."""
+    held, newer = grant("held"), grant("newer", at=START + 1)
+    run(begin(database, series(), held))
+    assert spend(database, newer) == "ok"
+    clock.time = newer.keep_until + 1
+    assert run(database.purge(10**6)) == 1
+    assert f"grants_{START}" not in partitions(database)
+    assert run(database.has_joined_series("one", held.key))
+    if then == "revoked":
+        assert run(database.revoke_grant(held, CALLER)).revoked_at is not None
+    elif then == "spent elsewhere":  # by an upload that began before its key had this watermark
+        with psycopg.connect(database._address.url) as connection:
+            connection.execute("UPDATE api_keys SET watermark = NULL")
+        assert spend(database, held) == "ok"
+    assert run(database.purge(10**6)) == 0
+    if then == "committed":
+        run(database.commit_series("one", draft("dog", blob="blob-one"), CALLER))
+    else:
+        with pytest.raises(GrantRefused):
+            run(database.commit_series("one", draft("dog", blob="blob-one"), CALLER))
+        assert run(database.end_series("one"))
+    assert spend(database, held) in ("signature_used", "signature_revoked", "stale_request")
+    clock.time += 10 * KEPT
+    assert run(database.purge(10**6)) == 1
+    assert spend(database, held) == "stale_request"
 
 
 def test_the_check_goes_red_when_partitions_go_by_time_alone(

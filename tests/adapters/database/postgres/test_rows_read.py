@@ -4,6 +4,8 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -11,17 +13,17 @@ import pytest
 from psycopg.sql import Literal
 
 from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
-from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, grant, run
+from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, SteppedClock, grant, run
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
-from uponce.adapters.database import ledger, outbox, upkeep
+from uponce.adapters.database import commits, ledger, outbox, upkeep
 from uponce.adapters.database import series as operations
 from uponce.adapters.database.postgres import PostgresDatabase, schema
 from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.schema import SPAN
-from uponce.adapters.database.statements import load, positional
+from uponce.adapters.database.statements import load, merged, positional
 from uponce.adapters.database.steps import Operation, Steps, operation
-from uponce.app.ports import CONTEXT_WINDOW
+from uponce.app.ports import CONTEXT_WINDOW, Rule
 from uponce.core.signature import dated
 from uponce.core.values import GrantStatus
 
@@ -50,6 +52,10 @@ INSERT INTO assets (cloud, resource_type, type, public_id, asset_id, version, ve
   md5, sha256, facts, tags, context)
 SELECT CASE i % 3 WHEN 0 THEN 'other' ELSE 'demo' END, 'image', 'upload', i, i, 1, i, {START}, i, 1, '', '', '{{}}',
   '[]', CASE WHEN i <= {FEW} OR i % 3 = 0 THEN '[["k","1"]]' ELSE '[]' END FROM generate_series(1, {ROWS}) AS i
+""",
+    f"""
+INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id)
+SELECT {START} + {ROWS}, key_of(0), 'demo', '111', 'spent', '', '', '', '', '' FROM generate_series(1, {ROWS})
 """,
     "ANALYZE grants",
     "ANALYZE assets",
@@ -118,10 +124,15 @@ def _asked(operation: Operation[Any], now: float) -> tuple[str, list[Any], list[
 
 
 def _explained(connection: psycopg.Connection, statement: str, values: list[Any]) -> float:
+    return _read(_plan(connection, statement, values))
+
+
+def _plan(connection: psycopg.Connection, statement: str, values: list[Any]) -> dict[str, Any]:
     cursor = psycopg.RawCursor(connection)
     row = cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), values).fetchone()
     assert row is not None
-    return _read(row[0][0]["Plan"])
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
 
 
 def _read(node: dict[str, Any]) -> float:
@@ -234,6 +245,28 @@ def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypat
     assert rows_read(filled, upkeep.purge_audit(0, START + ROWS, ROWS), START + FEW + 0.5) > ROWS / 2
 
 
+OFTEN = replace(grant(), key=dated(START, sha256(b"0").digest()))
+REFUSAL = commits.refuse(OFTEN, "signature_used", CALLER)
+
+
+def test_a_refusal_reads_as_much_however_often_the_signature_was_used(filled: psycopg.Connection) -> None:
+    """The thread that commits for all writes it, with the refusals of others."""
+    given = f'[{{"n": 0, "grant_key": "{OFTEN.key.hex()}"}}]'
+    assert max(rows_read(filled, REFUSAL), rows_read_by_one_plan(filled, REFUSAL)) <= 1
+    assert _explained(filled, merged(load("postgres")["count_refusals"]), [given]) <= 2
+
+
+def test_a_use_is_in_no_index_of_refusals(filled: psycopg.Connection) -> None:
+    empty = (8192,)  # a page
+    assert filled.execute("SELECT pg_relation_size('audit_refusals')").fetchone() == empty
+
+
+def test_the_check_goes_red_without_the_index_of_refusals(filled: psycopg.Connection) -> None:
+    with filled.transaction(force_rollback=True):
+        filled.execute("DROP INDEX audit_refusals")
+        assert rows_read(filled, REFUSAL) >= ROWS
+
+
 @pytest.fixture
 def crowded() -> Iterator[tuple[PostgresDatabase, psycopg.Connection]]:
     """A server whose outbox is full, and a connection to its database."""
@@ -303,6 +336,48 @@ def joined() -> Iterator[psycopg.Connection]:
         connection.execute("ANALYZE series_grants")
         yield connection
     database.close()
+
+
+def rows_touched(node: dict[str, Any]) -> float:
+    """By all nodes of a plan: one that keeps its rows gives them again and again."""
+    return float(node["Actual Rows"] * node["Actual Loops"]) + sum(map(rows_touched, node.get("Plans", [])))
+
+
+@pytest.fixture
+def held(joined: psycopg.Connection) -> psycopg.Connection:
+    """The same with a ledger of many used grants. The series has none of them."""
+    for statement in (*FILL[:2], "ANALYZE grants", "SET work_mem = '64kB'"):
+        joined.execute(statement.encode())
+    return joined
+
+
+def test_a_purge_reads_what_it_drops_however_many_grants_unfinished_uploads_have(held: psycopg.Connection) -> None:
+    """No upload commits while it reads."""
+    for now in (START + 7500 + FEW + 0.5, START + 7500 + ROWS):
+        assert rows_read(held, upkeep.purge_grants(0, FEW), now) <= 3 * FEW
+    assert rows_read_by_one_plan(held, upkeep.purge_grants(0, FEW)) <= 3 * FEW
+
+
+def test_a_look_at_a_partition_reads_no_row_of_it_for_a_grant_without_a_row(held: psycopg.Connection) -> None:
+    """No upload commits during the second look, before the partition goes."""
+    key = f"decode(lpad(to_hex({START}), 10, '0'), 'hex') || substring(sha256((-i)::text::bytea) FOR 27)"
+    held.execute(joining(f"generate_series(1, {FEW}) AS i", key).encode())
+    held.execute(b"ANALYZE series_grants")
+    now = START + 7500 + ROWS + 0.5
+    for read in (partial(rows_read, now=now), rows_read_by_one_plan):
+        assert read(held, is_over()) <= FEW
+    with held.transaction(force_rollback=True):
+        held.execute(b"UPDATE grants SET keep_until = 0")
+        assert rows_read(held, is_over(), now) == 0
+
+
+@pytest.mark.parametrize("rule", [Rule.PURGED, Rule.AFTER_WATERMARK])
+def test_a_check_reads_the_grants_of_unfinished_uploads_once(held: psycopg.Connection, rule: Rule) -> None:
+    held.execute(f"UPDATE api_keys SET watermark = {START + FEW}".encode())
+    statement = load("postgres")[f"broken_{rule}"]
+    values = {"now": START + 7500 + 3600 + MANY // 10}
+    plan = _plan(held, positional(statement, statement.text), [values[name] for name in statement.names])
+    assert rows_touched(plan) <= 4 * (ROWS + MANY)
 
 
 SERIES: list[Operation[Any]] = [

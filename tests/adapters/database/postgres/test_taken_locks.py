@@ -12,15 +12,17 @@ import psycopg
 import pytest
 
 from tests.adapters.database.postgres.patience import wait_at_most
-from tests.contract.databases import PlainBox, SteppedClock, attempt, draft, grant, prepared, relay, run
+from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, prepared, relay, run
+from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase, pool
 from uponce.adapters.database.postgres.connection import connect
 from uponce.adapters.database.postgres.pool import Engine
 from uponce.adapters.database.postgres.session import Session
-from uponce.adapters.database.steps import Operation, Rules, of_grant, of_name
+from uponce.adapters.database.steps import BEGINNING_A_SERIES, Operation, Rules, of_grant, of_name
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.relaying import Relay
+from uponce.core.series import Series
 
 pytestmark = pytest.mark.proof
 
@@ -157,9 +159,13 @@ def test_a_lock_that_becomes_free_is_waited_for(database: PostgresDatabase, monk
 
 
 def until_one_waits(database: PostgresDatabase) -> None:
+    until_some_wait(database, 1)
+
+
+def until_some_wait(database: PostgresDatabase, many: int) -> None:
     waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with psycopg.connect(database._address.url, autocommit=True) as connection:
-        while not connection.execute(waiting).fetchall():
+        while len(connection.execute(waiting).fetchall()) < many:
             pass
 
 
@@ -196,6 +202,40 @@ def test_a_server_that_hangs_right_before_its_commit_does_not_keep_its_locks(
         woken.set()
         holder.join()
         hung.close()
+
+
+def beginning(database: PostgresDatabase, name: str) -> "asyncio.Task[Series]":
+    return asyncio.ensure_future(begin(database, series(name, upload_id=name), grant(name), per_key=100, in_all=100))
+
+
+def test_an_upload_in_parts_begins_beside_one_whose_signature_is_held(database: PostgresDatabase) -> None:
+    async def play() -> None:
+        with stuck(database, STUCK["a signature"]):
+            waiting = beginning(database, "stuck")
+            await asyncio.to_thread(until_some_wait, database, 1)
+            await beginning(database, "free")
+            assert not waiting.done()
+        await waiting
+
+    run(play())
+
+
+def test_uploads_in_parts_that_wait_leave_connections_to_others(database: PostgresDatabase) -> None:
+    """A server that froze while it began one keeps all others of all servers from beginning one, and nothing else."""
+    places = database._pool.waiting_places
+
+    async def play() -> None:
+        with stuck(database, BEGINNING_A_SERIES):
+            waiting = [beginning(database, f"{number}") for number in range(20)]
+            await asyncio.to_thread(until_some_wait, database, places)
+            assert await database.find_key(KEY.api_key)
+            await database.ping()
+            assert await attempt(database, grant(), draft(blob="blob")) == "ok"
+            assert not any(each.done() for each in waiting)
+        await asyncio.gather(*waiting)
+
+    assert 0 < places < database._pool._size
+    run(play())
 
 
 def test_an_owner_that_another_transaction_makes_is_returned(database: PostgresDatabase) -> None:

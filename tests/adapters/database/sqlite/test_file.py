@@ -46,7 +46,7 @@ COLUMNS = {
     "outbox": "id name subject details due_at tries error created_at dead",
 }
 INDEXES = {
-    *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
+    *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age", "audit_refusals"),
     *("series_age", "series_grants_key", "replies_purge"),
     *("grants_key_page", "grants_unused", "grants_revoked", "grants_pending", "assets_context"),
     *("relay_grants_key", "outbox_due", "outbox_named", "outbox_order"),

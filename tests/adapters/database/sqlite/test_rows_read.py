@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
-from tests.contract.databases import KEY, OTHER, START, grant, open_sqlite, run
+from tests.contract.databases import CALLER, KEY, OTHER, START, grant, open_sqlite, run
 from tests.contract.test_database_series import begin, series
-from uponce.adapters.database import catalog, ledger, outbox, upkeep
+from uponce.adapters.database import catalog, commits, ledger, outbox, upkeep
 from uponce.adapters.database import series as operations
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Connection
@@ -50,6 +50,10 @@ SELECT CASE i % 3 WHEN 0 THEN 'other' ELSE 'demo' END, 'image', 'upload', i, i, 
     """
 INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id)
 SELECT timestamp, grant_key, cloud, api_key, 'spent', '', '', '', '', '' FROM grants
+""",
+    f"""
+INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id)
+SELECT {START} + {ROWS}, key_of({START}, 0), 'demo', '111', 'spent', '', '', '', '', '' FROM grants
 """,
 )
 
@@ -145,12 +149,44 @@ def test_a_purge_reads_what_it_drops(filled: Connection) -> None:
     assert records <= FEW * STEPS
 
 
+def test_a_purge_looks_each_row_up_among_the_grants_of_unfinished_uploads(filled: Connection) -> None:
+    question = f"EXPLAIN QUERY PLAN {load('sqlite')['past_grants'].text}"
+    plan = [row["detail"] for row in filled.execute(question, {"before": START, "most": FEW})]
+    assert "SEARCH series_grants USING COVERING INDEX series_grants_key (grant_key=?)" in plan
+
+
 def test_the_check_goes_red_without_the_index(filled: Connection) -> None:
     def look() -> None:
         filled.execute("DROP INDEX audit_age")
         ask(filled, upkeep.purge_audit(0, START + ROWS, ROWS), START + FEW + 0.5)
 
     assert steps(filled, look) > ROWS
+
+
+def refusal_steps(filled: Connection, work: Callable[[], object] = lambda: None) -> int:
+    """Of the refusal of a signature that was used ROWS times, after the given work."""
+    often = replace(grant(), key=dated(START, sha256(b"0").digest()))
+
+    def refuse() -> None:
+        work()
+        ask(filled, commits.refuse(often, "signature_used", CALLER))
+
+    return steps(filled, refuse)
+
+
+def test_a_refusal_reads_as_much_however_often_the_signature_was_used(filled: Connection) -> None:
+    """The thread that commits for all writes it."""
+    assert refusal_steps(filled) <= FEW * STEPS
+
+
+def test_a_use_is_in_no_index_of_refusals(filled: Connection) -> None:
+    entries = "SELECT count(*) FROM audit INDEXED BY audit_refusals WHERE event = 'refused'"
+    assert filled.execute(entries).fetchone()[0] == 0
+    assert steps(filled, lambda: filled.execute(entries).fetchall()) <= STEPS
+
+
+def test_the_check_goes_red_without_the_index_of_refusals(filled: Connection) -> None:
+    assert refusal_steps(filled, lambda: filled.execute("DROP INDEX audit_refusals")) > ROWS
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ class PostgresDatabase(Database):
     async def write(self, operation: Operation[T]) -> T:
         if operation.grouped:
             return await self._committer.run(operation)
-        return await self._pool.run(partial(write, operation=operation))
+        return await self._pool.run(partial(write, operation=operation), waits=operation.waits)
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """Return the faults that PostgreSQL has noticed. `deep` compares every index too, if it has amcheck."""

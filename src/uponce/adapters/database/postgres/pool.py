@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import accumulate
 from time import monotonic
 from typing import Any, TypeVar
@@ -71,6 +71,8 @@ class Pool:
         self._lending = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._free = asyncio.Semaphore(self._size)
+        self.waiting_places = (self._size + 1) // 2
+        self._may_wait = asyncio.Semaphore(self.waiting_places)
         self._threads = Threads(self._size, "uponce-database")
 
     def open(self) -> None:
@@ -84,8 +86,11 @@ class Pool:
             while True:
                 discard(self._idle.pop())
 
-    async def run(self, work: Callable[[Session], T], *, patient: bool = False) -> T:
-        """Return what the work returns, in a thread. A cancelled caller ends the connection of its work."""
+    async def run(self, work: Callable[[Session], T], *, patient: bool = False, waits: bool = False) -> T:
+        """Return what the work returns, in a thread. A cancelled caller ends the connection of its work.
+
+        Work that `waits` for locks gets half of the connections at most: a server that hangs may hold them.
+        """
         lent: list[Session] = []
         given_up = False
 
@@ -105,7 +110,7 @@ class Pool:
                     lent.pop()
                 self._give_back(session)
 
-        async with self._turn():
+        async with self._turn(waits=waits):
             try:
                 return await self._threads.run(lend)
             except ThreadsEnded:
@@ -120,24 +125,24 @@ class Pool:
                 raise
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, *, waits: bool) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._free = loop, asyncio.Semaphore(self._size)
-        free = self._free
-        try:
-            async with asyncio.timeout(self._address.seconds):
-                await free.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable(
-                "The server's database is too slow now. Nothing was stored. Send the same request again.",
-                detail=f"all {self._size} connections (UPONCE_DATABASE_CONNECTIONS) were busy for "
-                f"{self._address.seconds} seconds (UPONCE_DATABASE_SECONDS)",
-            ) from None
-        try:
+            self._may_wait = asyncio.Semaphore(self.waiting_places)
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(self._address.seconds):
+                    for places in (self._may_wait, self._free) if waits else (self._free,):
+                        await held.enter_async_context(places)
+            except TimeoutError:
+                many = f"{self.waiting_places} of {self._size}" if waits else f"all {self._size}"
+                raise DatabaseUnavailable(
+                    "The server's database is too slow now. Nothing was stored. Send the same request again.",
+                    detail=f"{many} connections (UPONCE_DATABASE_CONNECTIONS) were busy for "
+                    f"{self._address.seconds} seconds (UPONCE_DATABASE_SECONDS)",
+                ) from None
             yield
-        finally:
-            free.release()
 
     def borrow(self) -> Session:
         """Return an admitted session on a live connection. Raise DatabaseUnavailable if it cannot be made."""

@@ -134,7 +134,7 @@ def _starts() -> Steps[Sequence[int]]:
 
 
 def _is_over(start: int, now: float) -> Steps[bool]:
-    """Return whether no row must be kept, and no series holds a grant of that time, whose row would have to stay."""
+    """Return whether no row must be kept: each is past its time, and no unfinished upload holds its grant."""
     (kept,) = yield [("keeps_grants", {**_bounds(start), "now": int(now)})]  # with a fraction, no index would be used
     return not kept
 

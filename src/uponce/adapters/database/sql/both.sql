@@ -42,9 +42,10 @@ revoked_at IS NULL AND pending > 0
 -- fragment: revoked
 revoked_at IS NOT NULL
 
--- Grants that an unfinished upload holds stay in the ledger.
+-- Grants that an unfinished upload holds stay in the ledger. Not NOT IN: for each grant, PostgreSQL reads a list again
+-- that it has no room for in memory.
 -- fragment: not_held
-pending = 0 AND grant_key NOT IN (SELECT grant_key FROM series_grants)
+pending = 0 AND NOT EXISTS (SELECT 1 FROM series_grants WHERE series_grants.grant_key = grants.grant_key)
 
 
 -- API keys
@@ -516,7 +517,9 @@ SELECT grant_key AS subject FROM grants WHERE pending > 0 AND pending != (
   SELECT count(*) FROM relay_grants WHERE relay_grants.grant_key = grants.grant_key
 )
 UNION ALL
-SELECT grant_key FROM relay_grants WHERE grant_key NOT IN (SELECT grant_key FROM grants WHERE pending > 0);
+SELECT grant_key FROM relay_grants WHERE NOT EXISTS (
+  SELECT 1 FROM grants WHERE grants.grant_key = relay_grants.grant_key AND pending > 0
+);
 
 -- The audit has each use of a grant with a timestamp after `audited`. A grant may be spent before its timestamp.
 -- name: broken_audited

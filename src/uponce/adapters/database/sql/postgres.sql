@@ -227,9 +227,12 @@ grant_key >= :from_key AND grant_key < :to_key
 -- name: list_grant_parts
 SELECT relname AS name FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = CAST('grants' AS regclass);
 
+-- A grant of an unfinished upload may have no row yet: then it loses nothing with the part. Each is looked up alone, so
+-- that no plan reads the part.
 -- name: keeps_grants
 SELECT 1 AS kept FROM grants WHERE @within AND keep_until >= :now
-UNION ALL SELECT 1 FROM series_grants WHERE @within
+UNION ALL SELECT 1 FROM series_grants AS held
+  WHERE @within AND (SELECT true FROM grants WHERE @within AND grants.grant_key = held.grant_key)
 UNION ALL SELECT 1 FROM relay_grants WHERE @within LIMIT 1;
 
 -- name: count_grants_within
