@@ -69,20 +69,22 @@ def errors_page() -> str:
         + NOTICE
         + _prose(
             """
-            Every refusal is `{"error": {"message": "…", "code": "…"}}`. Two headers come with it: `X-Cld-Error`
-            repeats the message, and `X-Request-Id` names the request in the server's log. Programs compare the code,
-            which does not change. The message is for people. Messages for people come with status 400, 401 or 404,
-            because SDKs hide the bodies of other statuses. A 503 or 507 spends no signature, with two exceptions:
-            after `outcome_unknown` and `server_unavailable` the upload may be stored. `Retry-After` says after how
-            many seconds to try again. The table has the usual number. A browser that opens an address (GET or HEAD,
-            with `text/html` in `Accept` and no `application/json` before it) gets the same refusal as a page.
+            Every refusal is `{"error": {"message": "…", "code": "…"}}`. Three headers come with it: `X-Cld-Error`
+            repeats the message, `X-Cld-Error-Code` repeats the code, and `X-Request-Id` names the request in the
+            server's log. Answers to HEAD have the headers only. Programs compare the code, which does not change. The
+            message is for people. Messages for people come with status 400, 401 or 404, because SDKs hide the bodies
+            of other statuses. A 503 or 507 spends no signature, with two exceptions: after `outcome_unknown` and
+            `server_unavailable` the upload may be stored. `Retry-After` says after how many seconds to try again. The
+            table has the usual number. A browser that opens an address (GET or HEAD, with `text/html` in `Accept` and
+            no `application/json` before it) gets the same refusal as a page.
             """
         )
         + _prose(
             f"""
             `malformed_request` has another status in four cases: 405 for a wrong method, 408 for a slow head, 414 for
             a long path, 431 for a long head. The log has no line of a request whose head is not complete and correct.
-            So its refusal has no `X-Request-Id`. Refusals of a front server have none either: `server_unavailable`.
+            So its refusal has no `X-Request-Id` and no `X-Cld-Error-Code`. Refusals of a front server have neither:
+            `server_unavailable`.
             nginx also makes `server_busy` if one address sends too many requests, and `storage_unavailable` if nginx
             cannot read a file. tus clients get some codes with another status: {_tus_statuses()}.
             """

@@ -25,7 +25,7 @@ from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work
 from uponce.app.ports import LocationOf, Presigner
-from uponce.app.relaying.reconcile import reconcile
+from uponce.app.relaying.reconcile import LookUps
 from uponce.app.services import Metrics, Services
 from uponce.config import Settings, shown
 from uponce.core.errors import NotFound, SettingRefused
@@ -119,7 +119,7 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
     """Return each kind of work after a commit, by the name of its effects."""
     notifications = Notifications(notifier, settings.base_url, settings.notification_url)
-    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
+    return {"relay": Work(LookUps().reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":

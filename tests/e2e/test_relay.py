@@ -1,5 +1,6 @@
 """Two real servers: one plays the account of a team, the other one is the relay in front of it."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -7,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ import pytest
 from cloudinary import api, uploader
 from cloudinary.exceptions import BadRequest, NotFound
 
+from tests.contract.databases import relay as relay_of
 from tests.e2e.commands import in_a_process, printed, uponce
 from tests.e2e.test_node_sdk import run
 from tests.server import Key, Server, lasting_port
+from uponce.config import load
+from uponce.core.signature import dated
+from uponce.core.values import Grant
+from uponce.wiring import opened
 
 pytestmark = pytest.mark.xdist_group("relay")
 
@@ -184,6 +190,27 @@ def test_the_outbox_shows_what_is_pending_and_can_be_hastened(pair: Pair, tmp_pa
     assert json.loads(printed(uponce("outbox", "list", "--json", "--data", pair.relay.data_dir))) == []
     assert "0 effects" in printed(uponce("outbox", "retry", "--data", pair.relay.data_dir))
     assert uponce("outbox", "retry", "7", "--data", pair.relay.data_dir).code == 1
+
+
+def test_a_pending_upload_is_given_up_only_if_the_command_says_that_it_spends(tmp_path: Path) -> None:
+    words = ("--data", tmp_path / "data")
+    account = "cloudinary://k:s@c?upload_prefix=http://127.0.0.1:9"
+    printed(uponce("clouds", "create", "shop", "--relay", "-", *words, stdin=account + "\n"))
+    with opened(load(data=str(tmp_path / "data"))) as backend:
+        database = backend.database
+        (key, *_) = asyncio.run(database.list_keys("shop"))
+        grant = Grant(dated(1_700_000_000, bytes(32)), "shop", key.api_key, 1_700_000_000, 1, 2**40)
+        asyncio.run(database.begin_relay(replace(relay_of(grant), cloud="shop"), 60))
+        (effect,) = asyncio.run(database.list_effects(10))
+    number = str(effect.id)
+    assert uponce("outbox", "drop", number, *words).code == 1
+    assert uponce("outbox", "drop", "--spend", *words).code == 2
+    assert uponce("outbox", "drop", str(effect.id + 1), "--spend", *words).code == 1
+    assert "is given up and its signature is spent" in printed(uponce("outbox", "drop", number, "--spend", *words))
+    assert json.loads(printed(uponce("outbox", "list", "--json", *words))) == []
+    (listed,) = json.loads(printed(uponce("signatures", "list", "--json", "--cloud", "shop", *words)))
+    assert listed["status"] == "used"
+    assert "given_up" in printed(uponce("signatures", "show", listed["id"], *words))
 
 
 def test_an_account_that_is_an_uponce_notifies_its_relay(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
-def test_every_answer_that_asks_to_wait_says_how_long(world: World, error: type[UponceError]) -> None:
+def test_every_answer_names_its_code_and_says_how_long_to_wait(world: World, error: type[UponceError]) -> None:
     """Whichever error, wherever it is raised, on every kind of route."""
     failing = error("Say it.", detail="private")
     calls = ("find_key", "find_asset", "find_series", "list_grants", "ping")
@@ -77,6 +77,8 @@ def test_every_answer_that_asks_to_wait_says_how_long(world: World, error: type[
         assert answer.status >= 400, answer
         assert answer.status not in WAITING or int(answer.headers["retry-after"]) > 0, answer
         assert b"private" not in answer.body
+    for answer in answers[:-1]:  # an answer to HEAD has no body
+        assert answer.headers["x-cld-error-code"] == (answer.code if answer.body else "not_found")
     assert answers[-1].status == 503
 
 

@@ -216,7 +216,7 @@ def test_answers_and_refusals_can_be_read_across_origins(shared: World) -> None:
     for answer in (shared.upload(fields, headers=origin), shared.upload(fields, headers=origin)):
         assert answer.headers["access-control-allow-origin"] == "*"
         exposed = answer.headers["access-control-expose-headers"].split(", ")
-        assert {"X-Cld-Error", "X-Request-Id", "Retry-After"} <= set(exposed)
+        assert {"X-Cld-Error", "X-Cld-Error-Code", "X-Request-Id", "Retry-After"} <= set(exposed)
         assert "access-control-allow-credentials" not in answer.headers
     assert answer.code == "signature_used"
 

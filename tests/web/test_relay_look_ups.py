@@ -11,8 +11,10 @@ from tests.web.relays import EachOnItsLoop
 from tests.web.test_relay import reconcile, status_of
 from tests.world import World, assert_accepted, assert_refused
 from uponce.app.manage_clouds import set_upstream
+from uponce.app.ports import Rule, Waiting
 from uponce.app.ports.relaying import Query, UpstreamReply
-from uponce.core.values import GrantStatus, Upstream
+from uponce.app.relaying.reconcile import give_up
+from uponce.core.values import AuditEvent, GrantStatus, Upstream
 
 
 def pending(relay: World, stub: StubUpstream, params: dict[str, object], kind: str = "raw") -> dict[str, str]:
@@ -107,3 +109,29 @@ def test_an_account_in_trouble_is_asked_less_often_and_never_given_up(relay: Wor
     stub.reads = iter(())
     assert reconcile(relay, after=300) == 1
     assert status_of(relay, fields) is GrantStatus.USED
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_upload_that_no_account_can_settle_is_given_up_as_spent(
+    relay: World, stub: StubUpstream, stored: bool
+) -> None:
+    """Its account was a wrong address, or is closed."""
+    fields, key = relay.sign(), {"idempotency-key": "k"}
+    stub.uploads = iter([Trouble.SILENT if stored else Trouble.FORGETS])
+    assert_refused(relay.upload(fields, kind="raw", headers=key), 503, "outcome_unknown")
+    stub.upstream = replace(stub.upstream, cloud="another")
+    asyncio.run(set_upstream(relay.services, "demo", stub.upstream))
+    assert until_it_ends(relay, fields, rounds=3) is GrantStatus.PENDING
+    (effect,) = asyncio.run(relay.database.list_effects(10))
+    assert f"`uponce outbox drop {effect.id} --spend`" in effect.error
+    assert asyncio.run(give_up(relay.services, effect.id + 1)) is None
+    given_up = asyncio.run(give_up(relay.services, effect.id))
+    assert given_up is not None and given_up.id == effect.subject
+    assert asyncio.run(give_up(relay.services, effect.id)) is None
+    assert status_of(relay, fields) is GrantStatus.USED
+    assert asyncio.run(relay.database.count_waiting()) == Waiting(0, 0, 0)
+    assert_refused(relay.upload(fields, kind="raw"), 400, "signature_used")
+    assert_refused(relay.upload(fields, kind="raw", headers=key), 400, "signature_used")
+    assert not any(asyncio.run(relay.database.violations(rule, 90 * 86400)) for rule in Rule)
+    (spent, *_) = asyncio.run(relay.database.history(given_up.grants[0].key, 10))
+    assert (spent.event, spent.code, spent.asset_id) == (AuditEvent.SPENT, "given_up", "")

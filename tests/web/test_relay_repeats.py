@@ -73,11 +73,19 @@ def test_the_key_of_chunks_signs_their_answer(relay: World, stub: StubUpstream) 
     assert signed_by(relay.browser.secrets[0], answer)
 
 
-def test_an_answer_without_a_signature_gets_none(relay: World, stub: StubUpstream) -> None:
+def test_an_answer_that_was_looked_up_is_signed_too(relay: World, stub: StubUpstream) -> None:
+    """The account signs answers to uploads only, and a form may need the signature."""
     fields, headers = relay.sign(), {"idempotency-key": "one"}
     stub.uploads = iter([Trouble.SILENT])
     assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
     reconcile(relay)
-    assert "signature" not in assert_accepted(relay.upload(fields, kind="raw", headers=headers)).json
+    answer = assert_accepted(relay.upload(fields, kind="raw", headers=headers)).json
+    assert signed_by(relay.browser.secrets[0], answer)
+    (asset,) = stub.store.values()
+    found = {name: value for name, value in answer.items() if name != "signature"}
+    assert found == asset.document(stub.upstream.prefix)
+
+
+def test_an_answer_that_names_no_asset_gets_no_signature(relay: World, stub: StubUpstream) -> None:
     stub.uploads = iter([Trouble.ACCEPTED])
     assert "signature" not in assert_accepted(relay.upload(relay.sign(), kind="raw")).json

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tests.asgi import END, Answer, part, parts_of
-from tests.upstreams import ANSWERS, StubUpstream, Trouble
+from tests.upstreams import ANSWERS, Received, StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
 from tests.world import World, assert_accepted, assert_refused
 from uponce.app.outbox import Work, run_due
-from uponce.app.relaying.reconcile import reconcile as look_up
+from uponce.app.relaying.reconcile import LookUps
 from uponce.core.policy import Limits
 from uponce.core.values import GrantStatus
 
@@ -150,7 +150,7 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
             found = await ask(*args)
             asked.append(name)
             if len(asked) == 1:
-                await run_due(relay.services, "relay", Work(look_up))
+                await run_due(relay.services, "relay", Work(LookUps().reconcile))
             return found
 
         monkeypatch.setattr(database, name, answer)
@@ -172,3 +172,30 @@ def test_an_answer_in_the_middle_of_a_chunk_that_says_yes_ends_the_upload(relay:
     assert status_of(relay, fields) is GrantStatus.UNUSED
     assert not relay.traces().spooled
     assert_accepted(relay.upload(fields, kind="raw"))
+
+
+def test_a_chunk_that_the_account_takes_for_a_whole_file_ends_the_upload(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server in between drops the headers of chunks. The last chunk would get `existing`, or replace the asset."""
+    store = StubUpstream._upload
+
+    def without_headers(account: StubUpstream, request: Received, *more: Any) -> tuple[int, dict[str, Any]]:
+        span, _ = request.headers.pop("content-range", ""), request.headers.pop("x-unique-upload-id", "")
+        spans.append(span)
+        return store(account, request, *more)
+
+    monkeypatch.setattr(StubUpstream, "_upload", without_headers)
+    fields, file, spans = relay.sign({"public_id": "film"}), bytes(range(256)) * 500, list[str]()
+    refused = relay.upload(fields, file, kind="raw")
+    assert_refused(refused, 503, "upstream_unavailable")
+    assert refused.json["error"]["message"].endswith("Send a file of at most 40000 bytes.")
+    assert len(spans) == 1
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+    assert not relay.traces().spooled
+    (line,) = [each.getMessage() for each in caplog.records if "for a whole file" in each.getMessage()]
+    assert "an asset 'film' now" in line
+    assert f"({spans[0]})" in line
+    monkeypatch.undo()
+    stub.store.clear()
+    assert assert_accepted(relay.upload(fields, file, kind="raw")).json["etag"] == md5(file)

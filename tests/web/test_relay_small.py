@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
 from uponce.core.errors import SignatureUsed, UponceError
 from uponce.core.relaying import Relay
-from uponce.core.values import GrantStatus
+from uponce.core.values import Algorithm, GrantStatus
 
 
 @contextmanager
@@ -83,6 +84,20 @@ def test_an_account_whose_secret_is_lost_receives_nothing_and_nothing_is_spent(
     assert stub.requests == [] and not relay.traces().blobs and not relay.traces().spooled
     asyncio.run(relay.database.set_upstream("demo", stub.upstream))
     assert_accepted(relay.upload(fields, file, kind="raw"))
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_the_log_has_no_signature_that_the_account_quotes(
+    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture, algorithm: Algorithm
+) -> None:
+    wrong = replace(stub.upstream, secret="rotated", algorithm=algorithm)
+    asyncio.run(relay.database.set_upstream("demo", wrong))
+    refused = relay.upload(relay.sign(), kind="raw")
+    assert refused.status == 401
+    (quoted,) = re.findall("Invalid Signature ([0-9a-f]{40,})", refused.json["error"]["message"])
+    (line,) = [each.getMessage() for each in caplog.records if "credentials or rights" in each.getMessage()]
+    assert "401: " in line and "Invalid Signature …. String to sign" in line
+    assert quoted[:20] not in caplog.text
 
 
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)

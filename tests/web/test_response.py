@@ -70,6 +70,7 @@ def test_an_error_has_the_shape_that_sdks_surface() -> None:
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
         "x-cld-error": "Already used at 10:00.",
+        "x-cld-error-code": "signature_used",
         "x-request-id": "f" * 32,
     }
     assert wire.order == ["send", "end"]

@@ -1,4 +1,4 @@
-"""`uponce outbox`: show the work that transactions left for later, run dead work again, and drop notifications."""
+"""`uponce outbox`: show the work that transactions left for later, run dead work again, and give work up."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from functools import partial
 import typer
 
 from uponce.app.ports import Effect
+from uponce.app.relaying.reconcile import give_up
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, say_table
 from uponce.cli.store import of_server, on_store
@@ -73,10 +74,31 @@ def drop(
     effect_id: int | None = typer.Argument(
         None, min=1, max=_LAST, metavar="ID", help="One dead notification. By default all that are dead."
     ),
+    spend: bool = typer.Option(
+        False, "--spend", help="ID is the look-up of a pending upload. Give that upload up: its signature is spent."
+    ),
     data: Data = None,
 ) -> None:
-    """Delete dead notifications, whose receivers did not accept them for a day. Uploads and assets stay."""
+    """Delete dead notifications, whose receivers did not accept them for a day. Uploads and assets stay.
+
+    With --spend, end the look-ups of one upload that is pending in an account. Its signature counts as spent, whether
+    or not the account has the asset, so it never makes a second one.
+    """
+    if spend:
+        _give_up(load(data=data), effect_id)
+        return
     count = on_store(load(data=data), lambda services: services.database.drop_dead_effects(NOTIFY, effect_id))
     if effect_id is not None and not count:
         raise NotFound(f"There is no dead notification {effect_id}. `uponce outbox list` shows all.")
     typer.echo(f"{count} dead notifications are dropped")
+
+
+def _give_up(settings: Settings, effect_id: int | None) -> None:
+    if effect_id is None:
+        raise typer.BadParameter("--spend needs the ID of a look-up, as `uponce outbox list` shows it.")
+    relay = on_store(settings, lambda services: give_up(services, effect_id))
+    if relay is None:
+        raise NotFound(f"There is no pending upload with the look-up {effect_id}. `uponce outbox list` shows all.")
+    typer.echo(
+        f"the upload {relay.id} is given up and its signature is spent. {relay.target.account} may have its asset"
+    )

@@ -40,7 +40,7 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """The upstream's answer, unchanged or `signed_by` another key. `body` is JSON text.
+    """The upstream's answer, unchanged or `signed_by` a key of uponce. `body` is JSON text.
 
     `headers` are those that clients may see.
     `asset_id` and `public_id` are those of the upstream's asset, empty if the answer names none. `size` is how many
@@ -74,16 +74,19 @@ class Found:
 def signed_by(signer: Signer, answer: Forwarded) -> Forwarded:
     """Return the answer with the signature of the caller's key in place of the account's, so that SDKs verify it.
 
-    Not a byte of the rest changes. An answer without a signature stays as it is, such as one that a look-up found.
+    Not a byte of the rest changes. An answer that a look-up found has no signature, and gets one. An answer that names
+    no asset stays as it is.
     """
     try:
         document = json.loads(answer.body)
     except (ValueError, RecursionError):  # a number or a depth that other readers take
         return answer
     public_id, version, signature = (document.get(name) for name in ("public_id", "version", "signature"))
-    if not isinstance(public_id, str) or not isinstance(version, int) or not isinstance(signature, str):
+    if not isinstance(public_id, str) or not isinstance(version, int) or not isinstance(signature, str | None):
         return answer
     own = sign_response(public_id, version, signer.secret, signer.algorithm)
+    if signature is None:
+        return replace(answer, body=f'{answer.body.rstrip().removesuffix("}")},"signature":"{own}"}}')
     return replace(answer, body=answer.body.replace(f'"{signature}"', f'"{own}"'))
 
 

@@ -45,7 +45,10 @@ _SCHEMES = ("http", "https")
 _SENDING = frozenset(("POST", "PUT", "PATCH"))
 _WRITING = _SENDING | {"DELETE"}
 _METHODS = _WRITING | {"GET", "HEAD", "OPTIONS"}
-_EXPOSED = tuple("ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split())
+_EXPOSED = (
+    *("ETag", "X-Cld-Error", "X-Cld-Error-Code", "X-Request-Id", "Retry-After"),
+    *("Content-Range", "Accept-Ranges", "Idempotent-Replayed"),
+)
 _PREFLIGHT_SECONDS = 3600
 _PREFLIGHT_VARY: Header = (
     b"vary",

@@ -103,7 +103,7 @@ def tus_status_of(error: UponceError) -> int:
 def refusal(
     request: Request, error: UponceError, *, status: int | None = None, headers: Iterable[Header] = ()
 ) -> Response:
-    """Return the error as `{"error": {"message", "code"}}` and X-Cld-Error, in the form that unmodified SDKs show.
+    """Return the error as `{"error": {"message", "code"}}` and headers, in the form that unmodified SDKs show.
 
     A browser that opens an address gets a page with the same status and the same headers. `status` replaces the status
     of the table. Clients that failed with too many credentials get TooManyFailures.
@@ -117,7 +117,8 @@ def refusal(
     if isinstance(error, UpstreamRefused) and error.body:
         answer = forwarded_response(status or error.status, error.body, error.headers, lingers=lingers)
         return replace(answer, headers=(*answer.headers, *headers))
-    more = [*headers, (b"x-cld-error", _header_text(error.message))]
+    # The code also as a header: an answer to HEAD has no body.
+    more = [*headers, (b"x-cld-error", _header_text(error.message)), (b"x-cld-error-code", error.code.encode())]
     if error.retry_after is not None:
         more.append((b"retry-after", str(error.retry_after).encode()))
     if isinstance(error, BadCredentials):
@@ -133,7 +134,7 @@ def internal_error(request: Request) -> Response:
     """Return 500 with the id under which the log has the failure."""
     message = f"Internal error, request {request.id}"
     body = {"error": {"message": message, "code": INTERNAL_ERROR}}
-    headers = ((b"x-cld-error", message.encode()),)
+    headers = ((b"x-cld-error", message.encode()), (b"x-cld-error-code", INTERNAL_ERROR.encode()))
     return json_response(body, status=500, headers=headers, lingers=request.has_unread_body())
 
 

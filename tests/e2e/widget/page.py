@@ -18,6 +18,36 @@ QUICK = """customElements.whenDefined("uponce-upload").then(() => {
   for (const el of document.querySelectorAll("uponce-upload")) Object.assign(el.timing, { delay: 20 });
 });"""
 
+# Of the locks that say which tab has an upload.
+NO_LOCK = "navigator.locks.query().then(({ held, pending }) => held.length + pending.length === 0)"
+WAITS = "navigator.locks.query().then(({ pending }) => pending.length === 1)"
+# A tab that has waited for the lock of another tab frees it, and asks once more a little later.
+COUNT_ASKS = """(() => {
+  const { request } = LockManager.prototype;
+  window.asks = 0;
+  LockManager.prototype.request = function (...how) { window.asks += 1; return request.apply(this, how) };
+})()"""
+HAS_ASKED_AGAIN = f"window.asks > 0 && {NO_LOCK}"
+
+# Of what an upload needs to continue.
+NOTHING_KEPT = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uponce");
+  opening.onsuccess = () => {
+    const counts = ["uploads", "files"].map((name) => opening.result.transaction(name).objectStore(name).count());
+    counts[1].onsuccess = () => resolve(counts.every(({ result }) => result === 0));
+  };
+})"""
+
+# All that the widget has asked the browser to keep.
+WRITTEN = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uponce");
+  opening.onsuccess = () => {
+    const writing = opening.result.transaction("uploads", "readwrite");
+    writing.objectStore("uploads").count();
+    writing.oncomplete = () => resolve();
+  };
+})"""
+
 
 def form(attributes: str = "multiple", name: str = "media") -> str:
     return (

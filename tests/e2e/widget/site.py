@@ -147,12 +147,16 @@ class LineHandler(LossyHandler):
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.send_header("Access-Control-Allow-Origin", "*")
-            self.send_header("Access-Control-Expose-Headers", "Retry-After")
+            self.send_header("Access-Control-Expose-Headers", "Retry-After, X-Cld-Error, X-Cld-Error-Code")
+            if code:
+                self.send_header("X-Cld-Error", f"Refused: {code}")
+                self.send_header("X-Cld-Error-Code", code)
             if isinstance(strike, int):
                 self.send_header("Retry-After", str(strike))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
             return
         reply = self._pass_on()
         if strike is None:

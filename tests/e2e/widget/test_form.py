@@ -65,6 +65,17 @@ def test_a_required_field_and_a_running_upload_stop_the_form(server: Server, wid
     assert not widget.page.evaluate(valid)
 
 
+@pytest.mark.parametrize("ends", ["uploaded", "refused"])
+def test_a_listener_may_send_the_form_when_the_last_upload_has_ended(widget: Widget, ends: str) -> None:
+    if ends == "refused":
+        widget.site.before = lambda _: (403, {}, {})
+    widget.open()
+    widget.js("(el.addEventListener(argument, () => { window.valid = el.form.checkValidity() }), 0)", ends)
+    widget.pick({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
+    widget.until("window.valid !== undefined")
+    assert widget.page.evaluate("window.valid")
+
+
 def test_a_disabled_fieldset_disables_it(widget: Widget, media: Path) -> None:
     widget.open(
         form()

@@ -258,6 +258,27 @@ def test_a_refusal_does_not_hide_that_a_try_before_may_have_stored_the_file(
     assert len(widget.site.asked) == 1
 
 
+@pytest.mark.parametrize("last", [Line.LOSE, (503, "server_busy")])
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("invalid_media", "This file is damaged, or of another type."),
+        ("content_mismatch", "Refused: content_mismatch"),
+    ],
+)
+def test_a_refusal_is_shown_also_if_the_question_what_has_arrived_brings_it(
+    line: Line, widget: Widget, film: Path, last: str | tuple[int, str], code: str, shown: str
+) -> None:
+    """uponce ends an upload then whose last part got no answer. The answer to HEAD has no body."""
+    line.strike = lambda number, _: {7: last, 8: (400, code)}.get(number)
+    widget.open(in_parts())
+    widget.pick(film)
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert [method for method, *_ in line.requests] == ["POST", *["PATCH"] * 6, "HEAD"]
+    assert widget.js("el.uploads[0].error.code") == code
+    assert widget.status() == shown
+
+
 def test_a_file_that_was_changed_after_a_lost_reply_may_be_stored_as_it_was(
     line: Line, widget: Widget, tmp_path: Path
 ) -> None:
@@ -313,6 +334,48 @@ def test_a_service_worker_does_not_hide_that_a_file_may_be_stored(
     widget.until("el.uploads[0]?.state === 'refused' || el.answers.length")
     assert widget.js("el.uploads[0].error?.code") == "outcome_unknown"
     assert len(widget.site.asked) == 1
+
+
+# Firefox fires the upload's `load` with the head of the answer: never, if the answer is lost.
+_LATE_LOAD = """(() => {
+  const { send } = XMLHttpRequest.prototype;
+  XMLHttpRequest.prototype.send = function (body) {
+    const { upload } = this;
+    const { onload } = upload;
+    let load;
+    upload.onload = (event) => { load = event };
+    this.addEventListener("readystatechange", () => this.status && load && onload?.call(upload, load));
+    return send.call(this, body);
+  };
+})()"""
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_browser_that_says_late_what_has_left_does_not_hide_that_a_file_may_be_stored(
+    context: BrowserContext, line: Line, widget: Widget, film: Path, parts: bool
+) -> None:
+    """Else the widget sends the file under another signature."""
+    context.add_init_script(_LATE_LOAD)
+    test_a_file_that_may_be_stored_is_not_sent_under_another_signature(line, widget, film, parts)
+
+
+def test_a_browser_that_says_late_what_has_left_gives_the_server_time_to_store_it(
+    context: BrowserContext, line: Line, widget: Widget, film: Path
+) -> None:
+    """The widget waits four times as long for the answer as for the next byte."""
+    context.add_init_script(_LATE_LOAD)
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.js(
+        """((original) => {
+          window.waits = [];
+          window.setTimeout = (work, ms) => (window.waits.push(ms), original(work, ms));
+        })(setTimeout)"""
+    )
+    widget.js("(Object.assign(el.timing, { tries: 0, stall: 31_000 }), 0)")
+    widget.pick(film)
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.page.evaluate("window.waits.at(-1)") == 124_000
 
 
 def test_a_service_worker_leaves_an_upload_its_next_signature(line: Line, widget: Widget, film: Path) -> None:

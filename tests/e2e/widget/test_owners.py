@@ -5,9 +5,19 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.e2e.widget.page import MB, Widget, crawling, form, in_parts
+from tests.e2e.widget.page import (
+    COUNT_ASKS,
+    HAS_ASKED_AGAIN,
+    MB,
+    NO_LOCK,
+    WAITS,
+    WRITTEN,
+    Widget,
+    crawling,
+    form,
+    in_parts,
+)
 from tests.e2e.widget.site import Line
-from tests.e2e.widget.test_reload import NO_LOCK, WRITTEN
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
@@ -80,9 +90,29 @@ def test_a_field_for_one_file_keeps_its_own_when_another_tab_is_closed(
     other.js("el.restored")
     other.pick(media / "cat.jpg")
     other.stored()
+    other.eventually(WAITS)
+    other.page.evaluate(COUNT_ASKS)
     widget.page.close()
-    other.eventually(NO_LOCK)
+    other.eventually(HAS_ASKED_AGAIN)
     assert other.js(_NAMES) == ["cat.jpg"]
+
+
+def test_a_reload_beside_another_tab_keeps_the_upload_in_its_tab(
+    context: BrowserContext, widget: Widget, media: Path
+) -> None:
+    widget.open(form("paused"))
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    widget.page.evaluate(WRITTEN)
+    other = Widget(context.new_page(), widget.site)
+    other.open(form("paused"))
+    other.js("(Object.assign(el.timing, { delay: 60_000 }), 0)")
+    other.eventually(WAITS)
+    widget.page.reload()
+    widget.until("el.uploads?.length")
+    assert (widget.js(_NAMES), other.js(_NAMES)) == (["cat.jpg"], [])
+    widget.click("Continue cat.jpg")
+    widget.stored()
 
 
 def test_a_refused_choice_does_not_stop_a_field_for_one_file(widget: Widget, media: Path) -> None:

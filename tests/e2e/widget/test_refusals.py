@@ -61,6 +61,19 @@ def test_a_file_that_cannot_be_accepted_asks_for_no_signature(widget: Widget, me
     assert len(widget.site.asked) == 2
 
 
+def test_a_refused_file_counts_for_max_files_as_long_as_it_may_be_tried_again(widget: Widget) -> None:
+    widget.site.before = lambda number: (403, {}, {}) if number == 2 else None
+    widget.open(form('multiple max-files="2" parallel="1"'))
+    widget.pick(*({"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x"} for n in "ab"))
+    widget.until("el.uploads[1]?.state === 'refused'")
+    widget.pick({"name": "c.txt", "mimeType": "text/plain", "buffer": b"x"})
+    widget.until("el.uploads[2]?.state === 'refused'")
+    assert widget.js("el.uploads[2].error.message") == "Only 2 files are allowed."
+    widget.click("Try b.txt again")
+    widget.stored(2)
+    assert len(widget.values()) == 2
+
+
 def test_the_back_end_may_refuse(widget: Widget, media: Path) -> None:
     refusal = {"error": {"code": "quota", "message": "You have used all of your space."}}
     widget.site.before = lambda number: (403, refusal if number == 1 else {}, {})

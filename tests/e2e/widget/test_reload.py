@@ -9,7 +9,22 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import BrowserContext, Error, FileChooser, Page, Request
 
-from tests.e2e.widget.page import MB, QUICK, SECONDS, Widget, bytes_of, crawling, form, in_parts
+from tests.e2e.widget.page import (
+    COUNT_ASKS,
+    HAS_ASKED_AGAIN,
+    MB,
+    NO_LOCK,
+    NOTHING_KEPT,
+    QUICK,
+    SECONDS,
+    WAITS,
+    WRITTEN,
+    Widget,
+    bytes_of,
+    crawling,
+    form,
+    in_parts,
+)
 from tests.e2e.widget.site import Line, Site
 from tests.server import Server
 
@@ -54,16 +69,6 @@ def test_an_upload_continues_after_the_page_has_ended(
     if parts:
         assert min(offset for offset in offsets if offset >= 0) > MB
     again.eventually(NOTHING_KEPT)
-
-
-# Of what an upload needs to continue.
-NOTHING_KEPT = """() => new Promise((resolve) => {
-  const opening = indexedDB.open("uponce");
-  opening.onsuccess = () => {
-    const counts = ["uploads", "files"].map((name) => opening.result.transaction(name).objectStore(name).count());
-    counts[1].onsuccess = () => resolve(counts.every(({ result }) => result === 0));
-  };
-})"""
 
 
 def test_a_file_too_large_to_keep_continues_when_it_is_chosen_again(
@@ -194,7 +199,6 @@ _SLOW = """(() => {
   };
 })()"""
 _FAILING = "(IDBObjectStore.prototype.delete = () => { throw new DOMException('disk', 'UnknownError') }, 0)"
-NO_LOCK = "navigator.locks.query().then(({ held, pending }) => held.length + pending.length === 0)"
 
 
 def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
@@ -211,9 +215,11 @@ def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
         other.page.goto(widget.site.url)
         other.ready()
         other.js("(window.shown = 0, el.addEventListener('progress', () => { window.shown += 1 }), el.restored)")
+        other.eventually(WAITS)
+        other.page.evaluate(COUNT_ASKS)
         proxy.go_on()
         widget.stored()
-    other.eventually(NO_LOCK)
+    other.eventually(HAS_ASKED_AGAIN)
     assert other.page.evaluate("window.shown") == 0
     widget.eventually(NOTHING_KEPT)
 
@@ -356,17 +362,6 @@ def test_an_upload_that_was_tried_again_continues_when_its_element_is_back(
     widget.page.evaluate("document.forms[0].append(window.kept)")
     widget.stored()
     assert len(widget.site.asked) == 1
-
-
-# All that the widget has asked the browser to keep.
-WRITTEN = """() => new Promise((resolve) => {
-  const opening = indexedDB.open("uponce");
-  opening.onsuccess = () => {
-    const writing = opening.result.transaction("uploads", "readwrite");
-    writing.objectStore("uploads").count();
-    writing.oncomplete = () => resolve();
-  };
-})"""
 
 
 def test_a_paused_upload_stays_paused_until_the_user_continues(server: Server, widget: Widget, film: Path) -> None:

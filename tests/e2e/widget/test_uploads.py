@@ -9,8 +9,7 @@ from playwright.sync_api import Dialog
 
 from tests.e2e.conftest import NODE
 from tests.e2e.test_readme import block
-from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts, transfer
-from tests.e2e.widget.test_reload import NOTHING_KEPT
+from tests.e2e.widget.page import MB, NOTHING_KEPT, Widget, bytes_of, crawling, form, in_parts, transfer
 from tests.server import Server
 from tests.web.test_assets import WIDGET
 
@@ -285,6 +284,31 @@ def test_an_unreadable_file_of_a_dropped_folder_is_named_and_the_others_are_stor
         "b.txt done",
         "c.txt done",
     ]
+
+
+def test_what_systems_hide_in_a_dropped_folder_is_not_uploaded(widget: Widget) -> None:
+    """A hidden file that the user drops or chooses itself is uploaded."""
+    widget.open()
+    widget.js(
+        """(() => {
+          const file = (name) => ({ isFile: true, name, file: (found) => found(new File(["dropped"], name)) });
+          const folder = (name, ...inside) => {
+            const found = [inside, []];
+            return { isDirectory: true, name, createReader: () => ({ readEntries: (give) => give(found.shift()) }) };
+          };
+          const system = [".DS_Store", "Thumbs.db", "desktop.ini"].map(file);
+          const inside = [folder(".git", file("b.txt")), folder("in", file("c.db"))];
+          const cats = folder(".cats", ...system, file("a.txt"), ...inside);
+          const items = [
+            { getAsFile: () => null, webkitGetAsEntry: () => cats },
+            { getAsFile: () => new File(["dropped"], ".env"), webkitGetAsEntry: () => file(".env") },
+          ];
+          el.dispatchEvent(Object.assign(new Event("drop"), { dataTransfer: { types: ["Files"], items } }));
+        })()"""
+    )
+    widget.until("el.uploads.some(({ name }) => name === '.env')")
+    assert widget.js("el.uploads.map(({ name }) => name)") == ["a.txt", "c.db", ".env"]
+    widget.stored(3)
 
 
 @pytest.mark.parametrize(

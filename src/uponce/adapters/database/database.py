@@ -133,6 +133,7 @@ class Database(Backend):
     finish_effect = _runs(outbox.finish)
     postpone_effect = _runs(outbox.postpone)
     hasten_effect = _runs(outbox.hasten)
+    find_effect = _runs(outbox.find)
     list_effects = _runs(outbox.list_all)
     count_waiting = _runs(outbox.count)
 

@@ -73,6 +73,12 @@ def hasten(now: float, subject: str) -> Steps[None]:
 
 
 @operation()
+def find(_: float, effect_id: int) -> Steps[Effect | None]:
+    (rows,) = yield [("find_effect", {"id": effect_id})]
+    return _effect_of(rows[0]) if rows else None
+
+
+@operation()
 def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
     """Return the effects, dead ones first, then in the order of their time."""
     (rows,) = yield [("list_effects", {"most": limit})]

@@ -132,6 +132,8 @@ class Outbox(Protocol):
     async def hasten_effect(self, subject: str) -> None:
         """Make the effects of a subject due now."""
 
+    async def find_effect(self, effect_id: int) -> Effect | None: ...
+
     async def list_effects(self, limit: int) -> Sequence[Effect]:
         """Return the effects, dead ones first, then in the order of their time."""
 

@@ -12,7 +12,7 @@ from uponce.app.authorise import (
     verify_signed,
 )
 from uponce.app.ports import AdminCall, UpstreamReply
-from uponce.app.relaying.relay import forwarded
+from uponce.app.relaying.relay import forwarded, told
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, OutcomeUnknown, ScopeDenied, UpstreamUnavailable
 from uponce.core.parameters import unknown
@@ -87,12 +87,11 @@ def _answer(reply: UpstreamReply, *, changes: bool) -> Forwarded:
     """Return the answer. One without JSON is of a server in between: what `changes` something may have been done."""
     if reply.document is not None:
         return forwarded(reply, 0)
-    detail = f"the upstream answered {reply.status}: {reply.body[:200]!r}"
     if changes:
         raise OutcomeUnknown(
             "The upstream did not answer as expected. It may have carried the request out. Look there before you send "
             "the request again.",
-            detail=detail,
+            detail=told(reply),
             retry_after=10,
         )
-    raise UpstreamUnavailable("The upstream did not answer as expected. Send the request again.", detail=detail)
+    raise UpstreamUnavailable("The upstream did not answer as expected. Send the request again.", detail=told(reply))

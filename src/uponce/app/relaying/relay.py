@@ -8,6 +8,7 @@ grant, and a refusal frees it. Any other answer leaves the grant pending until a
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -35,6 +36,7 @@ _FIRST_LOOK_SECONDS = 60  # after the time for the answer: a request that is ans
 _RETRY_SECONDS = 10
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # with a database that fails when the outcome is known
 _NO_NAME = "file"
+_SIGNATURE = re.compile("[0-9A-Fa-f]{40,}")
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
 _UNCONFIRMED = (
     "The server's database did not confirm that the upload may be passed on. The signature is not spent. Send the "
@@ -134,6 +136,8 @@ class Relaying:
                 reply = await self._send_early(call, chunk.blocks)
                 if reply.is_early or not _is_success(reply):
                     return reply
+                if (reply.document or {}).get("done") is not False:
+                    raise self._taken_for_a_file(call, reply)
         raise AssertionError("chunks have a last one")
 
     async def _send_early(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
@@ -144,6 +148,24 @@ class Relaying:
             return await self._client.upload(upstream, replace(call, fields=fields), file, None)
         except OutcomeUnknown as error:
             raise UpstreamUnavailable(_UNREACHED, detail=error.detail) from error
+
+    def _taken_for_a_file(self, call: UpstreamCall, reply: UpstreamReply) -> UpstreamUnavailable:
+        """Return the error after a chunk whose answer does not say that the upstream waits for more."""
+        log.error(
+            "the upstream of cloud %s took a chunk (%s) for a whole file: its answer has no `done: false`. It may have "
+            "an asset %r now with the bytes of this chunk only, perhaps in place of an older asset. Delete that asset "
+            "before the upload is sent again. Check that the account takes uploads in chunks, and that each server on "
+            "the way to it passes Content-Range and X-Unique-Upload-Id on",
+            self._admitted.grant.cloud,
+            call.span,
+            (reply.document or {}).get("public_id", ""),
+        )
+        most = self._services.limits.relay_chunk_bytes
+        return UpstreamUnavailable(
+            "The upstream took a part of the file for the whole file. The signature is not spent. Send a file of at "
+            f"most {most} bytes.",
+            detail=told(reply),
+        )
 
     def _call(self, size: int | None) -> UpstreamCall:
         return UpstreamCall(self._target.kind, self._target.fields, self._admitted.filename or _NO_NAME, size)
@@ -175,13 +197,13 @@ class Relaying:
         if self._pending is None or reply.is_early:
             await self._free()
             is_refused = outcome is Outcome.REFUSED
-            raise _refusal(reply) if is_refused else UpstreamUnavailable(_UNREACHED, detail=_told(reply))
+            raise _refusal(reply) if is_refused else UpstreamUnavailable(_UNREACHED, detail=told(reply))
         if outcome is Outcome.REFUSED:
             await self._free()
             raise _refusal(reply)
         if outcome is Outcome.UNKNOWN:
             await self._hasten()
-            raise OutcomeUnknown(_UNKNOWN, detail=_told(reply), retry_after=_RETRY_SECONDS)
+            raise OutcomeUnknown(_UNKNOWN, detail=told(reply), retry_after=_RETRY_SECONDS)
         return await self._spend(self._pending, reply)
 
     async def _spend(self, pending: Relay, reply: UpstreamReply) -> Forwarded:
@@ -287,12 +309,14 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 
 def _refusal(reply: UpstreamReply) -> UpstreamRefused:
     if reply.status in (401, 403):
-        log.error("the upstream refuses the account's credentials or rights: %s", reply.body[:200])
+        log.error("the upstream refuses the account's credentials or rights; run `uponce doctor`: %s", told(reply))
     message = _text(error_message(reply.document or {}))
     refusal = UpstreamRefused(message or f"The upstream answered {reply.status}.")
     refusal.status, refusal.body, refusal.headers = reply.status, reply.body, reply.headers
     return refusal
 
 
-def _told(reply: UpstreamReply) -> str:
-    return f"the upstream answered {reply.status}: {reply.body[:200]!r}"
+def told(reply: UpstreamReply) -> str:
+    """Return the beginning of an answer for the log, without signatures."""
+    body = _SIGNATURE.sub("…", reply.body[:1000])
+    return f"the upstream answered {reply.status}: {body[:200]!r}"

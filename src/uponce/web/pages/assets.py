@@ -12,8 +12,8 @@ from uponce.web.response import ANY_ORIGIN, NO_SNIFF, Response, is_known, length
 
 _SMALL = 1000  # bytes; compression saves nothing in smaller files
 
-# A comment on a whole line of a script. The line becomes empty, so each line keeps its number.
-_COMMENT = re.compile(rb"^ *(?://.*|/\*\* .* \*/)$", re.MULTILINE)
+# The spaces before a line of a script, and a comment on the whole line. Each line keeps its number.
+_COMMENT = re.compile(rb"^ *(?:(?://.*|/\*\* .* \*/)$)?", re.MULTILINE)
 
 _TYPES = {
     "css": b"text/css; charset=utf-8",
@@ -29,7 +29,7 @@ def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable
     """Return an endpoint for one file of this package, compressed for clients that accept gzip, with a validator.
 
     Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not. If the script is
-    not `commented`, its comment lines are empty.
+    not `commented`, its comment lines are empty and no line is indented.
     """
     plain = files("uponce.web.pages").joinpath(name).read_bytes()
     if not commented:

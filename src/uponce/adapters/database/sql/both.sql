@@ -443,6 +443,9 @@ DELETE FROM outbox WHERE id = :id RETURNING subject;
 -- name: finish_effects!
 DELETE FROM outbox WHERE subject = :subject;
 
+-- name: find_effect
+SELECT @effect_columns FROM outbox WHERE id = :id;
+
 -- name: list_effects
 SELECT @effect_columns FROM outbox ORDER BY dead DESC, due_at, id LIMIT :most;
 

@@ -69,7 +69,10 @@ export type MessageKey =
   | "signature_used" | "signature_revoked" | "stale_request" | "outcome_unknown";
 
 export interface Timing {
-  /** Milliseconds before the first repeat. Each further pause is twice as long, up to 30 seconds. 1000. */
+  /**
+   * Milliseconds before the first repeat. Each further pause is twice as long, up to 30 seconds. A tab waits five times as
+   * long before it continues an upload of another tab. 1000.
+   */
   delay: number;
   /** Repeats without progress before the widget gives up. 8. */
   tries: number;

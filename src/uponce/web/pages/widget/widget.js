@@ -203,7 +203,8 @@ async function* filesOf(entry) {
     for (;;) {
       const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
       if (!entries.length) return;
-      for (const each of entries) yield* filesOf(each);
+      // Not what systems hide in a folder.
+      for (const each of entries) if (!/^\.|^(thumbs\.db|desktop\.ini)$/i.test(each.name)) yield* filesOf(each);
     }
   } catch {
     yield Object.assign(new File([], entry.name), { unreadable: true });
@@ -234,8 +235,8 @@ async function store(name, method, ...values) {
 
 class Refusal extends Error {
   /** `again`: the same request may succeed later. Status 0 is a broken line. */
-  constructor(code, message = "", status = 0, retryAfter = null) {
-    super(message);
+  constructor(code, message, status = 0, retryAfter = null) {
+    super(message ?? "");
     this.code = code;
     this.status = status;
     this.again = retryAfter !== null || [0, 408, 409, 423, 429].includes(status) || status >= 500 || code === "chunk_superseded";
@@ -268,9 +269,15 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
     xhr.open(method, url);
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     if (body) {
-      xhr.upload.onprogress = ({ loaded }) => (alive(stall), moved?.(loaded));
-      // The server checks and stores the file.
-      xhr.upload.onload = () => (alive(stall * 4), left?.());
+      // Firefox fires `load` only with the answer.
+      xhr.upload.onprogress = xhr.upload.onload = ({ loaded, total }) => {
+        moved?.(loaded);
+        if (loaded < total) return alive(stall);
+        // The server checks and stores the file.
+        alive(stall * 4);
+        left?.();
+        left = null;
+      };
     }
     xhr.onloadend = () => {
       clearTimeout(timer);
@@ -283,7 +290,8 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
       } catch {}
       if (xhr.status >= 200 && xhr.status < 300) return resolve({ json, header });
       if (!xhr.status) return reject(new Refusal("unreachable"));
-      const { code, message } = json?.error ?? {};
+      // An answer to HEAD has no body.
+      const { code, message } = json?.error ?? { code: header("X-Cld-Error-Code"), message: header("X-Cld-Error") };
       reject(new Refusal(code, message, xhr.status, header("Retry-After")));
     };
     signal.addEventListener("abort", abort);
@@ -503,7 +511,7 @@ class Upload {
   async save() {
     const { id, name, size, type, lastModified, grant, place, loaded, unknown, host } = this;
     if (!host.keeps) return;
-    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner };
+    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner, tab: SAVED.uponce };
     await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
   }
 
@@ -516,9 +524,20 @@ class Upload {
   }
 
   /** Of all tabs one has this upload. The browser frees the lock when the page ends or crashes. */
-  hold() {
+  hold(ifAvailable = false) {
     const over = new Promise((release) => (this.release = release));
-    return new Promise((resolve) => navigator.locks.request(`uponce-${this.id}`, () => (resolve(), over)).catch(() => {}));
+    return new Promise((resolve) =>
+      navigator.locks.request(`uponce-${this.id}`, { ifAvailable }, (lock) => (resolve(lock), lock && over)).catch(() => {}),
+    );
+  }
+
+  /** Take the lock. If it becomes free, the tab that had it may be reloading: that tab comes first. */
+  async take(mine) {
+    while (!(await this.hold(!mine))) {
+      await this.hold();
+      this.release();
+      await new Promise((resolve) => setTimeout(resolve, this.host.timing.delay * 5));
+    }
   }
 
   show(state) {
@@ -732,7 +751,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
         continue;
       }
       const upload = new Upload(this, file);
-      const count = many && this.#uploads.filter(({ state }) => state !== "refused").length;
+      const count = many && this.#uploads.filter((each) => this.#counts(each)).length;
       const problem = count >= max ? "too_many_files" : this.#problem(file);
       // A refused file replaces no other.
       if (!many) this.#uploads.filter(({ state }) => !problem || state === "refused").forEach((each) => each.remove());
@@ -745,6 +764,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       upload.keep();
     }
     this.next();
+  }
+
+  /** A refused file that may be tried again has its place too. */
+  #counts(upload) {
+    return upload.state === "done" || this.#actionOf(upload);
   }
 
   #problem(file) {
@@ -773,7 +797,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     for (const record of (this.keeps && (await store("uploads", "getAll"))) || []) {
       const upload = new Upload(this, null, record);
       if (record.at < Date.now() - DAY) upload.forget();
-      else if (record.owner === this.owner) upload.hold().then(() => this.#continue(upload));
+      else if (record.owner === this.owner) upload.take(record.tab === SAVED.uponce).then(() => this.#continue(upload));
     }
   }
 
@@ -781,7 +805,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // Another tab may have sent more of it since, or finished it.
     const record = await store("uploads", "get", upload.id);
     Object.assign(upload, record, { file: await store("files", "get", upload.id) });
-    const full = !this.input.multiple && this.#uploads.some((each) => each.state === "done" || this.#actionOf(each));
+    const full = !this.input.multiple && this.#uploads.some((each) => this.#counts(each));
     if (!record || !this.isConnected || full) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
     this.#show(upload);
@@ -808,6 +832,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       this.#changed();
       this.tell("uploaded", upload, { id, name, file, answer });
     } else {
+      this.#sync();
       this.tell("refused", upload, { id, name, file, error: this.#errorOf(upload) });
     }
     this.next();
@@ -866,7 +891,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #remember(state) {
     try {
       // The next form at this address begins empty.
-      if (this.owner && this.keeps) sessionStorage[this.owner] = this.isConnected ? state : "[]";
+      if (!this.owner || !this.keeps) return;
+      sessionStorage[this.owner] = this.isConnected ? state : "[]";
+      // Names this tab. A reload keeps the name, a duplicate of the tab gets another one.
+      sessionStorage.uponce = SAVED.uponce ??= random();
     } catch {}
   }
 
@@ -914,9 +942,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #errorOf({ error, name }) {
-    const { status, again, code = again ? "unavailable" : "refused" } = error;
-    const text = this.text(again && !status ? "unreachable" : error.code, { name, max: this.getAttribute("max-files") });
-    return { code, status, message: text || error.message || this.text(again ? "unavailable" : "refused") };
+    const { status, again, code, message } = error;
+    const usual = again ? "unavailable" : "refused";
+    const text = this.text(again && !status ? "unreachable" : code, { name, max: this.getAttribute("max-files") });
+    return { code: code ?? usual, status, message: text || message || this.text(usual) };
   }
 
   #statusOf(upload) {
