@@ -100,7 +100,7 @@ def test_without_boto3_it_is_told_what_to_install(
     server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "botocore.exceptions", None)
-    with pytest.raises(SettingRefused, match=r"pip install 'uponce\[aws\]'"):
+    with pytest.raises(SettingRefused, match=r"-m pip install boto3"):
         check_it_stores(server, tmp_path)
 
 
