@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,7 +63,7 @@ def test_signatures_of_repeated_refusals_have_a_limit(world: World, monkeypatch:
     used = pipeline.Pipeline(world.services)
     sizes = []
     for number in range(8):
-        used.learn_refusal(SimpleNamespace(fields=(("signature", str(number)),)))  # type: ignore[arg-type]
+        used.learn_refusal(str(number))
         sizes.append(len(used._repeated))
     assert max(sizes) == 3
 

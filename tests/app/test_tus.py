@@ -16,6 +16,7 @@ from tests.tus import BYTES, Client, assert_refused, assert_state, play, stored
 from tests.world import World
 from tests.world import assert_refused as assert_plain_refused
 from uponce.adapters.database import series as operations
+from uponce.app.unbroken import finish_unbroken
 from uponce.app.uploading import resumable
 from uponce.core.errors import InvalidMedia, OutcomeUnknown
 from uponce.core.policy import Limits
@@ -217,7 +218,10 @@ def test_a_restarted_server_goes_on(world: World, client: Client, tmp_path: Path
 
 
 async def stopped(client: Client, send: Callable[[Any], Coroutine[Any, Any, Answer]], sent: int) -> Answer:
-    """What a client reads whose request the stop of the server ends, when `sent` bytes have arrived."""
+    """What a client reads whose request the stop of the server ends, when `sent` bytes have arrived.
+
+    The stop closes the database soon after.
+    """
     under_way = asyncio.Event()
 
     async def dripping() -> Any:
@@ -228,24 +232,32 @@ async def stopped(client: Client, send: Callable[[Any], Coroutine[Any, Any, Answ
     request = asyncio.create_task(send(dripping()))
     await under_way.wait()
     request.cancel()
+    await asyncio.sleep(0)
+    await finish_unbroken(60)
+    client.world.database.close()
     return await request
 
 
-def test_a_stop_of_the_server_keeps_what_has_arrived(world: World) -> None:
+def test_a_stop_of_the_server_keeps_what_has_arrived(world: World, tmp_path: Path) -> None:
     client = Client(world, DATA)
     play(client.create)
     refused = asyncio.run(stopped(client, lambda body: client.patch(0, data=body), 500))
     assert_refused(refused, 503, "server_busy")
+    client.world = World(tmp_path, limits=LIMITS)
     assert_state(head(client), 200, 500)
+    client.world.close()
 
 
-def test_a_stop_during_a_creation_with_bytes_leaves_nothing(world: World) -> None:
+@pytest.mark.parametrize("sent", [500, len(DATA)], ids=["a part", "all"])
+def test_a_stop_during_a_creation_with_bytes_leaves_nothing(world: World, tmp_path: Path, sent: int) -> None:
     """No client knows its address. The refusal asks for the same request again."""
     client = Client(world, DATA)
-    refused = asyncio.run(stopped(client, lambda body: client.create(headers=BYTES, body=body), 500))
+    refused = asyncio.run(stopped(client, lambda body: client.create(headers=BYTES, body=body), sent))
     assert_refused(refused, 503, "server_busy")
-    assert (rows(world), world.traces().spooled) == (NO_ROWS, frozenset())
+    client.world = again = World(tmp_path, limits=LIMITS)
+    assert (rows(again), again.traces().spooled) == (NO_ROWS, frozenset())
     assert play(client.create)[0].status == 201
+    again.close()
 
 
 def test_a_length_below_what_has_arrived_is_refused_for_good(world: World) -> None:

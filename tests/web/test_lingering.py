@@ -1,11 +1,18 @@
 """Connections after their last answer, which came before the end of a request."""
 
 import asyncio
+import logging
+from typing import Any
 
 import pytest
+from uvicorn.server import ServerState
 
-from tests.web.wire import Reader
+from tests.web.wire import Reader, Wire, get, store
+from tests.world import World
+from uponce.web.discarding import GONE
 from uponce.web.lingering import Lingering
+
+CHUNKED = "Transfer-Encoding: chunked"
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +38,34 @@ def test_only_so_many_connections_wait_and_each_leaves_its_place_to_another() ->
         loop = asyncio.get_running_loop()
         assert [lingering.end(end, loop, b"no") for end in ends[:3]] == [True, True, False]
         assert [end.ended for end in ends[:3]] == [False, False, True]
-        await asyncio.sleep(0.1)
+        lingering.discard(ends[0])
         assert lingering.end(ends[3], loop, b"no")
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_whose_body_is_refused_does_no_more_work(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    """No file is read for it, and no 100 follows the refusal: uvicorn would send it when the application reads."""
+    form = ("Content-Type: multipart/form-data; boundary=b", "Expect: 100-continue") if method == "POST" else ()
+    path = "/v1_1/demo/upload" if method == "POST" else store(world)
+    wire, reader = Wire(world, monkeypatch), Reader()
+
+    async def play() -> None:
+        state = ServerState()
+        protocol = wire.connect(reader, state)
+        protocol.data_received(get(path, CHUNKED, *form, method=method) + b"zz\r\n")
+        extensions: Any = protocol.cycle.scope["extensions"]
+        assert extensions[GONE]()
+        await asyncio.sleep(0)
+        while state.tasks:
+            await asyncio.sleep(0)
+        protocol.connection_lost(None)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(asyncio.wait_for(play(), 60))
+    assert reader.received().startswith(b"HTTP/1.1 400 ")
+    assert reader.received().count(b"HTTP/1.1 ") == 1
+    assert caplog.records == []

@@ -26,6 +26,8 @@ class Reader(asyncio.Transport):
         self._blocks: list[Any] = []
 
     def write(self, data: Any) -> None:
+        if self.half_closed:
+            raise RuntimeError("Cannot call write() after write_eof()")
         self._blocks.append(data if self.stuck else bytes(data))
         if not self.paused and self.get_write_buffer_size() > HIGH:
             self.paused = True
@@ -75,7 +77,7 @@ class Wire:
         self.world = world
         self.long_way = False
         self.tasks = 0
-        monkeypatch.setattr("uponce.web.protocol._limit_unsent", lambda _: None)
+        monkeypatch.setattr("uponce.web.protocol.limit_unsent", lambda _: None)
 
     def say(
         self, *requests: bytes, reader: Reader | None = None, seconds: float = 60, before_a_stop: bytes | None = None

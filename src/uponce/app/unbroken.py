@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 from uponce.core.errors import UponceError
@@ -39,6 +39,18 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         running.add_done_callback(_note)
         raise
+
+
+@contextmanager
+def awaited_by_the_stop() -> Iterator[None]:
+    """Let the server's stop wait for the end of this block, also if it cancels the request."""
+    block = asyncio.get_running_loop().create_future()
+    _running.add(block)
+    try:
+        yield
+    finally:
+        _running.discard(block)
+        block.set_result(None)
 
 
 async def later(work: Coroutine[Any, Any, object]) -> None:

@@ -1,6 +1,10 @@
-"""The open connections of a process by the address of their clients: a new one may need the place of an idle one."""
+"""The open connections of a process: a new one may need the place of an idle one, and a slow reader has a bound."""
 
+import socket
 from typing import Protocol
+
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_UNSENT_BYTES = 64 * 1024
 
 
 class Connection(Protocol):
@@ -14,7 +18,7 @@ class Connection(Protocol):
 
 
 class Connections:
-    """At most `limit` connections of one network are open."""
+    """At most `limit` connections of one network are open, by the address of their clients."""
 
     def __init__(self) -> None:
         self._open: dict[str, dict[Connection, None]] = {}  # by network; the oldest connection first
@@ -41,3 +45,9 @@ class Connections:
         neighbours.pop(connection, None)
         if not neighbours:
             self._open.pop(network, None)
+
+
+def limit_unsent(connection: socket.socket) -> None:
+    """Limit what the kernel keeps unsent for a client that reads nothing. A smaller buffer would slow readers down."""
+    if _NOTSENT_LOWAT is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -142,7 +142,8 @@ def raw_refusal(status: str, message: str, code: str = "malformed_request") -> b
     """Return a whole HTTP answer for a connection on which no request can get it. It says that the connection ends."""
     body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
     head = f"HTTP/1.1 {status}\r\nconnection: close\r\naccess-control-allow-origin: *\r\n"
-    head += f"access-control-expose-headers: X-Cld-Error, Retry-After\r\nx-cld-error: {message}\r\n"
+    head += "access-control-expose-headers: X-Cld-Error, X-Cld-Error-Code, Retry-After\r\n"
+    head += f"x-cld-error: {message}\r\nx-cld-error-code: {code}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 

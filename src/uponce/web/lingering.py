@@ -14,7 +14,7 @@ class Lingering:
     """The connections of a process that are open for a moment after their last answer."""
 
     def __init__(self) -> None:
-        self._connections: set[asyncio.Transport] = set()
+        self._connections: set[asyncio.BaseTransport] = set()
 
     def end(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, answer: bytes) -> bool:
         """Send the last answer. End the connection after 2 seconds, or at once if 100 others wait.
@@ -28,9 +28,9 @@ class Lingering:
         self._connections.add(transport)
         if transport.can_write_eof():
             transport.write_eof()  # a client that waits for the end closes the connection, and need not wait
-        loop.call_later(_SECONDS, self._close, transport)
+        loop.call_later(_SECONDS, transport.close)
         return True
 
-    def _close(self, transport: asyncio.Transport) -> None:
+    def discard(self, transport: asyncio.BaseTransport) -> None:
+        """Forget a connection that has ended: another one may have its place."""
         self._connections.discard(transport)
-        transport.close()

@@ -5,7 +5,6 @@ connection with half a head stays open for ever. 250 KB of pipelined requests to
 """
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,14 +17,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.app import TrustedProxies
-from uponce.web.connections import Connections
+from uponce.web.connections import Connections, limit_unsent
 from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
 from uponce.web.errors import raw_refusal
 from uponce.web.lingering import Lingering
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
-_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-_UNSENT_BYTES = 64 * 1024
 _MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes a path in one step, which takes milliseconds
 _MAX_PIPELINED = 16
 _WRITE_BUFFER_BYTES = 16 * 1024
@@ -80,7 +77,7 @@ class HardenedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        _limit_unsent(transport.get_extra_info("socket"))
+        limit_unsent(transport.get_extra_info("socket"))
         self._arm()
         self._take_place()
 
@@ -89,6 +86,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._stop_write_deadline()
         self._silence()
         self._connections.remove(self, self._network)
+        self._lingering.discard(self.transport)
         super().connection_lost(exc)
         self._stop_gathering()
 
@@ -223,8 +221,7 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self._large = None
-        # Not `disconnected`: that is set one turn of the loop after a failed write.
-        extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: self.transport.is_closing}  # type: ignore[dict-item]
+        extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: partial(self._is_gone, self.cycle)}  # type: ignore[dict-item]
         if not any(name in _FRAMING for name, _ in self.headers):
             return
         if (length := self._plain_length()) > BLOCK_BYTES:
@@ -362,19 +359,24 @@ class HardenedProtocol(HttpToolsProtocol):
         self._silence()
         self.transport.abort()
 
+    def _is_gone(self, cycle: RequestResponseCycle) -> bool:
+        """Return whether no client reads the answer. `disconnected` alone comes a turn after a failed write."""
+        return cycle.disconnected or self.transport.is_closing()
+
     def _silence(self) -> None:
         """Keep the running request from writing to a connection that is gone: the write would raise."""
         if self._running is not None:
             self._running.disconnected = True
+            self._running.waiting_for_100_continue = False
             self._running.message_event.set()
             self._running = None
 
     def _end(self, refusal: bytes, queued: Sequence[tuple[RequestResponseCycle, ASGI3Application]] = ()) -> None:
         """End the connection, with this refusal if it can be written.
 
-        A request that has arrived whole may commit. So its own answer ends the connection, whatever else arrives. The
-        server drops up to 4 MiB of further bytes before and after the last answer, see lingering.py. `queued` requests,
-        the newest first, are answered before the end.
+        A request that has arrived whole may commit. So its own answer ends the connection, whatever else arrives. Until
+        then, and for a moment after a refusal (see lingering.py), the server drops up to 4 MiB of further bytes.
+        `queued` requests, the newest first, are answered before the end.
         """
         if self._ended or self.transport.is_closing():
             return
@@ -392,9 +394,3 @@ class HardenedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
         self._watch_reader()
-
-
-def _limit_unsent(connection: socket.socket) -> None:
-    """Limit what the kernel keeps unsent for a client that reads nothing. A smaller buffer would slow readers down."""
-    if _NOTSENT_LOWAT is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
-        connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -62,7 +62,7 @@ def _asks_of_begin(grant: Grant, relay: Relay) -> tuple[Ask, Ask, Ask, Ask]:
     return ask_watermark(grant), ("find_reply", repeat), ("find_pending_repeat", repeat), ask_grant(grant.key)
 
 
-@operation(rules=Rules.SHARED, waits=True)
+@operation(rules=Rules.SHARED)
 def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> Steps[Relay | Forwarded]:
     """Do what Relays.begin_relay promises, for all grants of a series together, and end the series.
 
@@ -96,7 +96,7 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
 
 
 # Apart from groups: it may wait for the row of its effect, which a frozen server may hold.
-@operation(rules=Rules.SHARED, waits=True, locks=_locks)
+@operation(rules=Rules.SHARED, locks=_locks)
 def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> Steps[bool]:
     """Do what Relays.end_relay promises. Only the transaction that deletes the row may write the outcome."""
     (ended,) = yield [("end_relay", {"relay_id": relay.id})]

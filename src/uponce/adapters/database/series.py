@@ -53,10 +53,9 @@ _SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 
-@operation(rules=Rules.SHARED, waits=True, locks=lambda new, **_: (of_grant(new.grant.key),))
+@operation(rules=Rules.SHARED, waits=True, locks=lambda new, **_: (BEGINNING_A_SERIES, of_grant(new.grant.key)))
 def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Series]:
     """Return the new series. If a series has this upload_id already, return it unchanged."""
-    yield [("hold", {"numbers": [BEGINNING_A_SERIES]})]  # after the grant's: no server that waits for that one holds it
     ((count,), *existing) = yield [
         ("count_series", {"api_key": new.api_key}),
         *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
@@ -70,7 +69,7 @@ def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Serie
     return new
 
 
-@operation(rules=Rules.SHARED, waits=True)
+@operation(rules=Rules.SHARED)
 def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series]:
     """Return the series with the grant in it. Until the series ends, the ledger's row of the grant stays."""
     series = yield from _hold(series_id)
@@ -98,7 +97,7 @@ def _joining(series_id: str, grant: Grant, now: float) -> Ask:
     return "add_series_grant", grant_params(grant, now) | {"series_id": series_id}
 
 
-@operation(writes=True, waits=True)
+@operation(writes=True)
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
     """Record that the bytes of `span` are durable, and the file's size if given. Return the new series."""
     before = yield from _hold(series_id)
@@ -112,7 +111,7 @@ def record(_: float, series_id: str, span: Span, total: int | None, parts: Seque
     return series
 
 
-@operation(rules=Rules.SHARED, waits=True, locks=lambda series_id, draft, caller: (of_name(draft.asset.name),))
+@operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.asset.name),))
 def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Committed]:
     """Spend every grant, publish, write the audit rows, end the series: all of it or none.
 
@@ -190,14 +189,14 @@ def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[St
     return [_part_of(row) for row in rows]
 
 
-@operation(writes=True, waits=True)
+@operation(writes=True)
 def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
     """End the series. Return whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
 
 
-@operation(writes=True, waits=True)
+@operation(writes=True)
 def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
     yield [("note_arrival", {"series_id": series_id, "size": size})]
 

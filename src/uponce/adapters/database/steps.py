@@ -5,10 +5,10 @@ for what it needs, refuses before its first write, and then writes. It knows no 
 
 **Locks** hold among all servers of a PostgreSQL database until their transaction ends. SQLite writes one transaction
 after the other and needs no locks. A transaction takes its locks in one order, so that no two transactions wait for
-each other. The order is: the rules; numbers of names; the row of a series; numbers of grants; the number of the
-beginning of a series. The numbers are sorted, and those of grants are the greatest. Two kinds of operations must not
-overlap. Operations that use a grant share the rules. Operations that change what every use depends on (keys,
-watermarks, condemned blobs, the partitions of the ledger) hold the rules alone.
+each other. The order is: the rules; numbers of names and of the beginning of a series; the row of a series; numbers of
+grants. The numbers are sorted, and those of grants are the greatest. Two kinds of operations must not overlap.
+Operations that use a grant share the rules. Operations that change what every use depends on (keys, watermarks,
+condemned blobs, the partitions of the ledger) hold the rules alone.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ class Operation(Generic[T]):
     `numbers` are those of the locks that it needs. A `grouped` operation shares a transaction with others on every
     engine. A `patient` one may read without a time limit. A `timed` one only reads, and needs the moment. `first` is a
     statement to run before it, if the engine has it. An operation that `writes` gets a transaction with its locks. If
-    it `waits`, a lock or row that it needs may be held for long by a server that hangs.
+    it `waits`, a server that hangs may hold a lock that all such operations need.
     """
 
     begin: Callable[[float], Steps[T]]

@@ -175,28 +175,32 @@ class _HeldBytes:
         self._hold = hold
         self._span = span
         self._position = self._synced = span.start
+        self._size_before: int | None = None  # of the file, before this request writes
         self._lock = threading.Lock()
 
     def put(self, blocks: Blocks) -> None:
         with self._lock:
             descriptor = self._hold.number()
+            if self._size_before is None:
+                self._size_before = os.fstat(descriptor).st_size
             for block in blocks:
                 try:
                     self._put_block(descriptor, block)
                 except OSError:
-                    self._give_back(descriptor, self._position + len(block))
+                    self._give_back(descriptor, self._size_before, self._position + len(block))
                     raise
             start_writeback(descriptor)
 
-    def _give_back(self, descriptor: int, end: int) -> None:
-        """Free the space of bytes that no row names, when a write has failed: a full database needs it too.
+    def _give_back(self, descriptor: int, size_before: int, end: int) -> None:
+        """Free the space of bytes that no row can name, when a write has failed: a full database needs it too.
 
-        A row may name bytes since they were synced. Its transaction may have succeeded without a reply.
+        They are those that this request has added to the file, and has not synced. A row may name any others: the
+        transaction of an earlier request may still succeed, after it got no reply.
         """
-        with suppress(OSError):
-            for span, present in split(Span(self._synced, min(end, self._span.end)), self.present):
-                if not present:
-                    erase(descriptor, span.start, span.size)
+        start = max(self._synced, size_before)
+        if start < end:
+            with suppress(OSError):
+                erase(descriptor, start, end - start)
 
     def _put_block(self, descriptor: int, block: bytes | bytearray) -> None:
         start = self._position

@@ -223,6 +223,10 @@ class Arrival:
     draft: Draft | None = None
     blob_key: str | None = None
 
+    @property
+    def signature(self) -> str:
+        return next((value for name, value in self.fields if name == "signature"), "")
+
 
 class NotHere(Exception):
     """This upload is not for the pipeline: its cloud has an upstream, or its file is not ordinary."""
@@ -250,13 +254,16 @@ class Pipeline:
         """Return whether the upload should come here. Of files that are not ordinary, only repeats of refused ones."""
         if arrival.facts is not None:
             return True
-        return arrival.request.idempotency_key is None and _signature_of(arrival) in self._repeated
+        # Without a glance, the database tells the thread that commits of no grant.
+        if arrival.request.idempotency_key is not None or self._services.database.glance is None:
+            return False
+        return arrival.signature in self._repeated
 
-    def learn_refusal(self, arrival: Arrival) -> None:
-        """Remember an upload that was refused for its grant. Only genuine signatures have one."""
+    def learn_refusal(self, signature: str) -> None:
+        """Remember the signature of an upload that was refused for its grant. Only genuine ones have a grant."""
         if len(self._repeated) >= _MOST_SEEN:
             self._repeated.clear()
-        self._repeated.add(_signature_of(arrival))
+        self._repeated.add(signature)
 
     async def upload(self, arrival: Arrival) -> Uploaded:
         """Let an upload take the steps with its group. Return what it stored.
@@ -372,10 +379,6 @@ class Pipeline:
         asset = replace(arrival.draft.asset, blob_key=arrival.blob_key)
         arrival.draft = replace(arrival.draft, asset=asset)
         return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
-
-
-def _signature_of(arrival: Arrival) -> str:
-    return next((value for name, value in arrival.fields if name == "signature"), "")
 
 
 def _body_of(arrival: Arrival) -> Body:

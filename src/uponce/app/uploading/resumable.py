@@ -12,9 +12,10 @@ from typing import TypeAlias
 
 from uponce.app.authorise import UploadRequest, authorise, refuse_spent
 from uponce.app.services import Services
+from uponce.app.unbroken import awaited_by_the_stop
 from uponce.app.uploading.completion import finish
 from uponce.app.uploading.pipeline import Uploaded, answered
-from uponce.app.uploading.series import Append, append, giving_way, settled, terminate
+from uponce.app.uploading.series import Append, append, drop_unless_held, giving_way, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.series import status as series_status
 from uponce.core.checksum import Checksum
@@ -87,20 +88,18 @@ async def begin_with(
     """Do `begin` and `resume` in one request. If it fails, no client knows the address, so nothing stays."""
     series = await begin(services, request, filename, total)
     address = address_of(series)
-    try:
-        return address, await resume(services, address, part, blocks, request.caller)
-    except OutcomeUnknown:
-        raise
-    except asyncio.CancelledError:
-        with suppress(UponceError):
-            # Of a file whose bytes are all there, the completion may be under way.
-            if not (await series_status(services, series.id)).complete:
+    with awaited_by_the_stop():
+        try:
+            return address, await resume(services, address, part, blocks, request.caller)
+        except OutcomeUnknown:
+            raise
+        except asyncio.CancelledError:
+            await drop_unless_held(services, series)  # unless the upload is just being completed
+            raise
+        except UponceError:
+            with suppress(UponceError):
                 await terminate(services, series)
-        raise
-    except UponceError:
-        with suppress(UponceError):
-            await terminate(services, series)
-        raise
+            raise
 
 
 def address_of(series: Series) -> Address:
@@ -112,7 +111,8 @@ async def resume(
 ) -> Progress:
     """Take further bytes. Return the asset if they were the last ones, else the series with what has arrived."""
     try:
-        series = await _take_in(services, await _find(services, address), part, blocks, caller)
+        with awaited_by_the_stop():
+            series = await _take_in(services, await _find(services, address), part, blocks, caller)
     except SeriesGone:
         await _refuse_complete(services, address)
         raise

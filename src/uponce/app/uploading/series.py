@@ -117,13 +117,13 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
     if series.complete:
         key = await services.database.find_key(series.api_key)
         is_refused = key is not None and key.upstream is not None
-        return is_refused and await _drop_unless_held(services, series, if_empty=False)
+        return is_refused and await drop_unless_held(services, series)
     if now <= expires_at(series, limits) and not is_slow(series, now, limits):
         # Other servers hold bytes of a shared series without a lock that shows here.
         is_lost = not series.spans and not series.shared
-        return is_lost and await _drop_unless_held(services, series, if_empty=True)
+        return is_lost and await drop_unless_held(services, series, if_empty=True)
     if now - series.created_at <= limits.rate_seconds:
-        return await _drop_unless_held(services, series, if_empty=False)
+        return await drop_unless_held(services, series)
     if await services.database.end_series(series.id):
         await services.blobs.parts.drop(series.blob_key)
     return True
@@ -277,10 +277,10 @@ async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncI
 
 async def drop_if_empty(services: Services, series: Series) -> None:
     """Terminate a series without recorded or arriving bytes, so that a failed first chunk leaves no trace."""
-    await _drop_unless_held(services, series, if_empty=True)
+    await drop_unless_held(services, series, if_empty=True)
 
 
-async def _drop_unless_held(services: Services, series: Series, *, if_empty: bool) -> bool:
+async def drop_unless_held(services: Services, series: Series, *, if_empty: bool = False) -> bool:
     """End the series, which may have ended already, unless a request holds it. Return False if one does."""
     try:
         assembly = await _parts(services, series).assembly(series.blob_key)

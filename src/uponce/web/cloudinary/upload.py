@@ -66,10 +66,12 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
     request.note_fields(frame.fields)
     whole = chunk is None and pipeline.is_for(frame.cloud)
     arrival = await _arrival(services, request, frame) if whole else None
-    if arrival is not None and pipeline.takes(arrival):
-        uploaded = await _upload_arrival(pipeline, arrival)
+    signature = ""
+    if arrival is not None:
+        uploaded = await _upload_arrival(pipeline, arrival) if pipeline.takes(arrival) else None
         if uploaded is not None:
             return _response(request, uploaded, bases)
+        signature, arrival = arrival.signature, None  # the stream frees the body's bytes as it reads them
     found = _events(request, limits)
     async with aclosing(_noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
         if isinstance(chunk, tuple):
@@ -79,8 +81,8 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
         try:
             stored = await upload_events(services, frame, events)
         except GrantRefused:
-            if arrival is not None:
-                pipeline.learn_refusal(arrival)
+            if signature:
+                pipeline.learn_refusal(signature)
             raise
         pipeline.learn(frame.cloud, stored)
         return _response(request, stored, bases, is_chunk=chunk is not None and bool(head.get("x-unique-upload-id")))

@@ -208,18 +208,6 @@ def beginning(database: PostgresDatabase, name: str) -> "asyncio.Task[Series]":
     return asyncio.ensure_future(begin(database, series(name, upload_id=name), grant(name), per_key=100, in_all=100))
 
 
-def test_an_upload_in_parts_begins_beside_one_whose_signature_is_held(database: PostgresDatabase) -> None:
-    async def play() -> None:
-        with stuck(database, STUCK["a signature"]):
-            waiting = beginning(database, "stuck")
-            await asyncio.to_thread(until_some_wait, database, 1)
-            await beginning(database, "free")
-            assert not waiting.done()
-        await waiting
-
-    run(play())
-
-
 def test_uploads_in_parts_that_wait_leave_connections_to_others(database: PostgresDatabase) -> None:
     """A server that froze while it began one keeps all others of all servers from beginning one, and nothing else."""
     places = database._pool.waiting_places

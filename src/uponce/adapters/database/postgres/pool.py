@@ -89,7 +89,7 @@ class Pool:
     async def run(self, work: Callable[[Session], T], *, patient: bool = False, waits: bool = False) -> T:
         """Return what the work returns, in a thread. A cancelled caller ends the connection of its work.
 
-        Work that `waits` for locks gets half of the connections at most: a server that hangs may hold them.
+        Work that `waits` gets half of the connections at most: a server that hangs may hold the lock that it needs.
         """
         lent: list[Session] = []
         given_up = False

@@ -808,6 +808,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const full = !this.input.multiple && this.#uploads.some((each) => this.#counts(each));
     if (!record || !this.isConnected || full) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
+    upload.save();
     this.#show(upload);
     this.next();
   }
