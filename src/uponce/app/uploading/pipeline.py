@@ -254,7 +254,7 @@ class Pipeline:
         """Return whether the upload should come here. Of files that are not ordinary, only repeats of refused ones."""
         if arrival.facts is not None:
             return True
-        # Without a glance, the database tells the thread that commits of no grant.
+        # Without a glance, the thread that commits knows no grant before its transaction.
         if arrival.request.idempotency_key is not None or self._services.database.glance is None:
             return False
         return arrival.signature in self._repeated
