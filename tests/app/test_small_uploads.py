@@ -17,7 +17,6 @@ from uponce.adapters.store.packs import Packs
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
 from uponce.core.values import Digest, GrantRecord
-from uponce.web.cloudinary import upload
 
 
 @pytest.fixture
@@ -42,30 +41,6 @@ def test_only_a_grant_that_was_tried_before_is_looked_up(world: World, monkeypat
     assert (world.upload(fields).status, len(asked)) == (200, 0)
     monkeypatch.setattr(Packs, "_append", None)
     assert (world.upload(fields, OTHER_PNG).code, len(asked)) == ("signature_used", 1)
-
-
-def test_a_repeated_refusal_of_a_file_that_is_not_ordinary_takes_no_stream(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A flood of such refusals shares its transactions. Each is as the first one, and counted as it."""
-    fields = world.sign()
-    assert world.upload(fields).status == 200
-    refused = [world.upload(fields, b"noise", kind="image") for _ in range(2)]
-    monkeypatch.setattr(upload, "upload_events", None)
-    refused += [world.upload(fields, b"other noise", kind="image") for _ in range(2)]
-    assert {(answer.status, answer.body) for answer in refused} == {(400, refused[0].body)}
-    assert refused[0].code == "signature_used"
-    assert world.sql("SELECT sum(count) FROM audit WHERE event = 'refused'") == 4
-
-
-def test_signatures_of_repeated_refusals_have_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_MOST_SEEN", 3)
-    used = pipeline.Pipeline(world.services)
-    sizes = []
-    for number in range(8):
-        used.learn_refusal(str(number))
-        sizes.append(len(used._repeated))
-    assert max(sizes) == 3
 
 
 def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: World) -> None:

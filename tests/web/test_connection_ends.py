@@ -74,7 +74,9 @@ def test_a_client_that_writes_first_reads_a_refusal_that_came_before_its_end(bar
             time.sleep(0.02)  # the server has answered
             for _ in range(3):
                 client.sendall(b"a" * MEBIBYTE)
-            assert statuses(everything(client)) == [status]
+            received = everything(client)
+        assert statuses(received) == [status]
+        assert b"\r\nx-cld-error-code: malformed_request\r\n" in received
 
 
 SOON = b"POST /soon HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"

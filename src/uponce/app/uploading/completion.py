@@ -7,8 +7,7 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.pipeline import Uploaded, answered, drop, followed_up, inspect, judge
-from uponce.app.uploading.read_back import read_back
+from uponce.app.uploading.pipeline import Uploaded, answered, drop, followed_up, inspect, judge, read_back
 from uponce.app.uploading.series import hold_all, status, stored_parts
 from uponce.core.errors import (
     BlobCondemned,

@@ -29,7 +29,6 @@ from uponce.app.services import Services
 from uponce.app.threads import in_a_thread
 from uponce.app.unbroken import later, unbroken
 from uponce.app.uploading.intake import Event, Intake
-from uponce.app.uploading.read_back import read_back_upload
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
@@ -38,7 +37,7 @@ from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import Signer, collect_known
-from uponce.core.values import Asset, AssetName, Digest, GrantRecord, MediaFacts
+from uponce.core.values import Asset, AssetName, Digest, Grant, GrantRecord, MediaFacts
 
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here
 _MOST_SEEN = 20_000  # 2 MB, and 14 MB if all of them are used up
@@ -141,6 +140,17 @@ async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled:
     return committed
 
 
+async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
+    """Return what `read_back` returns. If the commit of another upload has answered a repeat, return its answer."""
+    with suppress(Unavailable):
+        if draft.idempotency_key is not None:
+            reply = await services.database.find_reply(grant.key, draft.idempotency_key)
+            answer = None if reply is None or reply.sha256 != draft.asset.digest.sha256 else reply.answer
+            if isinstance(answer, Committed):
+                return replace(answer, replayed=answer.asset.blob_key != draft.asset.blob_key)
+    return await read_back(services, draft.asset.blob_key, unknown)
+
+
 async def followed_up(services: Services, committing: Awaitable[C]) -> C:
     """Return what the commit returns, after counting it and deleting the blob that it made unneeded."""
     committed = await committing
@@ -161,6 +171,15 @@ async def drop(services: Services, deletion: Coroutine[Any, Any, None]) -> None:
         return
     with suppress(Unavailable):
         await deletion
+
+
+async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
+    """Return what a commit without an answer stored. Raise `unknown` while the outcome cannot be read."""
+    with suppress(Unavailable):
+        asset = await services.database.find_commit(blob_key)
+        if asset is not None:
+            return Committed(asset)
+    raise unknown
 
 
 async def judge(services: Services, admitted: Admitted, blob_key: str, path: str, digest: Digest) -> Draft:
@@ -210,26 +229,21 @@ class Arrival:
     """An upload that has arrived, and what each step of the pipeline found out about it.
 
     `fields` are in the order of their arrival, those of the query first. `facts` were read from the header of the file.
-    They are None for a file that is not ordinary: then the pipeline only refuses a spent signature.
     """
 
     request: UploadRequest
     fields: tuple[tuple[str, str], ...]
     filename: str | None
     data: bytes | memoryview
-    facts: MediaFacts | None
+    facts: MediaFacts
     verified: Verified | None = None
     digest: Digest | None = None
     draft: Draft | None = None
     blob_key: str | None = None
 
-    @property
-    def signature(self) -> str:
-        return next((value for name, value in self.fields if name == "signature"), "")
 
-
-class NotHere(Exception):
-    """This upload is not for the pipeline: its cloud has an upstream, or its file is not ordinary."""
+class GoesUpstream(Exception):
+    """The cloud has an upstream, so this pipeline is not for its uploads."""
 
 
 class Pipeline:
@@ -240,7 +254,6 @@ class Pipeline:
         # The grants that were tried here last, by their keys. With a record: nothing can be used of it any more.
         self._seen: dict[bytes, GrantRecord | None] = {}
         self._goes_upstream: dict[str, bool] = {}  # by cloud: whether its latest upload went upstream
-        self._repeated: set[str] = set()  # signatures of files that are not ordinary, which were refused here
 
     def is_for(self, cloud: str) -> bool:
         """Return whether an upload should come here: the store takes groups, and the cloud's latest one stayed here."""
@@ -250,30 +263,14 @@ class Pipeline:
         """Remember where an upload went. Only clouds that exist have outcomes, so strangers cannot fill the memory."""
         self._goes_upstream[cloud] = isinstance(outcome, Forwarded)
 
-    def takes(self, arrival: Arrival) -> bool:
-        """Return whether the upload should come here. Of files that are not ordinary, only repeats of refused ones."""
-        if arrival.facts is not None:
-            return True
-        # Without a glance, the thread that commits knows no grant before its transaction.
-        if arrival.request.idempotency_key is not None or self._services.database.glance is None:
-            return False
-        return arrival.signature in self._repeated
-
-    def learn_refusal(self, signature: str) -> None:
-        """Remember the signature of an upload that was refused for its grant. Only genuine ones have a grant."""
-        if len(self._repeated) >= _MOST_SEEN:
-            self._repeated.clear()
-        self._repeated.add(signature)
-
     async def upload(self, arrival: Arrival) -> Uploaded:
         """Let an upload take the steps with its group. Return what it stored.
 
         The event loop hashes, so the thread of the database can go on with another group. A failure before the commit
         spends nothing and leaves nothing. An unknown outcome deletes nothing.
         """
-        if arrival.facts is not None:
-            quick = len(arrival.data) <= _QUICKLY_HASHED
-            arrival.digest = _digest_of(arrival.data) if quick else await in_a_thread(lambda: _digest_of(arrival.data))
+        quick = len(arrival.data) <= _QUICKLY_HASHED
+        arrival.digest = _digest_of(arrival.data) if quick else await in_a_thread(lambda: _digest_of(arrival.data))
         committed = await followed_up(self._services, self._committed(arrival))
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)
@@ -318,7 +315,7 @@ class Pipeline:
         request, params = arrival.request, collect_known(arrival.fields)
         key = find_key_in(records, request.cloud, params)
         if key.upstream is not None:
-            raise NotHere
+            raise GoesUpstream
         verified = verified_by(self._services.limits, key, params)
         check_route(params, request.cloud, request.requested)
         check_grant_fresh(self._services, verified)
@@ -354,8 +351,6 @@ class Pipeline:
 
     def _judge(self, arrival: Arrival) -> None:
         """Make the draft, which names no blob yet. Every refusal comes before bytes are stored."""
-        if arrival.facts is None:
-            raise NotHere
         assert arrival.verified is not None and arrival.digest is not None
         admitted = Admitted.of(arrival.request, arrival.verified, arrival.filename)
         judge_content(arrival.digest, admitted.requested, admitted.spec, self._services.limits)

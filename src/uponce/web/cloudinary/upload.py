@@ -19,12 +19,11 @@ from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, Field, FileStart
-from uponce.app.uploading.pipeline import Arrival, NotHere, Pipeline, Uploaded
+from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
 from uponce.core.errors import (
     BadCredentials,
     EmptyFile,
-    GrantRefused,
     InvalidParameter,
     MalformedRequest,
     StaleRequest,
@@ -66,24 +65,16 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
     request.note_fields(frame.fields)
     whole = chunk is None and pipeline.is_for(frame.cloud)
     arrival = await _arrival(services, request, frame) if whole else None
-    signature = ""
-    if arrival is not None:
-        uploaded = await _upload_arrival(pipeline, arrival) if pipeline.takes(arrival) else None
-        if uploaded is not None:
-            return _response(request, uploaded, bases)
-        signature, arrival = arrival.signature, None  # the stream frees the body's bytes as it reads them
+    uploaded = None if arrival is None else await _upload_arrival(pipeline, arrival)
+    if uploaded is not None:
+        return _response(request, uploaded, bases)
     found = _events(request, limits)
     async with aclosing(_noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
         if isinstance(chunk, tuple):
             outcome = await upload_chunk(services, frame, *chunk, events)
             note_outcome(request, outcome)
             return json_response(chunk_answer(outcome, bases))
-        try:
-            stored = await upload_events(services, frame, events)
-        except GrantRefused:
-            if signature:
-                pipeline.learn_refusal(signature)
-            raise
+        stored = await upload_events(services, frame, events)
         pipeline.learn(frame.cloud, stored)
         return _response(request, stored, bases, is_chunk=chunk is not None and bool(head.get("x-unique-upload-id")))
 
@@ -108,7 +99,7 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
 
 
 async def _arrival(services: Services, request: Request, frame: UploadRequest) -> Arrival | None:
-    """Return a small upload in an ordinary form that has arrived whole. Return None for one to read as it arrives."""
+    """Return an ordinary small upload that has arrived whole. Return None for one to read while it arrives."""
     if request.method != "POST" or frame.credentials is not None:
         return None
     limits, body = services.limits, request.body
@@ -121,6 +112,8 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     fields = form.fields + form.late
     frame = frame.narrowed({name.removesuffix("[]"): value for name, value in frame.fields + fields})
     facts = services.read_ordinary(form.file, frame.requested, limits)
+    if facts is None:
+        return None
     request.note_fields(fields)
     return Arrival(frame, frame.fields + fields, form.filename, form.file, facts)
 
@@ -191,10 +184,10 @@ def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bo
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """Return the upload, or None to read a stream: a stale signature may have an answer."""
+    """Return the upload, or None to read a stream: a stale signature may have an answer, a cloud an upstream."""
     try:
         return await pipeline.upload(arrival)
-    except NotHere:
+    except GoesUpstream:
         return None
     except StaleRequest:
         if arrival.request.idempotency_key is None:
