@@ -25,7 +25,7 @@ web.receiving                       _AHEAD                           2
 web.receiving                       _PIECES_BYTES                    4001
 web.receiving                       _LEAST_PIECE                     301
 web.receiving                       _SMALL                           memoryview(bytearray(1501))
-web.protocol                        _UNSENT_BYTES                    4096
+web.connections                     _UNSENT_BYTES                    4096
 web.protocol                        _MAX_PIPELINED                   4
 web.protocol                        _WRITE_BUFFER_BYTES              1001
 web.protocol                        _GATHER_SECONDS                  0.03

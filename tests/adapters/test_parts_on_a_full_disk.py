@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -36,13 +36,17 @@ def test_a_chunk_that_fills_the_disk_gives_its_room_back(tmp_path: Path, monkeyp
         write(descriptor, data, position)
 
     async def play() -> Answer:
+        nonlocal room
         assert (await client.chunk(0, MIB - 1)).status == 200
         before = blocks(world)
-        with monkeypatch.context() as patch:
-            patch.setattr(parts, "_write", full)
-            assert_refused(await client.chunk(MIB, 3 * MIB - 1), 507, "storage_full")
-        assert max(sizes) >= before + MIB // 512
-        assert blocks(world) < before + MIB // 1024  # file systems may keep some for themselves
+        for _ in range(2):  # a client comes again soon
+            sizes.clear()
+            room = MIB
+            with monkeypatch.context() as patched:
+                patched.setattr(parts, "_write", full)
+                assert_refused(await client.chunk(MIB, 3 * MIB - 1), 507, "storage_full")
+            assert max(sizes) >= before + MIB // 512
+            assert blocks(world) < before + MIB // 1024  # file systems may keep some for themselves
         return await client.chunk(MIB, 3 * MIB - 1)
 
     assert stored(world, asyncio.run(play())) == DATA
@@ -61,8 +65,8 @@ def test_bytes_that_a_row_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     async def play() -> Answer:
         await client.create()
-        with monkeypatch.context() as patch:
-            patch.setattr(parts, "_write", full)
+        with monkeypatch.context() as patched:
+            patched.setattr(parts, "_write", full)
             quarters = [DATA[start : start + MIB // 4] for start in range(0, len(DATA), MIB // 4)]
             assert (await client.patch(0, data=quarters)).status == 507
         recorded = int((await client.head()).headers["upload-offset"])
@@ -86,8 +90,8 @@ def test_bytes_that_an_earlier_request_synced_stay(tmp_path: Path, monkeypatch: 
         await first.sync()
         await first.release()
         again = await world.blobs.parts.hold(key, Span(0, len(DATA)))
-        with monkeypatch.context() as patch:
-            patch.setattr(parts, "_write", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        with monkeypatch.context() as patched:
+            patched.setattr(parts, "_write", Mock(side_effect=OSError(errno.ENOSPC, "full")))
             with pytest.raises(StorageFull):
                 await again.write(DATA)
                 await again.sync()
@@ -96,6 +100,19 @@ def test_bytes_that_an_earlier_request_synced_stay(tmp_path: Path, monkeypatch: 
 
     assert asyncio.run(play())[:MIB] == DATA[:MIB]
     world.close()
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), parts.other_bytes(0)], ids=["full", "other bytes"])
+def test_nothing_is_written_after_a_write_that_failed(tmp_path: Path, failure: Exception) -> None:
+    """A second flush may be under way. It would write its bytes where those of the first one belong."""
+    with (tmp_path / "file").open("wb+") as file:
+        held = parts._HeldBytes(Mock(number=file.fileno), Span(0, len(DATA)))
+        held.put([DATA[:MIB]])
+        with patch.object(parts, "_write", side_effect=failure), pytest.raises(type(failure)):
+            held.put([DATA[MIB : 2 * MIB]])
+        with pytest.raises(type(failure)):
+            held.put([DATA[2 * MIB :]])
+    assert not any((tmp_path / "file").read_bytes()[MIB:])
 
 
 def blocks(world: World) -> int:

@@ -143,6 +143,18 @@ def erase(descriptor: int, start: int, length: int) -> None:
         start, length = start + written, length - written
 
 
+def end_of_data(descriptor: int, start: int, end: int) -> int:
+    """Return where the last data of the file between `start` and `end` ends; `start` if all of that is a hole.
+
+    A file system that shows no holes has data up to the end of the file.
+    """
+    last = start
+    with suppress(OSError):  # ENXIO: no data follows
+        while last < end and (data := os.lseek(descriptor, last, os.SEEK_DATA)) < end:
+            last = min(os.lseek(descriptor, data, os.SEEK_HOLE), end)
+    return last
+
+
 def keep_heap() -> None:
     """Let glibc keep one heap, and 16 MiB of free memory at its top. Call it before other threads begin.
 

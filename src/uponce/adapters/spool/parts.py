@@ -19,7 +19,7 @@ from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold, is_wanted
 from uponce.adapters.spool.uploads import Destination, blocks_of_file
-from uponce.adapters.system import closing_file, erase, start_writeback, sync_data, sync_folder
+from uponce.adapters.system import closing_file, end_of_data, erase, start_writeback, sync_data, sync_folder
 from uponce.app.ports import Ids, StoredBlob
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import ChunkConflict, UponceError
@@ -175,29 +175,32 @@ class _HeldBytes:
         self._hold = hold
         self._span = span
         self._position = self._synced = span.start
-        self._size_before: int | None = None  # of the file, before this request writes
+        self._filled: int | None = None  # where the data of the span ended before this request wrote
+        self._failure: Exception | None = None
         self._lock = threading.Lock()
 
     def put(self, blocks: Blocks) -> None:
         with self._lock:
+            if self._failure is not None:  # another flush was under way; its place in the file is not known any more
+                raise self._failure
             descriptor = self._hold.number()
-            if self._size_before is None:
-                self._size_before = os.fstat(descriptor).st_size
+            if self._filled is None:
+                self._filled = end_of_data(descriptor, self._span.start, self._span.end)
             for block in blocks:
                 try:
                     self._put_block(descriptor, block)
-                except OSError:
-                    self._give_back(descriptor, self._size_before, self._position + len(block))
+                except Exception as error:
+                    self._failure = error
+                    self._give_back(descriptor, max(self._synced, self._filled), self._position + len(block))
                     raise
             start_writeback(descriptor)
 
-    def _give_back(self, descriptor: int, size_before: int, end: int) -> None:
+    def _give_back(self, descriptor: int, start: int, end: int) -> None:
         """Free the space of bytes that no row can name, when a write has failed: a full database needs it too.
 
-        They are those that this request has added to the file, and has not synced. A row may name any others: the
-        transaction of an earlier request may still succeed, after it got no reply.
+        They fill what was a hole before this request, and are not synced. A row may name any others: the transaction of
+        an earlier request may still succeed, after it got no reply.
         """
-        start = max(self._synced, size_before)
         if start < end:
             with suppress(OSError):
                 erase(descriptor, start, end - start)
