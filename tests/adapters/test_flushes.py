@@ -13,6 +13,7 @@ from tests.app.test_unbroken import complaints
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
 from uponce.adapters.spool.uploads import SpooledUpload, blocks_of_file
+from uponce.app import unbroken
 from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import StorageUnavailable
 from uponce.core.values import Digest
@@ -67,7 +68,9 @@ def test_a_stop_waits_until_a_discarded_upload_is_flushed(tmp_path: Path, monkey
     async def play() -> None:
         await upload.write(LARGE)
         discarding = asyncio.ensure_future(upload.discard())
-        while not upload._writer._flushing or list(tmp_path.iterdir()):
+        while not unbroken._running:
+            await asyncio.sleep(0)
+        while list(tmp_path.iterdir()):
             await asyncio.sleep(0.01)
         stopping = asyncio.ensure_future(finish_unbroken(60))
         await asyncio.sleep(0.1)
