@@ -67,6 +67,8 @@ def test_a_stop_waits_until_a_discarded_upload_is_flushed(tmp_path: Path, monkey
 
     async def play() -> None:
         await upload.write(LARGE)
+        while sum(path.stat().st_size for path in tmp_path.iterdir()) < len(LARGE):
+            await asyncio.sleep(0.01)
         discarding = asyncio.ensure_future(upload.discard())
         while not unbroken._running:
             await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit, or pass it on."""
 
 from contextlib import suppress
+from functools import partial
 
 from uponce.app.authorise import Admitted, record_refusal
 from uponce.app.ports import Assembly, Committed, Draft
@@ -37,7 +38,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     One of several requests completes it; the others wait and raise SeriesGone. If the server cannot complete it now,
     the series stays, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
-    outcome = await unbroken(followed_up(services, _finish(services, series, caller)))
+    outcome = await unbroken(followed_up(services, partial(_finish, services, series, caller)))
     return answered(outcome, signer)
 
 

@@ -7,9 +7,10 @@ client gets an answer before its group is durable.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from uponce.app.authorise import (
@@ -78,7 +79,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         draft = await judge(services, admitted, intake.body.key, intake.body.path, digest)
         spooled = intake.release()
         assert not isinstance(spooled, Held)
-        committing = _commit(services, admitted, draft, spooled)
+        committing = partial(_commit, services, admitted, draft, spooled)
         return Uploaded(await unbroken(followed_up(services, committing)), verified.signer)
 
 
@@ -88,7 +89,7 @@ async def _pass_on(services: Services, admitted: Admitted, intake: Intake, diges
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
     if not isinstance(intake.body, Held) and services.inspects:
         await inspect(services, admitted, intake.body.path, digest)
-    return await unbroken(followed_up(services, _relay(services, admitted, intake.release(), digest)))
+    return await unbroken(followed_up(services, partial(_relay, services, admitted, intake.release(), digest)))
 
 
 async def _relay(services: Services, admitted: Admitted, body: Spooled | Held, digest: Digest) -> Forwarded:
@@ -151,9 +152,9 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     return await read_back(services, draft.asset.blob_key, unknown)
 
 
-async def followed_up(services: Services, committing: Awaitable[C]) -> C:
+async def followed_up(services: Services, committing: Callable[[], Awaitable[C]]) -> C:
     """Return what the commit returns, after counting it and deleting the blob that it made unneeded."""
-    committed = await committing
+    committed = await committing()
     if not committed.replayed:
         services.metrics.stored()
     if isinstance(committed, Committed) and committed.unneeded_blob is not None:
@@ -271,7 +272,7 @@ class Pipeline:
         """
         quick = len(arrival.data) <= _QUICKLY_HASHED
         arrival.digest = _digest_of(arrival.data) if quick else await in_a_thread(lambda: _digest_of(arrival.data))
-        committed = await followed_up(self._services, self._committed(arrival))
+        committed = await followed_up(self._services, partial(self._committed, arrival))
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)
 
