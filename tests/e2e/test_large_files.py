@@ -203,6 +203,23 @@ def test_the_page_of_the_guide(server: Server, node: str, folder: Path, data: by
     assert refusal.startswith("This signature was already used by an upload that completed at 20")
 
 
+def test_the_page_of_the_guide_says_that_a_slice_is_lost(server: Server, node: str, folder: Path) -> None:
+    """The second slice is answered and never arrives. The answer to the last one is 200 and knows no asset."""
+    program = f"""
+        {block(GUIDE, "js", "uploadInChunks")}
+        const file = new File([require("fs").readFileSync("film.mp4")], "film.mp4");
+        const url = {json.dumps(server.upload_url())}, fields = {json.dumps(server.signed())};
+        const send = fetch;
+        let sent = 0;
+        globalThis.fetch = (...request) => (++sent === 2 ? Promise.resolve(Response.json({{}})) : send(...request));
+        uploadInChunks(url, fields, file, {{ size: {CHUNK} }})
+            .then((answer) => console.log(JSON.stringify(answer)), (error) => console.log("refused:", error.message));
+    """
+    done = subprocess.run([node, "-e", program], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "refused: Slices of this upload are lost. Send the file again.\n"
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("ending", ["kill", "stop"])
 def test_an_upload_goes_on_after_the_server_was_gone(tmp_path: Path, data: bytes, ending: str) -> None:
