@@ -1,8 +1,10 @@
 """Flushes of an upload that ends before they do: every error of theirs is seen."""
 
 import asyncio
+import gc
 import os
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,25 @@ def test_a_stop_waits_until_a_discarded_upload_is_flushed(tmp_path: Path, monkey
 
     asyncio.run(asyncio.wait_for(play(), 60))
     disk.close()
+
+
+def test_a_loop_that_ends_before_a_discard_begins_is_no_failure(tmp_path: Path) -> None:
+    """Nothing was made yet that somebody would have to await."""
+    disk = Disk()
+    upload = SpooledUpload(tmp_path, "a" * 32, disk, store=None)  # type: ignore[arg-type]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            discarding = loop.create_task(upload.discard())
+            while not unbroken._running:
+                loop.call_soon(loop.stop)
+                loop.run_forever()
+        assert discarding.cancelled()
+        del discarding, loop
+        gc.collect()
+    disk.close()
+    assert [str(warning.message) for warning in warned] == []
 
 
 def test_a_large_flush_waits_for_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

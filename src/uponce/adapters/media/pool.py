@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from uponce.adapters.media.messages import Answer, Job, Setup
@@ -256,12 +257,12 @@ class DecoderPool:
             self._turns.put(process)
             if process.jobs == _JOBS_PER_PROCESS:
                 process.has_successor = True
-                self._in_background(self._relieve(process))
+                self._in_background(partial(self._relieve, process))
             return
         process.kill()
-        self._in_background(self._end(process) if process.has_successor else self._replace(process))
+        self._in_background(partial(self._end if process.has_successor else self._replace, process))
 
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+    def _in_background(self, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(_logged(work))
         self._replacements.add(task)
         task.add_done_callback(self._replacements.discard)
@@ -305,10 +306,10 @@ class DecoderPool:
         self._show_life()
 
 
-async def _logged(work: Coroutine[None, None, None]) -> None:
+async def _logged(work: Callable[[], Awaitable[None]]) -> None:
     """Do the work, and log its errors: it has no caller."""
     try:
-        await work
+        await work()
     except Exception:
         log.exception("a decoder could not be ended")
 

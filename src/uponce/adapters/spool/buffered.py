@@ -6,10 +6,9 @@ one trip to a thread.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
@@ -59,7 +58,7 @@ class BufferedWriter:
             await asyncio.shield(self._flushing[0])
             self._flushing.popleft()
 
-    async def end(self, closing: Coroutine[Any, Any, None]) -> None:
+    async def end(self, closing: Callable[[], Awaitable[None]]) -> None:
         """Drop bytes that no flush has taken yet, close the file by `closing`, and return when no flush is under way.
 
         A flush or a closing that fails raises nothing.
@@ -69,9 +68,9 @@ class BufferedWriter:
         # One work: between two, a stop would find nothing to wait for, and cut the answer that comes after.
         await unbroken(self._end(closing))
 
-    async def _end(self, closing: Coroutine[Any, Any, None]) -> None:
+    async def _end(self, closing: Callable[[], Awaitable[None]]) -> None:
         with suppress(UponceError):
-            await closing
+            await closing()
         await asyncio.gather(*self._flushing, return_exceptions=True)
 
     async def _flush(self) -> None:

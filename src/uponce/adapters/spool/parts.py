@@ -161,7 +161,7 @@ class FilePart:
         return await self._disk.in_thread(self._bytes.are_wanted)
 
     async def release(self) -> None:
-        await self._writer.end(self._disk.in_thread(self._bytes.close))
+        await self._writer.end(partial(self._disk.in_thread, self._bytes.close))
 
 
 class _HeldBytes:

@@ -53,7 +53,7 @@ class SpooledChunk:
         await self._writer.flush()  # also without bytes: the file of an empty blob must exist
 
     async def discard(self) -> None:
-        await self._writer.end(self._discard())  # the sweeper deletes what stays
+        await self._writer.end(self._discard)  # the sweeper deletes what stays
 
     async def _discard(self) -> None:
         await self._disk.in_thread(self._file.remove)

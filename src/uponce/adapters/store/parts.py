@@ -182,7 +182,7 @@ class ObjectPart:
 
     async def release(self) -> None:
         self._claim.close()
-        await self._writer.end(self._parts.blobs.disk.in_thread(self._file.close))
+        await self._writer.end(partial(self._parts.blobs.disk.in_thread, self._file.close))
 
     def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
         """Compare the recorded parts, and upload the rest. Blocks."""
