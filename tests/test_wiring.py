@@ -224,8 +224,9 @@ def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: 
     assert closed == ["decoders", "database", "blobs"]  # the database's writer appends to packs
 
 
-def test_a_stop_waits_for_the_commit_of_a_cancelled_request(backend: Backend) -> None:
+def test_a_stop_waits_for_the_commit_of_a_cancelled_request(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client may have given up, but the bytes are stored."""
+    monkeypatch.setattr("uponce.lifespan._ENDING_SECONDS", 60)
     keys: list[int] = []
 
     async def commit() -> None:

@@ -187,10 +187,11 @@ class StubUpstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for _turn in range(10):  # a connection may have been accepted just now
-            for task in self._tasks:
-                task.cancel()
+        for turn in range(20):
+            if turn == 10:  # before that, connections of the kernel's queue are accepted: a closed server leaks them
+                self._server.close()
+                for task in self._tasks:
+                    task.cancel()
             await asyncio.sleep(0)
 
     @contextmanager
@@ -218,14 +219,13 @@ class StubUpstream:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Not at the end of `_serve`: one that is cancelled before its first step has no end.
+        task.add_done_callback(lambda _: (writer.close if self._server.is_serving() else writer.transport.abort)())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                while await self._exchange(reader, writer):
-                    pass
-        finally:
-            (writer.close if self._server.is_serving() else writer.transport.abort)()
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while await self._exchange(reader, writer):
+                pass
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Deal with one request. Return whether the connection stays open."""

@@ -1,6 +1,8 @@
 """What a start-up and `uponce doctor` say of a storage that fails: in the operator's words, with the cure."""
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -180,3 +182,17 @@ def test_a_fence_with_a_greater_skew_than_now_is_no_sign_of_a_slow_clock(world: 
     now = int(world.clock.time)
     assert asyncio.run(world.database.newest_moment()) == now
     assert asyncio.run(fence(world.services)) == now + world.services.limits.skew
+
+
+def test_a_loop_that_ends_before_the_checks_begin_is_no_failure(world: World) -> None:
+    """Nothing was made yet that somebody would have to await."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            loop.create_task(check_parts(world.services))
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        del loop
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []

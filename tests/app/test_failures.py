@@ -207,12 +207,12 @@ class TestUnneededBlobs:
             remote = Remote(world.blobs, "delete")
             world.swap(blobs=remote)
             upload = call(world.app, "POST", world.route(), headers=FORM, chunks=body, whole=whole_bodies)
-            answer = await asyncio.wait_for(upload, 10)
+            answer = await asyncio.wait_for(upload, 60)
             await asyncio.sleep(0)
             assert remote.waiting == 1
             assert len(world.traces().blobs) == 2
             remote.release.set()
-            await finish_unbroken(10)  # as a server that stops
+            await finish_unbroken(60)  # as a server that stops
             return answer
 
         assert_accepted(asyncio.run(play()))

@@ -13,8 +13,11 @@ from tests.app.dying import Dead, Life, make_mortal
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
+from uponce.adapters.spool.locks import in_progress
+from uponce.app.ports import HeldPart
 from uponce.app.sweep import sweep
 from uponce.core.policy import Limits
+from uponce.core.spans import Span
 
 LIMITS = Limits(min_chunk_bytes=CHUNK)
 DATA = noise(2 * CHUNK)
@@ -126,8 +129,11 @@ def test_a_series_of_which_nothing_arrived_is_swept_in_its_time(tmp_path: Path) 
         world.close()
 
 
-def test_a_stale_signature_begins_no_series_again(world: World) -> None:
-    """It was part of one that ended with nothing in it, while its time was over."""
+def test_a_stale_signature_begins_no_series_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was part of one that ended with nothing in it, while its time was over.
+
+    Between the release of its part and the end of that series, the newer chunk could still join it.
+    """
     client = Client(world, DATA)
 
     async def play() -> tuple[Answer, Answer]:
@@ -135,6 +141,14 @@ def test_a_stale_signature_begins_no_series_again(world: World) -> None:
         slow = asyncio.create_task(client.chunk(*FIRST, chunks=silent_after(client, under_way)))
         await under_way.wait()
         world.clock.time += 3601
+        hold = world.blobs.parts.hold
+
+        async def hold_behind(key: str, span: Span) -> HeldPart:
+            if not slow.done():
+                raise in_progress()
+            return await hold(key, span)
+
+        monkeypatch.setattr(world.blobs.parts, "hold", hold_behind)
         return await client.chunk(*FIRST), await slow
 
     again, _ = asyncio.run(play())

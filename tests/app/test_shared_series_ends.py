@@ -52,7 +52,7 @@ def test_no_client_waits_for_the_deletion_of_the_parts(both: Pair, monkeypatch: 
         monkeypatch.setattr(both.parts, "drop", wait)
         answer = await asyncio.wait_for(client.chunk(*LAST), 60)
         may_drop.set()
-        await finish_unbroken(10)
+        await finish_unbroken(60)
         return answer
 
     assert stored(both.two, assert_accepted(asyncio.run(last()))) == DATA

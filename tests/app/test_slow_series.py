@@ -19,7 +19,7 @@ from uponce.app.uploading import series as module
 from uponce.core.policy import Limits
 
 LIMITS = Limits(
-    min_chunk_bytes=CHUNK, max_series_per_key=3, max_series=5, least_rate=10, rate_seconds=10, takeover_seconds=1
+    min_chunk_bytes=CHUNK, max_series_per_key=3, max_series=5, least_rate=10, rate_seconds=10, takeover_seconds=60
 )
 DATA = noise(2 * CHUNK)
 

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.databases import BACKENDS, KEY, Backend, run
-from uponce.adapters.database.postgres import pool, session
+from tests.contract.databases import BACKENDS, KEY, Backend, run, wait_long
 from uponce.app.ports import Database
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Healthy groups take longer than two seconds, and a condemnation waits for them, where a machine stalls."""
-    monkeypatch.setattr(pool, "_STUCK_SECONDS", 60.0)
-    monkeypatch.setattr(session, "OWN_MILLISECONDS", 60_000)
+    wait_long(monkeypatch.setattr)
 
 
 @pytest.fixture(params=sorted(BACKENDS))

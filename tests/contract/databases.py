@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests import postgres
-from uponce.adapters.database.postgres import PostgresDatabase, pool
-from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.postgres import PostgresDatabase, pool, session
+from uponce.adapters.database.sqlite import SqliteDatabase, connection
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import UponceError
 from uponce.core.relaying import Relay
@@ -163,9 +163,17 @@ async def race(servers: Sequence[Database], contested: Grant, racers: int, label
     return await asyncio.gather(*attempts)
 
 
+def wait_long(set_: Callable[[object, str, object], None] = setattr) -> None:
+    """Healthy groups take longer than two seconds, and a condemnation waits for them, where a machine stalls."""
+    set_(pool, "_STUCK_SECONDS", 60.0)
+    set_(session, "OWN_MILLISECONDS", 60_000)
+    set_(connection, "BUSY_SECONDS", 60.0)
+    set_(connection.Engine, "seconds", 60.0)
+
+
 def race_in_process(recipe: Callable[[], Opened], contested: Iterable[Grant], label: str) -> list[list[str]]:
     """What another server process does: two racers for each grant, all at once."""
-    pool._STUCK_SECONDS = 60.0  # as in tests/contract/conftest.py, which this process does not have
+    wait_long()
     database = recipe()
 
     async def run() -> list[list[str]]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from uponce.app.owner import PROBE, check_owner
 from uponce.app.ports import BlobStore, Database
@@ -48,10 +49,10 @@ async def _check(services: Services) -> tuple[Mapping[str, UponceError | None], 
 async def check_parts(services: Services) -> Mapping[str, UponceError | None]:
     """Return the failure of each part of the server, or None if the part works."""
     database, storage, decoders = await asyncio.gather(
-        _problem(services.database.ping()), _problem(services.blobs.ping()), _problem(services.inspector.ping())
+        _problem(services.database.ping), _problem(services.blobs.ping), _problem(services.inspector.ping)
     )
     if database is None and storage is None:
-        storage = await _problem(services.ownership.look(services.database, services.blobs))
+        storage = await _problem(partial(services.ownership.look, services.database, services.blobs))
     return {"database": database, "storage": storage, "decoders": decoders}
 
 
@@ -162,10 +163,10 @@ def check_lasting(folder: str, file_system: str) -> str | None:
     )
 
 
-async def _problem(ping: Awaitable[None]) -> UponceError | None:
+async def _problem(ping: Callable[[], Awaitable[None]]) -> UponceError | None:
     try:
         async with asyncio.timeout(_SECONDS):
-            await ping
+            await ping()
     except UponceError as error:
         return error
     except TimeoutError:
