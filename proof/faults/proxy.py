@@ -109,6 +109,8 @@ class FaultProxy:
         self.port = listening.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
+        for _ in range(10):  # a connection may have been accepted just now
+            await asyncio.sleep(0)
         listening.close()  # the runner cancels the connections that are left
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ def _stop() -> None:
     if PID.exists():
         server = psutil.Process(int(PID.read_text()))
         server.terminate()
-        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.05)
+        with suppress(psutil.NoSuchProcess):  # it may go between the two questions
+            while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.05)
         PID.unlink()
 
 

@@ -145,12 +145,12 @@ def test_post_twice_and_see_the_picture(server: Server, page: Page, media: Path,
 def test_xhr_reports_progress(page: Page) -> None:
     """Progress listeners make the browser ask first (a preflight), and report until all is sent."""
     slow_down(page)
-    got = page.evaluate(f"sign('kind=raw&folder=progress').then((signed) => viaXhr(signed, large({16 * MB})))")
-    assert (got["outcome"], got["status"], got["body"]["bytes"]) == ("load", 200, 16 * MB)
+    got = page.evaluate(f"sign('kind=raw&folder=progress').then((signed) => viaXhr(signed, large({64 * MB})))")
+    assert (got["outcome"], got["status"], got["body"]["bytes"]) == ("load", 200, 64 * MB)
     loaded = [step[0] for step in got["progress"]]
     assert len(loaded) >= 3
     assert loaded == sorted(loaded)
-    assert got["progress"][-1][0] == got["progress"][-1][1] > 16 * MB
+    assert got["progress"][-1][0] == got["progress"][-1][1] > 64 * MB
 
 
 @pytest.mark.parametrize("make", [samples.mp4, samples.webm, samples.mp3, samples.wav])
@@ -179,7 +179,7 @@ def test_a_large_replay_gets_the_refusal_and_no_network_error(page: Page, via: s
 def test_an_upload_that_the_page_breaks_off_spends_nothing(page: Page) -> None:
     page.evaluate("sign('kind=raw&folder=aborted').then((signed) => { window.signed = signed })")
     slow_down(page)
-    aborted = page.evaluate(f"viaXhr(signed, large({20 * MB}), {{ abortAfter: {MB} }})")
+    aborted = page.evaluate(f"viaXhr(signed, large({64 * MB}), {{ abortAfter: {MB} }})")
     assert aborted["outcome"] == "abort"
     assert page.evaluate("viaFetch(signed, picked())")["status"] == 200
     assert is_signature_used(page.evaluate("viaFetch(signed, picked())"))

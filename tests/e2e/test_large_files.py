@@ -249,17 +249,20 @@ def test_an_upload_goes_on_after_the_server_was_gone(tmp_path: Path, data: bytes
 
 
 def half_sent(server: Server, fields: dict[str, str], span: tuple[int, int], data: bytes) -> socket.socket:
-    """A connection on which the first half of a chunk has been sent."""
+    """A connection on which the first half of a chunk has been sent, by a client whom the server asked for it."""
     first, last = span
     body = parts_of(fields) + part("file", data[first : last + 1], "film.mp4") + END
     head = {
         "host": f"127.0.0.1:{server.port}",
         "content-length": len(body),
+        "expect": "100-continue",
         **FORM,
         **headers(first, last, len(data), "film"),
     }
     lines = [f"POST /v1_1/{server.cloud}/raw/upload HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    connection.sendall("\r\n".join([*lines, "", ""]).encode() + body[: len(body) // 2])
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(body[: len(body) // 2])
     time.sleep(0.5)
     return connection

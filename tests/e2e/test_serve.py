@@ -362,7 +362,8 @@ def test_the_limits_of_a_head_are_settings_and_the_refusals_name_their_values(tm
         assert b" 431 " in (large := _said(server.port, b"GET / HTTP/1.1\r\nX: " + b"a" * 6000))
         assert b"larger than 5000 bytes" in large
     with Server(tmp_path / "slow", workers=workers, env={"UPONCE_HEAD_SECONDS": "1"}) as server:
-        assert b" 408 " in (slow := _said(server.port, b"GET / HTTP/1.1\r\n"))
+        said = (_said(server.port, b"GET / HTTP/1.1\r\n") for _ in range(10))  # nothing, if held up before a byte
+        assert b" 408 " in (slow := next(filter(None, said), b""))
         assert b"within 1 seconds" in slow
 
 

@@ -128,7 +128,7 @@ def test_tus_js_client_goes_on_after_the_server_was_gone(
     """In the midst of a request, on a connection that takes a second for 8 MB."""
     with (
         Server(tmp_path / "data", env={"UPONCE_RECORD_BYTES": str(MB)}) as server,
-        FaultProxy(server.port, lambda _: Fault(rate=8 * MB)) as slow,
+        FaultProxy(server.port, lambda _: Fault(rate=8 * MB), most=12 * MB) as slow,
     ):
         options = {"chunkSize": 3 * MB, "retryDelays": [500] * 120}  # a machine may take long to start a server
         lines = Node(node, server, folder, base=slow.base, options=options).lines()
@@ -138,6 +138,7 @@ def test_tus_js_client_goes_on_after_the_server_was_gone(
         else:
             server.stop()
         server.start()
+        slow.go_on()
         done = list(lines)[-1]
         assert_stored(server, done["url"], data)
         assert "HEAD" in [method for method, _ in done["requests"]]

@@ -134,12 +134,15 @@ def test_honest_uploads_do_not_wait_beside_strangers_who_hold_places(server: Ser
 
 def test_a_flood_of_reuses_leaves_few_lines_and_all_are_counted(server: Server, honest: Honest) -> None:
     fields = fresh(server)
-    assert post(honest, fields).status == 200
+    stored = post(honest, fields)
+    assert stored.status == 200, stored.data
     refused = [post(honest, fields).status for _ in range(60)]
     assert refused == [400] * 60
     with closing(sqlite3.connect(server.data_dir / "uponce.db")) as database:
         rows = database.execute(
-            "SELECT count(*), sum(count) FROM audit WHERE event = 'refused' AND code = 'signature_used'"
+            "SELECT count(*), sum(count) FROM audit WHERE event = 'refused' AND code = 'signature_used' "
+            "AND grant_key IN (SELECT grant_key FROM audit WHERE asset_id = ?)",
+            (json.loads(stored.data)["asset_id"],),
         ).fetchone()
     assert rows == (Limits().refusals_per_grant + 1, 60)
 

@@ -3,6 +3,7 @@
 import re
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from timeit import repeat
 
@@ -17,9 +18,9 @@ from tests.web.test_protocol import (
     HEAD_SECONDS,
     MEBIBYTE,
     PATIENT_SECONDS,
-    TRIES,
     Bare,
     bare,
+    begun,
     everything,
     get,
     impatient,
@@ -29,6 +30,8 @@ from tests.web.test_protocol import (
 from uponce.core.policy import Limits
 
 __all__ = ["bare", "impatient"]
+
+TRIES = 3  # the shortest one counts: other work on the machine only adds time
 
 FOLLOWERS = {
     "what is no request": b"hello\r\n\r\n",
@@ -51,7 +54,7 @@ def test_what_follows_a_whole_request_never_replaces_its_answer(bare: Bare, kind
 @pytest.mark.proof
 def test_a_head_over_the_limit_waits_for_the_answer_before_it(bare: Bare) -> None:
     whole = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
-    received = bare.say(whole, HEAD + b"X: " + b"a" * (Limits().max_head_bytes + 2 * MEBIBYTE))
+    received = bare.say(whole + HEAD + b"X: " + b"a" * (Limits().max_head_bytes + 2 * MEBIBYTE))
     assert statuses(received) == [200]  # and no reset, though the head ends long before its last byte
     assert b"connection: close" in received
 
@@ -179,13 +182,45 @@ def test_a_client_that_has_gone_leaves_nothing_open(bare: Bare) -> None:
 
 
 @pytest.mark.proof
+@pytest.mark.parametrize(("before", "answer"), [(b"", b""), (get("/first"), b"GET /first 0")], ids=["first", "second"])
+@pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\n", HEAD + b"X: y"])
+def test_half_a_head_is_cut_at_the_deadline(impatient: Bare, before: bytes, answer: bytes, start: bytes) -> None:
+    def cut() -> None:
+        with begun(impatient, start, before, answer) as client:
+            assert statuses(everything(client)) == [408]
+
+    assert HEAD_SECONDS * 0.9 < min(repeat(cut, number=1, repeat=TRIES)) < HEAD_SECONDS + 3
+
+
+@pytest.mark.proof
+def test_dripping_bytes_do_not_extend_the_deadline(impatient: Bare) -> None:
+    def cut() -> None:
+        with begun(impatient, HEAD[:1]) as client:
+            client.settimeout(0.1)
+            for byte in HEAD[1:] + b"a" * 50:
+                client.send(bytes([byte]))
+                with suppress(TimeoutError):
+                    assert statuses(client.recv(65_536)) == [408]
+                    return
+        raise AssertionError("it is still open")
+
+    assert min(repeat(cut, number=1, repeat=TRIES)) < HEAD_SECONDS + 3
+
+
+@pytest.mark.proof
+def test_a_connection_without_a_word_is_closed_without_one(impatient: Bare) -> None:
+    def cut() -> None:
+        assert impatient.say() == b""
+
+    assert HEAD_SECONDS * 0.9 < min(repeat(cut, number=1, repeat=TRIES)) < HEAD_SECONDS + 3
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("rest", [b"a", b"ab"], ids=["more to come", "complete"])
 def test_a_body_that_no_request_reads_has_a_deadline(impatient: Bare, rest: bytes) -> None:
     def ended() -> None:
-        with impatient.connect() as client:
-            client.sendall(b"GET /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
-            assert up_to(client, b"GET /unread 0")
-            client.sendall(rest)
+        head = b"GET /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+        with begun(impatient, rest, head, b"GET /unread 0") as client:
             assert everything(client) == b""
 
     assert min(repeat(ended, number=1, repeat=TRIES)) < HEAD_SECONDS + 3

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.web.test_protocol import HEAD_SECONDS, Bare, bare, everything, get, impatient, up_to
+from tests.web.test_protocol import HEAD_SECONDS, Bare, bare, begun, everything, get, impatient, up_to
 from uponce.core.policy import Limits
 from uponce.web import protocol
 from uponce.web.protocol import HardenedProtocol
@@ -52,8 +52,7 @@ def up_to_digits(client: object) -> bytes:
 
 def test_a_slow_small_body_is_read_as_it_arrives(impatient: Bare) -> None:
     """After a second the request starts, under all limits of slow uploads; nothing of the body is lost."""
-    with impatient.connect() as client:
-        client.sendall(head(10, "/total") + b"hello")
+    with begun(impatient, head(10, "/total") + b"hello") as client:
         time.sleep(HEAD_SECONDS + 0.3)
         client.sendall(b"world")
         assert up_to(client, b"POST /total 10")

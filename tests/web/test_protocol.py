@@ -6,10 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from timeit import repeat
 
 import pytest
 
@@ -19,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 HEAD_SECONDS = 1
 PATIENT_SECONDS = 60
 CLIENT_SECONDS = 50  # a connection that only a deadline ends is seen
-TRIES = 3  # the shortest one counts: other work on the machine only adds time
 MEBIBYTE = 1024 * 1024
 FLOOD = 100 * MEBIBYTE
 HEAD = b"POST /flood HTTP/1.1\r\nHost: a\r\n"
@@ -104,6 +102,26 @@ def statuses(received: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
+def begun(bare: Bare, start: bytes, before: bytes = b"", answer: bytes = b"") -> socket.socket:
+    """A connection on which `before` was answered and `start` sent, all within the deadline of a head.
+
+    A client that the machine holds up for longer may be cut before its first word. It tries again.
+    """
+    while True:
+        at = time.monotonic()
+        client = bare.connect()
+        try:
+            client.sendall(before)
+            up_to(client, answer)
+            client.sendall(start)
+        except (AssertionError, OSError):
+            if time.monotonic() - at < HEAD_SECONDS:
+                raise
+        if time.monotonic() - at < HEAD_SECONDS:
+            return client
+        client.close()
+
+
 # What it serves.
 
 
@@ -154,8 +172,7 @@ def test_trailers_never_become_headers(bare: Bare) -> None:
 @pytest.mark.proof
 def test_a_body_and_an_answer_may_take_longer_than_a_head(impatient: Bare) -> None:
     """Also while the half head of the next request is there already."""
-    with impatient.connect() as client:
-        client.sendall(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+    with begun(impatient, b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na") as client:
         time.sleep(HEAD_SECONDS * 1.3)
         client.sendall(b"b")
         time.sleep(0.1)  # a read of its own, which starts the deadline of the next head
@@ -266,44 +283,6 @@ def test_the_second_request_of_a_connection_has_the_same_limit(bare: Bare) -> No
         assert statuses(client.recv(65_536)) == [200]
         client.sendall(HEAD + b"X: " + b"a" * (Limits().max_head_bytes + 100))
         assert statuses(everything(client)) == [431]
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("before", [b"", get("/first")], ids=["first", "second"])
-@pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\n", HEAD + b"X: y"])
-def test_half_a_head_is_cut_at_the_deadline(impatient: Bare, before: bytes, start: bytes) -> None:
-    def cut() -> None:
-        with impatient.connect() as client:
-            if before:
-                client.sendall(before)
-                assert statuses(client.recv(65_536)) == [200]
-            client.sendall(start)
-            assert statuses(everything(client)) == [408]
-
-    assert HEAD_SECONDS * 0.9 < min(repeat(cut, number=1, repeat=TRIES)) < HEAD_SECONDS + 3
-
-
-@pytest.mark.proof
-def test_dripping_bytes_do_not_extend_the_deadline(impatient: Bare) -> None:
-    def cut() -> None:
-        with impatient.connect() as client:
-            client.settimeout(0.1)
-            for byte in HEAD + b"a" * 50:
-                client.send(bytes([byte]))
-                with suppress(TimeoutError):
-                    assert statuses(client.recv(65_536)) == [408]
-                    return
-        raise AssertionError("it is still open")
-
-    assert min(repeat(cut, number=1, repeat=TRIES)) < HEAD_SECONDS + 3
-
-
-@pytest.mark.proof
-def test_a_connection_without_a_word_is_closed_without_one(impatient: Bare) -> None:
-    def cut() -> None:
-        assert impatient.say() == b""
-
-    assert HEAD_SECONDS * 0.9 < min(repeat(cut, number=1, repeat=TRIES)) < HEAD_SECONDS + 3
 
 
 AMBIGUOUS = {

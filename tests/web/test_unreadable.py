@@ -161,6 +161,14 @@ def test_a_slow_store_keeps_no_other_delivery_waiting(world: World, path: str, m
     monkeypatch.setattr(places, "WAIT_SECONDS", 60)
     far = Far(world)
     far.may_open.clear()
+    wait, waiting = places.Places.wait, 0
+
+    async def noted(self: places.Places, request: Request) -> None:
+        nonlocal waiting
+        waiting += 1
+        await wait(self, request)
+
+    monkeypatch.setattr(places.Places, "wait", noted)
 
     async def play() -> tuple[list[Answer], list[Answer], list[Answer]]:
         slow = [asyncio.create_task(call(world.app, "GET", path)) for _ in range(3 * places.PLACES)]
@@ -170,7 +178,7 @@ def test_a_slow_store_keeps_no_other_delivery_waiting(world: World, path: str, m
             ("/demo/image/private/x.png", {}),
         ]
         async with asyncio.timeout(60):
-            while far.opened < places.PLACES:
+            while far.opened < places.PLACES or waiting < 2 * places.PLACES:
                 await asyncio.sleep(0.01)
             quick = [await call(world.app, "GET", other, headers=headers) for other, headers in others]
         monkeypatch.setattr(places, "WAIT_SECONDS", 0.1)

@@ -88,6 +88,7 @@ class Widget:
         self.page = page
         self.site = site
         self.problems: list[str] = []
+        page.set_default_timeout(SECONDS * 1000)
         page.on("console", lambda message: self.problems.append(message.text))
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self._host(request.url))
@@ -120,9 +121,7 @@ class Widget:
         )
 
     def until(self, condition: str, *, of: str = "uponce-upload") -> None:
-        self.page.wait_for_function(
-            f"() => {{ const el = document.querySelector('{of}'); return !!({condition}) }}", timeout=SECONDS * 1000
-        )
+        self.page.wait_for_function(f"() => {{ const el = document.querySelector('{of}'); return !!({condition}) }}")
 
     def eventually(self, promise: str) -> None:
         """Wait until what is promised is true. `wait_for_function` takes the promise itself for true."""
