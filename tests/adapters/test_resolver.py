@@ -48,7 +48,10 @@ def test_names_without_an_answer_delay_no_other_look_up(monkeypatch: pytest.Monk
         answered.set()
 
 
-def test_a_name_that_does_not_exist_is_named_in_the_reason() -> None:
+def test_a_name_that_does_not_exist_is_named_in_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(*_: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
     async def play() -> str:
         notifier = Notifier()
         try:
@@ -56,4 +59,5 @@ def test_a_name_that_does_not_exist_is_named_in_the_reason() -> None:
         finally:
             await notifier.close()
 
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert "no.such.invalid port 80 cannot be reached" in uvloop.run(play())

@@ -7,7 +7,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,9 @@ def silent() -> Iterator[Address]:
                     client = stack.enter_context(listener.accept()[0])
                 except OSError:
                     return
-                _authenticate(client)
+                client.settimeout(60)
+                with suppress(OSError, struct.error):  # it may have given up
+                    _authenticate(client)
 
         thread = threading.Thread(target=serve)
         thread.start()

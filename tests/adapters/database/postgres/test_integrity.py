@@ -6,7 +6,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.adapters.database.postgres.patience import wait_at_most
 from tests.contract.databases import PlainBox, prepared, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
@@ -14,8 +13,6 @@ from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask
 from uponce.core.errors import DatabaseUnavailable
-
-SECONDS = 1
 
 
 @pytest.fixture
@@ -49,12 +46,12 @@ def checking(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 def test_a_check_may_take_longer_than_a_statement_of_a_request(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_at_most(database, SECONDS)
-    checking(monkeypatch, f"SELECT pg_sleep({SECONDS} + 0.1), CAST(:name AS regclass)")
+    is_patient = "CAST(current_setting('statement_timeout') = '0' AS int)"
+    checking(monkeypatch, f"SELECT 1 / {is_patient}, CAST(:name AS regclass)")
     assert run(database.integrity(deep=True)) == []
-    (session,) = database._pool._idle
-    with pytest.raises(psycopg.errors.QueryCanceled):
-        session.connection.execute(f"SELECT pg_sleep({SECONDS + 1})".encode())
+    (connection,) = (session.connection for session in database._pool._idle)
+    assert connection.deadline is None, "nor does the client give up"
+    assert connection.execute("SHOW statement_timeout").fetchone() == ("1min",)
 
 
 @pytest.mark.usefixtures("amcheck")

@@ -12,7 +12,7 @@ from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, Steppe
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
 from uponce.adapters.database import ledger
-from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase, session
+from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase, schema
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
@@ -181,7 +181,9 @@ def test_where_the_default_part_has_rows_no_partition_is_made(database: Postgres
 def test_purges_at_once_do_not_disturb_one_another(
     database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "OWN_MILLISECONDS", 60_000)
+    """Also if one of them stalls in the middle of its reads."""
+    patient = {"milliseconds": 60_000}
+    monkeypatch.setattr(schema, "_LOCK", [("wait_briefly", patient), ("lock_grants", {})])
 
     async def both() -> list[int]:
         return await asyncio.gather(*(database.purge(10**6) for _ in range(4)))
