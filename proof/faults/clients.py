@@ -129,9 +129,9 @@ class Connection:
         async with asyncio.timeout(seconds):
             return await reply_of(self._reader, to_head=to_head)
 
-    async def ask(self, request: bytes) -> Reply:
+    async def ask(self, request: bytes, *, seconds: float = _SECONDS) -> Reply:
         await self.send(request)
-        return await self.reply(to_head=request.startswith(b"HEAD "))
+        return await self.reply(to_head=request.startswith(b"HEAD "), seconds=seconds)
 
 
 async def reply_of(reader: asyncio.StreamReader, *, to_head: bool = False) -> Reply:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -86,5 +86,7 @@ def rotate_key(where: Path | Place, key: Key, overlap: int) -> Key:
 
 @contextmanager
 def _backend(place: Place) -> Iterator[Backend]:
-    with patch.dict(os.environ, place.environment), opened(place.settings) as backend:  # credentials are read there
+    # Credentials are read there. The patch ends with a refill of all, so two threads must not patch nothing at once.
+    credentials = patch.dict(os.environ, place.environment) if place.environment else nullcontext()
+    with credentials, opened(place.settings) as backend:
         yield backend

@@ -144,8 +144,17 @@ def milliseconds(times: list[float]) -> str:
     return f"{times[len(times) // 2] * 1000:.0f} ms (at most {times[-1] * 1000:.0f})"
 
 
+async def idle_files(server: Server) -> int:
+    """Return its descriptors when they stay the same: it may not have closed the last connection of its start yet."""
+    files, before = open_files(server.pid), 0
+    while files != before:
+        await asyncio.sleep(1)
+        files, before = open_files(server.pid), files
+    return files
+
+
 async def besiege(server: Server) -> None:
-    idle, files = peak_memory(server.pid), open_files(server.pid)
+    idle, files = peak_memory(server.pid), await idle_files(server)
     before = await healthy(server, 50, "before")
     async with stalled(server) as connections:
         during = await healthy(server, 50, "during")
@@ -189,7 +198,8 @@ async def drag(server: Server, almost: int) -> None:
         async with asyncio.timeout(120):
             while staged_bytes(server) < SLOW * almost / 2:
                 await asyncio.sleep(0.05)
-        replies = await asyncio.gather(*(connection.ask(rest) for connection, rest in connections))
+        asking = (connection.ask(rest, seconds=PATIENCE_SECONDS) for connection, rest in connections)
+        replies = await asyncio.gather(*asking)
     grown = peak_memory(server.pid) - idle
     print(f"{SLOW} uploads that stop after {almost // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
     assert {reply.verdict for reply in replies} == {"ok"}

@@ -20,7 +20,7 @@ from tests.tus import VERSION, metadata
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("deployment")]
 
-ROUNDS = 3  # at most: other work on the machine only adds time, and a front adds it in every round
+ROUNDS = 6  # at most: other work on the machine only adds time, and a front adds it in every round
 INSTALLED = {"caddy": shutil.which("caddy"), "nginx": NGINX}
 
 

@@ -116,13 +116,15 @@ class Waits:
             raise Slow(seen)
 
 
-def check_beside(attack: Callable[[], Waits], *, worst: float, p50: float | None = None, least: int = 3) -> None:
+def check_beside(
+    attack: Callable[[], Waits], *, worst: float, p50: float | None = None, least: int = 3, rounds: int = _ROUNDS
+) -> None:
     """Attack, and check the waits of honest uploads beside that attack.
 
-    Other work on the machine only adds time, so a slow round is measured again, four times at most. A server that an
-    attack holds up is slow in every round. An upload that is not stored fails at once.
+    Other work on the machine only adds time, so a slow round is measured again, up to so many `rounds`. A server that
+    an attack holds up is slow in every round. An upload that is not stored fails at once.
     """
-    for _ in range(_ROUNDS - 1):
+    for _ in range(rounds - 1):
         with suppress(Slow):
             return attack().check(worst=worst, p50=p50, least=least)
     return attack().check(worst=worst, p50=p50, least=least)

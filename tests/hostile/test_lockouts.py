@@ -170,4 +170,4 @@ def test_sixteen_large_uploads_hold_up_no_small_one(quick_path: Path) -> None:
         assert statuses == [200] * 16
         return waits
 
-    check_beside(attack, worst=1)
+    check_beside(attack, worst=1, rounds=10)  # each of them takes many seconds of a machine that others use too

@@ -7,6 +7,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,8 +17,15 @@ from tests.hostile.frame import MIB, Honest, Slow, Waits, budget, check_beside
 from tests.server import Server
 
 READERS = 2_000
-SETTINGS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(READERS + 100)}
+SETTINGS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(READERS + 100), "UPONCE_DECODERS": "2"}
 KIB = 1024
+
+
+@pytest.fixture
+def server(quick_path: Path) -> Iterator[Server]:
+    """In memory: uploads that wait for a disk, which others use too, say nothing about readers."""
+    with Server(quick_path / "data", env=SETTINGS) as server:
+        yield server
 
 
 def stored(server: Server, size: int) -> str:

@@ -27,7 +27,10 @@ from tests.server import Server
 MANY, FEW = 2_000, 200
 MANY_FROM_SECONDS = 60.0
 # All stalled connections stay until the last round of healthy uploads has ended.
-ROOM = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(4 * MANY), "UPONCE_HEAD_SECONDS": "300", "UPONCE_IDLE_SECONDS": "300"}
+ROOM = {
+    "UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(4 * MANY),
+    **{f"UPONCE_{name}_SECONDS": "300" for name in ("HEAD", "IDLE", "WRITE")},
+}
 UPLOADS, SIEGE_SECONDS = 100, 5.0
 # At most: other work on the machine only adds time, and a fault adds it in every round.
 ROUNDS, BURSTS = 10, 3

@@ -347,7 +347,7 @@ def control(
                     await play(sitting)
                     await sitting.check()
 
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, ConnectionError):  # a play that was cut may leave a server that still starts
                 asyncio.run(limited())
             return sitting.tally.violations
 

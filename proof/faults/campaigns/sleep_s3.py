@@ -86,6 +86,7 @@ def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> Iterator[Fleet
 
 
 def _fleet(folder: Path, program: Sequence[str]) -> AbstractContextManager[Fleet]:
-    url, bucket = postgres.shared().fresh_schema(), fresh_bucket(STORAGE_SECONDS)
-    settings = {"UPONCE_DATABASE_SECONDS": str(DATABASE_SECONDS), "UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)}
+    url, bucket = postgres.shared().fresh_schema(), fresh_bucket()
+    limits = {"DATABASE": DATABASE_SECONDS, "STORAGE": STORAGE_SECONDS, "IDLE": IDLE_SECONDS}  # not the operator's
+    settings = {f"UPONCE_{name}_SECONDS": str(seconds) for name, seconds in limits.items()}
     return on_postgres(folder, url, SERVERS, bucket, program=program, **settings)
