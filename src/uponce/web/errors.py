@@ -28,60 +28,32 @@ TUS_ONLY: dict[type[UponceError], int] = {
     errors.UnsupportedContentType: 415,
 }
 
-STATUS: dict[type[UponceError], int] = {
-    errors.SignatureUsed: 400,
-    errors.SignatureInUse: 400,
-    errors.SignatureRevoked: 400,
-    errors.StaleRequest: 400,
-    errors.FutureTimestamp: 400,
-    errors.IdempotencyKeyReused: 400,
-    errors.UnknownCloud: 401,
-    errors.UnknownApiKey: 401,
-    errors.InvalidSignature: 401,
-    errors.BadCredentials: 401,
-    errors.BadToken: 401,
-    errors.ScopeDenied: 401,
+_ROWS: dict[type[UponceError], int] = {
+    errors.GrantRefused: 400,
+    errors.AuthRefused: 401,
     errors.OriginMismatch: 400,
-    errors.DeliveryDenied: 401,
     errors.TooManyFailures: 429,
-    errors.MissingParameter: 400,
-    errors.InvalidParameter: 400,
-    errors.DuplicateParameter: 400,
-    errors.LateParameter: 400,
-    errors.UnknownParameter: 400,
-    errors.UnsupportedParameter: 400,
-    errors.FileTooLarge: 400,
-    errors.EmptyFile: 400,
-    errors.InvalidMedia: 400,
-    errors.MediaTooLarge: 400,
-    errors.FormatNotAllowed: 400,
-    errors.ContentMismatch: 400,
-    errors.ChunkConflict: 400,
-    errors.ChunkTooSmall: 400,
-    errors.ChunkInProgress: 400,
-    errors.ChunkSuperseded: 400,
-    errors.TooManySeries: 400,
-    errors.TooManySignatures: 400,
-    errors.TooManyParts: 400,
+    errors.ParameterRefused: 400,
+    errors.FileRefused: 400,
+    errors.SeriesRefused: 400,
     errors.SeriesGone: 404,
-    errors.MalformedRequest: 400,
-    errors.RequestTooSlow: 400,
+    errors.UpstreamRefused: 400,
+    errors.RequestRefused: 400,
     errors.NotFound: 404,
-    errors.UnsupportedCall: 400,
     errors.RangeNotSatisfiable: 416,
     errors.PreconditionFailed: 412,
-    errors.DatabaseUnavailable: 503,
-    errors.OutcomeUnknown: 503,
-    errors.StorageUnavailable: 503,
+    errors.Unavailable: 503,
     errors.StorageFull: 507,
-    errors.BlobCondemned: 503,
-    errors.ServerBusy: 503,
-    errors.UpstreamUnavailable: 503,
-    errors.UpstreamRefused: 400,
     errors.SettingRefused: 500,
     **TUS_ONLY,
 }
 
+# Each error has its own row, or the row of its branch.
+STATUS: dict[type[UponceError], int] = {
+    error: next(_ROWS[kind] for kind in error.__mro__ if kind in _ROWS)
+    for error in vars(errors).values()
+    if isinstance(error, type) and hasattr(error, "code")
+}
 
 # After 409, 423 and 5xx, tus clients ask for the offset and continue. They stop after any other 4xx.
 TUS_STATUS: dict[type[UponceError], int] = {
