@@ -167,6 +167,13 @@ class Match:
     params: Mapping[str, str]
 
 
+async def _refuse(request: Request) -> Response:
+    raise missing(request.method, request.path)
+
+
+_NO_MATCH = Match(Route((), (), _refuse, "", judges_methods=True), "", {})
+
+
 class App:
     """Serves the routes. Our protocol asks `express` first, if there is one."""
 
@@ -186,7 +193,7 @@ class App:
         self._proxies = proxies
         self._limit = services.limits.max_connections_per_address
         self._passed_on: Counter[str] = Counter()  # running requests by the network of the client behind a proxy
-        self._lifespan = Router(default=_nothing, lifespan=lifespan)
+        self._lifespan = Router(lifespan=lifespan)
         failures = FailedCredentials(services.limits, services.clock)
         self._site = Site(public_url, failures, services.limits, services.attempts.forms)
 
@@ -211,7 +218,7 @@ class App:
         request = Request(scope, receive, self._site, self._services.ids.hex(REQUEST_ID_LENGTH))
         try:
             if crowded:
-                await _send_refusal(match, request, self._crowded(), send)
+                await _send(match.route, request, match.route.dialect(request, self._crowded()), send)
             else:
                 await self._serve(match, request, send)
         except Exception as error:
@@ -222,26 +229,20 @@ class App:
             else:
                 failure = error
             if not request.status:
-                answer = internal_error(request)
-                more = cross_origin_headers(match.route, request, answer) if match else ()
-                await send_response(request, answer, send, more)
+                await _send(match.route, request, internal_error(request), send)
         finally:
-            template, seconds = match.template if match else None, perf_counter() - begun
-            metrics, facts = self._services.metrics, request.facts
+            metrics, facts, seconds = self._services.metrics, request.facts, perf_counter() - begun
             if not crowded:  # as for connections beyond their limit: one client shall not fill the log and raise alarms
-                record_request(metrics, scope, request.id, template, facts, request.status, seconds, failure)
+                record_request(metrics, scope, request.id, match.template, facts, request.status, seconds, failure)
 
-    def match(self, path: str) -> Match | None:
-        """Return the first route that fits, or None."""
+    def match(self, path: str) -> Match:
+        """Return the first route that fits, else one with an empty template, which refuses every request."""
         for pattern, template, route in self._compiled:
             if found := pattern.fullmatch(path):
                 return Match(route, template, found.groupdict())
-        return None
+        return _NO_MATCH
 
-    async def _serve(self, match: Match | None, request: Request, send: Send) -> None:
-        if match is None:
-            await _send_refusal(match, request, missing(request.method, request.path), send)
-            return
+    async def _serve(self, match: Match, request: Request, send: Send) -> None:
         route, request.params = match.route, match.params
         if (answer := preflight(route, request)) is not None:
             await send_response(request, answer, send)
@@ -257,13 +258,6 @@ class App:
         return ServerBusy(
             f"{self._limit} requests of this address are running, the limit. Send the request again later."
         )
-
-
-async def _send_refusal(match: Match | None, request: Request, error: UponceError, send: Send) -> None:
-    if match is None:
-        await send_response(request, refusal(request, error), send)
-    else:
-        await _send(match.route, request, match.route.dialect(request, error), send)
 
 
 async def _answer(route: Route, request: Request, send: Send) -> None:
@@ -314,10 +308,6 @@ async def _send(route: Route, request: Request, response: Response, send: Send) 
     await send_response(request, response, send, cross_origin_headers(route, request, response))
 
 
-async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    """Ignore a WebSocket."""
-
-
 def cross_origin_headers(route: Route, request: Request, response: Response) -> tuple[Header, ...]:
     """Return the headers that let a page read the response. For caches, an open route varies by origin."""
     if not route.open:
@@ -359,7 +349,7 @@ def record_request(
     metrics: Metrics,
     scope: Scope,
     request_id: str,
-    route: str | None,
+    route: str,
     facts: Mapping[str, Any],
     status: int,
     seconds: float,
@@ -367,7 +357,7 @@ def record_request(
 ) -> None:
     """Count the request in the metrics, and write its line in the log.
 
-    `route` is the route's path, or None without a route. The line has neither the path nor the query that the client
+    `route` is the route's path, or empty without a route. The line has neither the path nor the query that the client
     sent: they can hold live signatures.
 
     Level `info` has uploads, deletions and refusals, `error` the failures of the server, `debug` all other requests.

@@ -102,7 +102,7 @@ class Express:
 
     def _template(self, scope: Scope) -> str | None:
         match = self._app.match(scope["path"])
-        return match.template if match is not None and match.route.paths is delivery.PATHS else None
+        return match.template if match.route.paths is delivery.PATHS else None
 
     def _read(self, method: str, asset: Asset) -> memoryview | None:
         """Return the body of the answer. Return None if that needs a wait, or if the blob is cut."""
