@@ -36,7 +36,7 @@ from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, note_outcome, upload_answer
-from uponce.web.cloudinary.calls import missing
+from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.forms import URLENCODED, media_type_of, multipart_events
 from uponce.web.cloudinary.text_bodies import text_events
 from uponce.web.request import Body, Fields, Head, Request, check_encoding
@@ -68,8 +68,8 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
     uploaded = None if arrival is None else await _upload_arrival(pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
-    found = _events(request, limits)
-    async with aclosing(_noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
+    size = chunk if isinstance(chunk, int) else None
+    async with aclosing(_watched(request, _events(request, limits), size)) as events:
         if isinstance(chunk, tuple):
             outcome = await upload_chunk(services, frame, *chunk, events)
             note_outcome(request, outcome)
@@ -221,15 +221,6 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
     return multipart_events(request.body, content_type, limits)
 
 
-async def _noting(request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """Yield the events of an upload, and note the API key and the public_id among its fields."""
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Field):
-                request.note_fields([(event.name, event.value)])
-            yield event
-
-
 async def _raw_events(body: Body, size: int | None) -> AsyncGenerator[Event, None]:
     """Yield the events of a body that is the file itself."""
     yield FileStart(None, size)
@@ -237,14 +228,22 @@ async def _raw_events(body: Body, size: int | None) -> AsyncGenerator[Event, Non
         yield chunk
 
 
-async def _sized(events: AsyncGenerator[Event, None], size: int) -> AsyncGenerator[Event, None]:
-    """Yield the events. Raise MalformedRequest unless the file has `size` bytes."""
+async def _watched(
+    request: Request, events: AsyncGenerator[Event, None], size: int | None
+) -> AsyncGenerator[Event, None]:
+    """Yield the events of an upload, and note the API key and the public_id among its fields.
+
+    Raise MalformedRequest if a size is given and the file has not as many bytes.
+    """
     arrived = 0
     async with aclosing(events):
         async for event in events:
-            arrived += len(event) if isinstance(event, bytes | bytearray) else 0
+            if isinstance(event, Field):
+                request.note_fields([(event.name, event.value)])
+            elif isinstance(event, bytes | bytearray):
+                arrived += len(event)
             yield event
-    if arrived != size:
+    if size is not None and arrived != size:
         raise MalformedRequest(
             f"The file has {arrived} bytes, but its Content-Range gives {size}. Send the file again."
         )
@@ -276,13 +275,8 @@ def _length(head: Head) -> int | None:
 
 
 def _requested(request: Request) -> ResourceType | None:
-    resource_type = request.params.get("resource_type", "auto")
-    if resource_type == "auto":
-        return None
-    try:
-        return ResourceType(resource_type)
-    except ValueError:
-        raise missing(request.method, request.path) from None
+    is_auto = request.params.get("resource_type", "auto") == "auto"
+    return None if is_auto else known(request, "resource_type", ResourceType)
 
 
 def read_chunk(head: Head) -> tuple[str, Chunk] | int | None:
