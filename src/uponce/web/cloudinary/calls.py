@@ -174,8 +174,3 @@ def _rows() -> tuple[tuple[str, str, re.Pattern[str]], ...]:
 
 def _pattern(path: str) -> str:
     return "/".join(_PARTS.get(segment, re.escape(segment)) for segment in path.split("/"))
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of all calls that are refused, in the order of the table."""
-    return tuple(dict.fromkeys(name for name, _, _ in _rows()))
