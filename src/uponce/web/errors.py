@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from uponce.core import errors
 from uponce.core.errors import BadCredentials, DatabaseUnavailable, SettingRefused, UponceError, UpstreamRefused
-from uponce.web.refused import refusal_page, wants_page
+from uponce.web.html import refusal_page, wants_page
 from uponce.web.request import Header, Request
 from uponce.web.response import Response, forwarded_response, json_response
 

@@ -1,4 +1,4 @@
-"""The frame of every page for people. A page loads nothing and runs no script."""
+"""The frame of every page for people, and a refusal as such a page. A page loads nothing and runs no script."""
 
 import base64
 import hashlib
@@ -7,7 +7,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from uponce.web.request import Header
+from uponce.core.errors import UponceError
+from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, NO_STORE, Response, length_header
 
 
@@ -43,3 +44,29 @@ def html_page(
     """Return a page with this title and this content, which is HTML."""
     page = _FRAME.substitute(title=escape(title), style=_STYLE, content=content).encode()
     return Response(status, (*_PAGE, length_header(len(page)), *headers), page, lingers)
+
+
+_HEADINGS = {404: "Not found", 405: "This address is for programs"}
+_CONTENT = Template("""<p><a href="/">uponce</a></p>
+<h1>$heading</h1>
+<p>$message</p>
+<dl>
+<dt>Status</dt><dd>$status</dd>
+<dt>Code</dt><dd><code>$code</code></dd>
+<dt>Guide</dt><dd><a href="/guide">How to upload</a></dd>
+</dl>""")
+
+
+def wants_page(request: Request) -> bool:
+    """Return whether this is a read that names HTML, and not JSON before it. Browsers do so when they open a URL."""
+    before, html, _ = (request.raw_header(b"accept") or b"").lower().partition(b"text/html")
+    return request.method in ("GET", "HEAD") and html != b"" and b"application/json" not in before
+
+
+def refusal_page(error: UponceError, status: int, headers: Iterable[Header], *, lingers: bool) -> Response:
+    """Return the page with this status and these headers."""
+    heading = _HEADINGS.get(status, "The server refused this request")
+    content = _CONTENT.substitute(
+        heading=heading, message=escape(error.message), status=status, code=escape(error.code)
+    )
+    return html_page(f"{heading} – uponce", content, status=status, headers=headers, lingers=lingers)
