@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from uponce.app.attempts import Attempt, network_of
 from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise, check_scripted
@@ -17,6 +17,7 @@ from uponce.app.ports import Spooled
 from uponce.app.relaying.held import Held
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
+from uponce.app.uploading.series import Append
 from uponce.core.errors import (
     DuplicateParameter,
     FileTooLarge,
@@ -58,18 +59,7 @@ Event = Field | FileStart | FormBytes | bytes | bytearray
 FORM_BYTES = 4096
 
 
-class Sink(Protocol):
-    """The destination for the bytes of the file."""
-
-    @property
-    def size(self) -> int: ...
-
-    async def write(self, data: bytes | bytearray) -> None: ...
-
-    async def discard(self) -> None: ...
-
-
-S = TypeVar("S", bound=Sink)
+S = TypeVar("S", bound=Spooled | Held | Append)
 
 
 class Receiver(ABC, Generic[S]):
@@ -158,20 +148,17 @@ class Receiver(ABC, Generic[S]):
             case _:
                 await self._take_bytes(event)
 
-    async def complete(self) -> Verified:
-        """Return the verified parameters, after everything has arrived. The parameters may have come after the file."""
+    async def complete(self) -> tuple[Verified, S]:
+        """Return the verified parameters and the file, after everything has arrived. The file may have come first."""
         if self.verified is None:
             await self._authorise(collect_known(self._fields))
         if self.verified is None or self.body is None:
             raise MissingParameter("Missing required parameter - file")
-        return self.verified
+        return self.verified, self.body
 
-    def release(self) -> S:
-        """Return the spooled file. From now on the caller must publish or discard it."""
-        if self.body is None:
-            raise MissingParameter("Missing required parameter - file")
-        spooled, self.body = self.body, None
-        return spooled
+    def release(self) -> None:
+        """Leave the file to the caller. From now on the caller must publish or discard it."""
+        self.body = None
 
     def _take_field(self, name: str, value: str) -> None:
         if self.verified is not None and self.body is not None:
