@@ -25,7 +25,24 @@ async def find(services: Services, path: DeliveryPath) -> Asset:
     The signature is checked before the look-up, so no client learns which private assets exist.
     """
     await _check_signature(services, path)
-    return await _find(services, path)
+    stored_as: str | None = None
+    for name, extension in path.candidates:
+        asset = await _look_up(services, name)
+        if asset is not None and _is_wanted(asset, extension):
+            return asset
+        if asset is not None:
+            stored_as = asset.facts.format
+    if path.transformation is not None:
+        raise UnsupportedCall(
+            f"Transformations in delivery URLs are not supported by uponce yet. Remove {shown(path.transformation)} "
+            "from the URL."
+        )
+    if stored_as is not None:
+        raise UnsupportedCall(
+            "Conversion to another format is not supported by uponce yet. This asset is stored as "
+            f"{stored_as}: request it with the extension .{stored_as}."
+        )
+    raise NotFound(f"Resource not found - {path.candidates[-1][0].public_id[:255]}")
 
 
 async def open_original(services: Services, asset: Asset, waiting: AbstractAsyncContextManager[None]) -> OpenBlob:
@@ -91,24 +108,3 @@ async def _look_up(services: Services, name: AssetName) -> Asset | None:
         with suppress(DatabaseUnavailable):
             return services.database.glance.find_asset(name)
     return await services.database.find_asset(name)
-
-
-async def _find(services: Services, path: DeliveryPath) -> Asset:
-    stored_as: str | None = None
-    for name, extension in path.candidates:
-        asset = await _look_up(services, name)
-        if asset is not None and _is_wanted(asset, extension):
-            return asset
-        if asset is not None:
-            stored_as = asset.facts.format
-    if path.transformation is not None:
-        raise UnsupportedCall(
-            f"Transformations in delivery URLs are not supported by uponce yet. Remove {shown(path.transformation)} "
-            "from the URL."
-        )
-    if stored_as is not None:
-        raise UnsupportedCall(
-            "Conversion to another format is not supported by uponce yet. This asset is stored as "
-            f"{stored_as}: request it with the extension .{stored_as}."
-        )
-    raise NotFound(f"Resource not found - {path.candidates[-1][0].public_id[:255]}")
