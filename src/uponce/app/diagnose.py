@@ -58,13 +58,11 @@ async def of_secrets(services: Services, key_shown: str) -> Finding:
 
 async def of_upstreams(services: Services) -> Sequence[Finding]:
     """Return whether each relay's account accepts its key and has the right time. The calls change nothing."""
-    client = services.upstream
-    assert client is not None
     findings = []
     for cloud, upstream in (await services.database.list_upstreams()).items():
         name = f"relay of {cloud}"
         try:
-            reply = await client.get(upstream, "ping")
+            reply = await services.upstream.get(upstream, "ping")
         except UponceError as error:
             findings.append(Finding(name, State.BROKEN, f"{error.for_operator}. Check upload_prefix and the network."))
             continue

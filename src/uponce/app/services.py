@@ -127,6 +127,7 @@ class Services:
     read_ordinary: OrdinaryReader
     clock: Clock
     ids: Ids
+    upstream: UpstreamClient
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
     ownership: Ownership = field(default_factory=Ownership)
@@ -135,6 +136,5 @@ class Services:
     presigner: Presigner | None = None
     location_of: LocationOf | None = None
     metrics: Metrics = field(default_factory=Metrics)
-    upstream: UpstreamClient | None = None
     inspects: bool = False
     after_commit: Mapping[str, DetailsOf] = field(default_factory=dict)
