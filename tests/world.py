@@ -24,6 +24,7 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import RandomIds
+from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.manage_keys import new_key, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
@@ -110,6 +111,7 @@ class World:
             read_ordinary=sniff_whole,
             clock=self.clock,
             ids=RandomIds(),
+            upstream=HttpUpstream(),
             put_group=self.blobs.put_group,
             limits=limits or Limits(max_failed_credentials=1_000_000),  # a whole file of tests has one address
         )

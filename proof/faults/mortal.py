@@ -15,6 +15,7 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
+from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload_module
@@ -125,7 +126,9 @@ class Process:
         self._database.open()
         self.blobs.open_store()
         mortal: Any = MortalDatabase(self._database, self.life)
-        self.services = Services(mortal, self.blobs, Sniffer(), sniff_whole, clock, RandomIds(), _LIMITS)
+        self.services = Services(
+            mortal, self.blobs, Sniffer(), sniff_whole, clock, RandomIds(), HttpUpstream(), _LIMITS
+        )
 
     def end(self) -> None:
         self.disk.drop()

@@ -308,7 +308,7 @@ _ON_PARTS: Sequence[_Row] = [
     (
         "a series ends with its condemned blob",
         "app/uploading/completion.py",
-        "return series.shared and isinstance(error, BlobCondemned)",
+        "return series.shared and isinstance(error, errors.BlobCondemned)",
         "return False",
     ),
 ]

@@ -78,12 +78,12 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         read_ordinary=read_ordinary,
         clock=clock,
         ids=ids,
+        upstream=upstream,
         limits=settings.limits,
         put_group=blobs.put_group,
         presigner=_presigner(settings, blobs),
         location_of=_location_of(settings, blobs),
         metrics=metrics or Metrics(),
-        upstream=upstream,
         inspects=settings.relay_inspect == "on",
         after_commit={name: work.details_of for name, work in works(settings, notifier).items()},
     )

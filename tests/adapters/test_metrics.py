@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_all_that_can_be_told_fits_into_the_files(folder: Path) -> None:
     """Every route with every method and status, every outcome: no file grows, for which there may be no room."""
-    app = create_app(Services(*[None] * 6), lambda _: nullcontext(), None, Scrape("token", bytes))  # type: ignore[arg-type]
+    app = create_app(Services(*[None] * 7), lambda _: nullcontext(), None, Scrape("token", bytes))  # type: ignore[arg-type]
     routes = {"unmatched", *(path for route in app.routes for path in route.paths)}
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
     metrics = PrometheusMetrics("10.20.30", "server" * 40, take_place())

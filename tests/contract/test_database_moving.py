@@ -23,7 +23,7 @@ from tests.contract.databases import (
 )
 from tests.contract.test_database_relays import ANSWER
 from uponce.app.migrate_store import Moved, Store, migrate_store
-from uponce.app.ports import Committed, Database, MovableDatabase, Row, StoredBlob, Table
+from uponce.app.ports import Committed, Database, Row, StoredBlob, Table
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StaleRequest
 from uponce.core.values import Upstream
 
@@ -42,7 +42,7 @@ def others(tmp_path: Path) -> Iterator[list[Backend]]:
 def fill(database: Database) -> None:
     """Some rows of every table, with what texts can hold, and keys in an order of their own."""
     fences: Row = {"one": 1, "moment": START - 900, "mark": START - 600}
-    run(database.add_rows(Table.FENCES, [fences]))  # type: ignore[attr-defined]
+    run(database.add_rows(Table.FENCES, [fences]))
     run(database.add_key(replace(OTHER, created_at=START)))
     run(database.add_key(replace(KEY, api_key="000", allow_v1=True, created_at=START)))
     run(database.rotate_key("000", "another secret", 60))
@@ -59,7 +59,7 @@ def fill(database: Database) -> None:
     run(database.condemn([f"{number:032x}" for number in range(100, 105)]))
 
 
-def everything(database: MovableDatabase) -> dict[Table, list[Row]]:
+def everything(database: Database) -> dict[Table, list[Row]]:
     """Read a few rows at a time."""
 
     async def read(table: Table) -> list[Row]:
@@ -93,10 +93,10 @@ class Storage:
 
 def move(source: Database, target: Database) -> Moved:
     stays: Any = Storage(run(source.owner()))
-    return run(migrate_store(Store(source, stays), Store(target, stays), media=False))  # type: ignore[arg-type]
+    return run(migrate_store(Store(source, stays), Store(target, stays), media=False))
 
 
-def test_every_row_arrives_on_every_engine(database: MovableDatabase, others: list[Backend]) -> None:
+def test_every_row_arrives_on_every_engine(database: Database, others: list[Backend]) -> None:
     fill(database)
     before = everything(database)
     assert all(before.values())
@@ -104,7 +104,7 @@ def test_every_row_arrives_on_every_engine(database: MovableDatabase, others: li
         target = other.server()
         moved = move(database, target)
         assert (moved.complete, moved.rows) == (True, {table: len(rows) for table, rows in before.items()})
-        assert everything(target) == everything(database) == before  # type: ignore[arg-type]
+        assert everything(target) == everything(database) == before
         assert run(target.list_keys()) == run(database.list_keys())
 
 
@@ -157,11 +157,11 @@ class BreaksOff:
         self._left -= 1
         if self._left < 0:
             raise DatabaseUnavailable("gone")
-        await self._real.add_rows(table, rows, opens=opens)  # type: ignore[attr-defined]
+        await self._real.add_rows(table, rows, opens=opens)
 
 
 def test_it_goes_on_wherever_it_broke_off(
-    database: MovableDatabase, others: list[Backend], monkeypatch: pytest.MonkeyPatch
+    database: Database, others: list[Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is there by then, no server starts on it, and no key can be added."""
     monkeypatch.setattr("uponce.app.migrate_store._BATCH", LIMIT)
@@ -181,13 +181,13 @@ def test_it_goes_on_wherever_it_broke_off(
                 continue
             break
         assert moved.complete and broken >= 10
-        assert everything(target) == everything(database)  # type: ignore[arg-type]
+        assert everything(target) == everything(database)
         again = move(database, target)
         assert (again.complete, again.rows, run(target.frozen())) == (True, {}, False)
 
 
 def test_it_goes_on_between_two_batches_of_keys(
-    database: MovableDatabase, others: list[Backend], monkeypatch: pytest.MonkeyPatch
+    database: Database, others: list[Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uponce.app.migrate_store._BATCH", 1)
     fill(database)
@@ -200,10 +200,10 @@ def test_it_goes_on_between_two_batches_of_keys(
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run(migrate_store(Store(database, stays), Store(target, stays), media=False, progress=stop))  # type: ignore[arg-type]
+            run(migrate_store(Store(database, stays), Store(target, stays), media=False, progress=stop))
         assert (len(run(target.list_keys())), run(target.frozen())) == (1, True)
         assert move(database, target).complete
-        assert everything(target) == everything(database)  # type: ignore[arg-type]
+        assert everything(target) == everything(database)
 
 
 def test_a_part_of_a_store_whose_keys_a_server_has_imported_is_not_called_moved(
@@ -226,17 +226,17 @@ def test_a_store_without_keys_is_open_in_the_end(others: list[Backend]) -> None:
     assert (run(source.frozen()), run(target.frozen())) == (True, False)
 
 
-def test_into_an_older_backup_no_rows_are_added(database: MovableDatabase, others: list[Backend]) -> None:
+def test_into_an_older_backup_no_rows_are_added(database: Database, others: list[Backend]) -> None:
     """It is frozen like a target that an interrupted run has left, and has fewer keys."""
     fill(database)
     run(database.freeze())
     for other in others:
         backup = other.server()
-        run(backup.add_rows(Table.KEYS, run(database.rows(Table.KEYS, None, 1))))  # type: ignore[attr-defined]
+        run(backup.add_rows(Table.KEYS, run(database.rows(Table.KEYS, None, 1))))
         run(backup.freeze())
         with pytest.raises(SettingRefused, match="The target's assets differ from those of the source"):
             move(database, backup)
-        assert (run(backup.frozen()), run(backup.count_rows(Table.ASSETS))) == (True, 0)  # type: ignore[attr-defined]
+        assert (run(backup.frozen()), run(backup.count_rows(Table.ASSETS))) == (True, 0)
 
 
 def test_into_a_database_of_somebody_else_it_does_not_move(database: Database, others: list[Backend]) -> None:

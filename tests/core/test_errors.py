@@ -11,33 +11,9 @@ CLASSES = [value for value in vars(errors).values() if isinstance(value, type) a
 LEAVES = [error for error in CLASSES if not error.__subclasses__()]
 
 
-def _drawn() -> dict[str, str | None]:
-    """The tree in the module's docstring, as class → parent."""
-    parents: dict[str, str | None] = {}
-    above: list[str] = []
-    for line in (errors.__doc__ or "").splitlines():
-        if not re.match(r"UponceError|[│├└]", line):
-            continue
-        drawing, rest = re.match(r"([│├└─ ]*)(.*)", line).groups()  # type: ignore[union-attr]
-        depth = len(drawing) // 4
-        names = re.split(r"\s{2,}", rest)[0].split(" · ")
-        for name in names:
-            assert name not in parents
-            parents[name] = above[depth - 1] if depth else None
-        above[depth:] = names[:1]
-    return parents
-
-
-def test_the_drawn_tree_is_the_tree() -> None:
-    """Every class stands in it, under the class it derives from, and nothing else does."""
-    real = {error.__name__: None if error is UponceError else error.__mro__[1].__name__ for error in CLASSES}
-    assert _drawn() == real
-    assert len(LEAVES) > 25
-
-
 def test_codes_are_unique() -> None:
     codes = [error.code for error in LEAVES]
-    assert len(set(codes)) == len(codes)
+    assert len(set(codes)) == len(codes) > 25
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=lambda error: error.__name__)

@@ -94,7 +94,7 @@ def test_every_route_is_documented() -> None:
     """docs/reference/http.md names every path with every method."""
     page = (ROOT / "docs/reference/http.md").read_text()
     cells = re.findall(r"^\| (`[A-Z].*?) \|", page, re.MULTILINE)
-    app = create_app(Services(*[None] * 6), lambda _: nullcontext(), None, SCRAPE)  # type: ignore[arg-type]
+    app = create_app(Services(*[None] * 7), lambda _: nullcontext(), None, SCRAPE)  # type: ignore[arg-type]
     served = {
         (path.replace(":path", ""), method) for row in app.routes for path in row.paths for method in _methods(row)
     }

@@ -91,7 +91,7 @@ async def upload_then_commit(self: Relaying, *arguments: Any) -> UpstreamReply:
 async def commit_then_send(self: Relaying, file: AsyncIterator[Data]) -> UpstreamReply:
     fields = {**self._target.fields, **await _sign(self)}
     call = UpstreamCall(self._target.kind, fields, "a.bin")
-    return await self._client.upload(self._upstream, call, file, None)
+    return await self._services.upstream.upload(self._upstream, call, file, None)
 
 
 async def conclude_late(self: Relaying, reply: UpstreamReply) -> Forwarded:

@@ -22,7 +22,7 @@ from uponce.web.response import Response
 from uponce.web.routes import create_app
 
 APP = create_app(
-    Services(*[None] * 6),  # type: ignore[arg-type]
+    Services(*[None] * 7),  # type: ignore[arg-type]
     lambda _: nullcontext(),
     None,
     Scrape("token", bytes),

@@ -91,6 +91,7 @@ class Archive:
 
     def take(self, on_pages: Progress) -> Snapshot:
         take(self._live, self._draft, on_pages)
+        self._refuse_other_server()
         return Snapshot(self._draft, self._live)
 
     def last(self) -> Snapshot | None:
@@ -99,13 +100,31 @@ class Archive:
     def copy_at(self, path: Path) -> Snapshot:
         return Snapshot(path)
 
-    def continues(self) -> bool:
+    def _refuse_other_server(self) -> None:
+        """Raise SettingRefused if the last copy holds API keys or assets of another server than the draft.
+
+        A new server may have the same keys, from its settings. A server that has deleted all its assets has the owner
+        of the last copy.
+        """
         last = self.last()
         if last is None:
-            return True
+            return
         with closing(last), closing(Snapshot(self._draft)) as draft:
+            missing = last.api_keys() - draft.api_keys()
             owner = last.owner()
-            return (owner is not None and owner == draft.owner()) or last.is_related(self._draft)
+            is_continued = (owner is not None and owner == draft.owner()) or last.is_related(self._draft)
+        if missing:
+            raise SettingRefused(
+                f"{self.folder} is the backup of another database: this server does not have its API keys "
+                f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore the "
+                "backup; otherwise name another folder."
+            )
+        if not is_continued:
+            raise SettingRefused(
+                f"{self.folder} is the backup of another database: this server has none of its assets. Nothing was "
+                "replaced. If this server lost its database, restore the backup. If all those assets were deleted, "
+                "name a new folder."
+            )
 
     @contextmanager
     def _opened_media(self) -> Iterator[None]:
@@ -139,10 +158,7 @@ class Archive:
             log.warning("a file that an interrupted backup left in %s cannot be deleted: %s", self.folder, error)
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
-        """Raise SettingRefused if the backup holds another secret key.
-
-        A backup with the right key may be the last copy of it, so no backup replaces a key.
-        """
+        # A backup with the right key may be the last copy of it, so no backup replaces a key.
         if self._secret_key.exists() and self._secret_key.read_bytes() != secrets.key():
             raise SettingRefused(
                 f"{self._secret_key} is another key than {secrets.shown}, and a backup never replaces a secret key. "

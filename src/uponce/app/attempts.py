@@ -6,7 +6,7 @@ wins.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
+from collections.abc import AsyncIterator, Collection, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -23,6 +23,7 @@ _STEP = 1024  # bytes; attempts that differ by less count as equally fast
 _YOUNG_SECONDS = 2.0
 _MEMORY_BYTES = 8 * 1024 * 1024
 _NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
+_UNVERIFIED = "unverified"
 
 
 @dataclass(slots=True, eq=False)
@@ -65,14 +66,16 @@ class Attempt:
 class Bound:
     """At most `total` attempts at a time, at most `per_network` of them from one network.
 
-    `displaced` makes the refusal of an attempt that a newer one displaced, from the limit that was reached. `full` is
-    the refusal of a new attempt when all the others have arrived, and are being checked or stored.
+    `refusal` is what both messages are raised as. `displaced` goes to an attempt that a newer one displaced: it has
+    places for {limit}, the limit that was reached, for {where} it counts and for the {progress} of the attempt. `full`
+    goes to a new attempt when all the others have arrived, and are being checked or stored.
     """
 
     total: int
     per_network: int
-    displaced: Callable[[Attempt, int], UponceError]
-    full: Callable[[], UponceError]
+    refusal: type[UponceError]
+    displaced: str
+    full: str
 
 
 class Memory:
@@ -142,14 +145,13 @@ class Attempts:
         self.forms = Forms()
         self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
         self._turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
-        self._running: defaultdict[Hashable, set[Attempt]] = defaultdict(set)  # by grant, or by series
-        self._unverified: set[Attempt] = set()
+        self._running: defaultdict[Hashable, set[Attempt]] = defaultdict(set)  # by grant, series, or _UNVERIFIED
         self._waiting: Counter[str] = Counter()
         self._noting: set[str] = set()
 
     def __len__(self) -> int:
         """Return how many attempts run."""
-        return sum(map(len, self._running.values())) + len(self._unverified)
+        return sum(map(len, self._running.values()))
 
     @asynccontextmanager
     async def refusing(self, grant: Grant) -> AsyncIterator[None]:
@@ -215,21 +217,22 @@ class Attempts:
         """
         return self._among(series_id, attempt, _series_bound(limits))
 
+    def unverified(self, attempt: Attempt, limits: Limits) -> AbstractContextManager[None]:
+        """Count an attempt whose file came before its signature. Raise ServerBusy if no other can be displaced."""
+        return self._among(_UNVERIFIED, attempt, _unverified_bound(limits))
+
     @contextmanager
     def _among(self, key: Hashable, attempt: Attempt, bound: Bound | None) -> Iterator[None]:
         running = self._running[key]
         try:
-            with _counted(running, attempt, bound):
-                yield
+            if bound is not None:
+                _make_room(running, attempt, bound)
+            running.add(attempt)
+            yield
         finally:
+            running.discard(attempt)
             if not self._running.get(key):
                 self._running.pop(key, None)
-
-    @contextmanager
-    def unverified(self, attempt: Attempt, limits: Limits) -> Iterator[None]:
-        """Count an attempt whose file came before its signature. Raise ServerBusy if no other can be displaced."""
-        with _counted(self._unverified, attempt, _unverified_bound(limits)):
-            yield
 
 
 def network_of(address: str) -> str:
@@ -246,17 +249,6 @@ def network_of(address: str) -> str:
     return str(ip.ipv4_mapped or ip_network((ip.packed, _NETWORK_BITS), strict=False))
 
 
-@contextmanager
-def _counted(running: set[Attempt], attempt: Attempt, bound: Bound | None) -> Iterator[None]:
-    if bound is not None:
-        _make_room(running, attempt, bound)
-    running.add(attempt)
-    try:
-        yield
-    finally:
-        running.discard(attempt)
-
-
 def _make_room(running: set[Attempt], attempt: Attempt, bound: Bound) -> None:
     neighbours = {other for other in running if attempt.network and other.network == attempt.network}
     if len(neighbours) >= bound.per_network:
@@ -271,9 +263,10 @@ def _displace_slowest(running: set[Attempt], among: Collection[Attempt], bound: 
         (other for other in among if other.is_receiving), key=lambda other: (other.pace(), other.begun), default=None
     )
     if slowest is None:
-        raise bound.full()
+        raise bound.refusal(bound.full)
     running.discard(slowest)
-    slowest.displace(bound.displaced(slowest, limit))
+    where = "from one address" if limit < bound.total else "in all"
+    slowest.displace(bound.refusal(bound.displaced.format(limit=limit, where=where, progress=_progress(slowest))))
 
 
 def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
@@ -284,74 +277,50 @@ def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
     allowed = f"UPONCE_ATTEMPTS_PER_GRANT is {limits.attempts_per_grant}"
     if grant.max_uses > 1:
         allowed += f", and with {grant.max_uses} uses it allows {total}"
-
-    def displaced(slowest: Attempt, limit: int) -> UponceError:
-        return SignatureInUse(
-            f"A newer upload with this signature replaced this one, the slowest of {limit}: {_progress(slowest)} "
-            f"{allowed}. The signature is not spent: send the file again. {WHY_SIGNATURES_COLLIDE}",
-            retry_after=_RETRY_SECONDS,
-        )
-
-    def full() -> UponceError:
-        return SignatureInUse(
-            f"This signature is in use: {total} uploads with it have arrived and are being checked or stored, and no "
-            f"more than {total} may run at a time. Wait {_RETRY_SECONDS} seconds, or ask for a new signature. "
-            f"{WHY_SIGNATURES_COLLIDE}",
-            retry_after=_RETRY_SECONDS,
-        )
-
-    return Bound(total, max(1, total - 1), displaced, full)
+    return Bound(
+        total,
+        max(1, total - 1),
+        SignatureInUse,
+        displaced="A newer upload with this signature replaced this one, the slowest of {limit}: {progress} "
+        f"{allowed}. The signature is not spent: send the file again. {WHY_SIGNATURES_COLLIDE}",
+        full=f"This signature is in use: {total} uploads with it have arrived and are being checked or stored, and no "
+        f"more than {total} may run at a time. Wait {SignatureInUse.retry_seconds} seconds, or ask for a new "
+        f"signature. {WHY_SIGNATURES_COLLIDE}",
+    )
 
 
 def _series_bound(limits: Limits) -> Bound:
     total = limits.arriving_per_series
     allowed = f"UPONCE_ARRIVING_PER_SERIES is {total}"
-
-    def displaced(slowest: Attempt, limit: int) -> UponceError:
-        where = "from one address" if limit < total else "in all"
-        return ServerBusy(
-            f"A newer chunk of this upload replaced this one, the slowest of {limit} {where}: {_progress(slowest)} "
-            f"{allowed}. Send this chunk again, and fewer chunks at a time.",
-            retry_after=_RETRY_SECONDS,
-        )
-
-    def full() -> UponceError:
-        return ServerBusy(
-            f"{total} chunks of this upload have arrived and are being stored. {allowed}. Send this chunk again, and "
-            "fewer chunks at a time.",
-            retry_after=_RETRY_SECONDS,
-        )
-
-    return Bound(total, max(1, total - 1), displaced, full)
+    return Bound(
+        total,
+        max(1, total - 1),
+        ServerBusy,
+        displaced="A newer chunk of this upload replaced this one, the slowest of {limit} {where}: {progress} "
+        f"{allowed}. Send this chunk again, and fewer chunks at a time.",
+        full=f"{total} chunks of this upload have arrived and are being stored. {allowed}. Send this chunk again, and "
+        "fewer chunks at a time.",
+    )
 
 
 def _unverified_bound(limits: Limits) -> Bound:
     total = limits.max_unverified_uploads
-
-    def displaced(slowest: Attempt, limit: int) -> UponceError:
-        where = "from one address" if limit == limits.max_unverified_per_address else "in all"
-        return ServerBusy(
-            f"{limit} uploads {where} that send the file before the fields that sign it are the limit. A newer upload "
-            f"replaced this one, the slowest: {_progress(slowest)} Send the fields before the file.",
-            retry_after=_RETRY_SECONDS,
-        )
-
-    def full() -> UponceError:
-        return ServerBusy(
-            f"{total} uploads that send the file before the fields that sign it are running, and {total} are allowed "
-            "at a time. Send the fields before the file, or try again.",
-            retry_after=_RETRY_SECONDS,
-        )
-
-    return Bound(total, min(total, limits.max_unverified_per_address), displaced, full)
+    return Bound(
+        total,
+        min(total, limits.max_unverified_per_address),
+        ServerBusy,
+        displaced="{limit} uploads {where} that send the file before the fields that sign it are the limit. A newer "
+        "upload replaced this one, the slowest: {progress} Send the fields before the file.",
+        full=f"{total} uploads that send the file before the fields that sign it are running, and {total} are allowed "
+        "at a time. Send the fields before the file, or try again.",
+    )
 
 
 def _too_many_forms(oldest: Attempt, size: int, most: int) -> ServerBusy:
     return ServerBusy(
         f"The forms that arrive now, without a verified signature, have more than {most} bytes, which "
         f"UPONCE_MAX_UNVERIFIED_FORM_BYTES allows. This one was the oldest: {size} bytes without its file in "
-        f"{oldest.seconds():.0f} seconds. Send the form again without a pause, or with fewer and shorter fields.",
-        retry_after=_RETRY_SECONDS,
+        f"{oldest.seconds():.0f} seconds. Send the form again without a pause, or with fewer and shorter fields."
     )
 
 

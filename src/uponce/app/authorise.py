@@ -7,15 +7,7 @@ from typing import TypeGuard
 
 from uponce.app.ports import Records
 from uponce.app.services import Services
-from uponce.core.errors import (
-    InvalidParameter,
-    InvalidSignature,
-    MissingParameter,
-    OriginMismatch,
-    UnknownApiKey,
-    UnknownCloud,
-    UnsupportedParameter,
-)
+from uponce.core import errors
 from uponce.core.parameters import Call, UploadSpec, check_route, narrowed, parse_timestamp, read_parameters
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
@@ -211,7 +203,7 @@ async def check_usable(services: Services, verified: Verified, request: UploadRe
 def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
     """Raise InvalidParameter if the signature asks for a longer life than the window of its key."""
     if spec.valid_for is not None and spec.valid_for > key.window:
-        raise InvalidParameter(
+        raise errors.InvalidParameter(
             f"Parameter valid_for is {spec.valid_for} seconds. The limit of this key is {key.window} seconds. Sign a "
             "smaller valid_for."
         )
@@ -220,15 +212,15 @@ def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
 def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = False) -> None:
     """Raise if parameters that sign are missing. `may_be_upload`: the error says how to sign an upload."""
     if may_be_upload and "upload_preset" in params and "signature" not in params:
-        raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
+        raise errors.UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
     if may_be_upload and "api_key" not in params and "signature" not in params:
-        raise MissingParameter(
+        raise errors.MissingParameter(
             "Upload preset must be specified when using unsigned upload. Sign the upload: send api_key, timestamp "
             "and signature. HTTP Basic is for servers, not for web pages."
         )
     for name in CREDENTIALS:
         if name not in params:
-            raise MissingParameter(f"Missing required parameter - {name}")
+            raise errors.MissingParameter(f"Missing required parameter - {name}")
 
 
 def is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
@@ -236,17 +228,17 @@ def is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
     return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
-def _unknown(cloud: str, params: Mapping[str, str], *, is_known: bool) -> UnknownApiKey | UnknownCloud:
-    with suppress(InvalidSignature):
+def _unknown(cloud: str, params: Mapping[str, str], *, is_known: bool) -> errors.UnknownApiKey | errors.UnknownCloud:
+    with suppress(errors.InvalidSignature):
         verify(params, DUMMY_KEY)  # a known key takes as long
     if not is_known:
-        return UnknownCloud(f"Invalid cloud_name {cloud}")
-    return UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
+        return errors.UnknownCloud(f"Invalid cloud_name {cloud}")
+    return errors.UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
 
 
 def check_origin(spec: UploadSpec, origin: str | None) -> None:
     if spec.origin is not None and origin not in spec.origin:
-        raise OriginMismatch(
+        raise errors.OriginMismatch(
             f"This signature is for uploads from {', '.join(spec.origin)}. The request came from "
             f"{origin or 'no web origin'}. Upload from the signed origin, or sign another one."
         )
@@ -255,7 +247,7 @@ def check_origin(spec: UploadSpec, origin: str | None) -> None:
 def check_scripted(spec: UploadSpec, request: UploadRequest) -> None:
     """Raise UnsupportedParameter for a `callback` in a form that a browser posts: it would show the answer."""
     if spec.callback is not None and not request.scripted:
-        raise UnsupportedParameter(
+        raise errors.UnsupportedParameter(
             "Parameter callback is not supported by this server yet for a form that a browser posts without a "
             "script. Upload by XMLHttpRequest or fetch, or sign without it."
         )

@@ -29,9 +29,6 @@ class SecretKey(Protocol):
 class Snapshot(Catalog, Protocol):
     """A copy of a database as it was at one moment."""
 
-    def api_keys(self) -> frozenset[str]:
-        """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
-
     async def renew(self, blob_key: str) -> Asset | None:
         """Replace the row that names this blob with its live row. Return it, or None if the asset is gone."""
 
@@ -41,7 +38,6 @@ class Snapshot(Catalog, Protocol):
 class Archive(Protocol):
     """The folder of a backup, held for one command. `media` is its store; `keeps_key`: it has the secret key too."""
 
-    folder: Path
     keeps_key: bool
 
     @property
@@ -54,10 +50,10 @@ class Archive(Protocol):
         """Open a copy that `finish` has returned. Raise SettingRefused, also later, if it is damaged."""
 
     def take(self, on_pages: OnPages) -> Snapshot:
-        """Copy the database of the server as a draft, and open the draft."""
+        """Copy the database of the server as a draft, and open the draft.
 
-    def continues(self) -> bool:
-        """Return whether the draft continues the last copy: one owner, a common asset, or no asset in the last copy."""
+        Raise SettingRefused if the last copy has API keys or assets of another server.
+        """
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
         """Replace the last copy with the draft, once all media are there. Return the replaced copy's new path."""
@@ -117,7 +113,6 @@ async def back_up(
         archive.refuse_other_key(secrets)
     made_at = int(services.clock.now())  # before the copy: it may lack every deletion since then
     with closing(archive.take(on_pages)) as snapshot:
-        _refuse_other_server(archive, snapshot)
         with suppress(Unavailable):  # an interrupted backup left them; the next backup tries again
             await archive.media.sweep_spool(0)
         media = await copy_media(snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
@@ -185,30 +180,6 @@ async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
         names, reason = ", ".join(unreadable), next(iter(unreadable.values()))
         raise SettingRefused(f"Nothing is backed up: the secrets of the API keys {names} cannot be read. {reason}")
     return secrets.key() if await services.database.list_keys() else None
-
-
-def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
-    """Raise SettingRefused if the backup holds API keys or assets of another server.
-
-    A new server may have the same keys, from its settings.
-    """
-    last = archive.last()
-    if last is None:
-        return
-    with closing(last):
-        missing = last.api_keys() - snapshot.api_keys()
-    if missing:
-        raise SettingRefused(
-            f"{archive.folder} is the backup of another database: this server does not have its API keys "
-            f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore the "
-            "backup; otherwise name another folder."
-        )
-    if not archive.continues():
-        raise SettingRefused(
-            f"{archive.folder} is the backup of another database: this server has none of its assets. Nothing was "
-            "replaced. If this server lost its database, restore the backup. If all those assets were deleted, name a "
-            "new folder."
-        )
 
 
 async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:

@@ -4,15 +4,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
-from uponce.core.errors import (
-    DatabaseUnavailable,
-    DeliveryDenied,
-    InvalidParameter,
-    NotFound,
-    StorageUnavailable,
-    UnsupportedCall,
-    shown,
-)
+from uponce.core import errors
 from uponce.core.formats import canonical_format
 from uponce.core.naming import DeliveryPath, check_public_id, spellings_of
 from uponce.core.signature import verify_delivery
@@ -25,7 +17,24 @@ async def find(services: Services, path: DeliveryPath) -> Asset:
     The signature is checked before the look-up, so no client learns which private assets exist.
     """
     await _check_signature(services, path)
-    return await _find(services, path)
+    stored_as: str | None = None
+    for name, extension in path.candidates:
+        asset = await _look_up(services, name)
+        if asset is not None and _is_wanted(asset, extension):
+            return asset
+        if asset is not None:
+            stored_as = asset.facts.format
+    if path.transformation is not None:
+        raise errors.UnsupportedCall(
+            "Transformations in delivery URLs are not supported by uponce yet. Remove "
+            f"{errors.shown(path.transformation)} from the URL."
+        )
+    if stored_as is not None:
+        raise errors.UnsupportedCall(
+            "Conversion to another format is not supported by uponce yet. This asset is stored as "
+            f"{stored_as}: request it with the extension .{stored_as}."
+        )
+    raise errors.NotFound(f"Resource not found - {path.candidates[-1][0].public_id[:255]}")
 
 
 async def open_original(services: Services, asset: Asset, waiting: AbstractAsyncContextManager[None]) -> OpenBlob:
@@ -38,10 +47,12 @@ async def open_original(services: Services, asset: Asset, waiting: AbstractAsync
         async with waiting:
             blob = await services.blobs.open(asset.blob_key)
     if blob is None:
-        raise StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
+        raise errors.StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
     if blob.size != asset.digest.size:  # truncated: never send it as a whole answer with the asset's validators
         blob.close()
-        raise StorageUnavailable("The stored bytes cannot be read.", detail=f"blob {asset.blob_key}: {blob.size}")
+        raise errors.StorageUnavailable(
+            "The stored bytes cannot be read.", detail=f"blob {asset.blob_key}: {blob.size}"
+        )
     return blob
 
 
@@ -63,11 +74,11 @@ async def find_asset(
     """Return the asset of this name, in any Unicode form of its public_id. Raise NotFound unless it exists."""
     try:
         name = AssetName(cloud, resource_type, type_, check_public_id(public_id))
-    except InvalidParameter:  # no asset can have this public_id
-        raise NotFound(f"Resource not found - {shown(public_id)}") from None
+    except errors.InvalidParameter:  # no asset can have this public_id
+        raise errors.NotFound(f"Resource not found - {errors.shown(public_id)}") from None
     asset = await services.database.find_asset(name)
     if asset is None:
-        raise NotFound(f"Resource not found - {public_id}")
+        raise errors.NotFound(f"Resource not found - {public_id}")
     return asset
 
 
@@ -79,7 +90,7 @@ async def _check_signature(services: Services, path: DeliveryPath) -> None:
     secrets = [secret for key in keys if key.revoked_at is None for secret in key.secrets]
     signature = path.signature
     if signature is None or not any(verify_delivery(each, signature, secrets) for each in spellings_of(path.source)):
-        raise DeliveryDenied("deny or ACL failure")
+        raise errors.DeliveryDenied("deny or ACL failure")
 
 
 def _is_wanted(asset: Asset, extension: str | None) -> bool:
@@ -88,27 +99,6 @@ def _is_wanted(asset: Asset, extension: str | None) -> bool:
 
 async def _look_up(services: Services, name: AssetName) -> Asset | None:
     if services.database.glance is not None:
-        with suppress(DatabaseUnavailable):
+        with suppress(errors.DatabaseUnavailable):
             return services.database.glance.find_asset(name)
     return await services.database.find_asset(name)
-
-
-async def _find(services: Services, path: DeliveryPath) -> Asset:
-    stored_as: str | None = None
-    for name, extension in path.candidates:
-        asset = await _look_up(services, name)
-        if asset is not None and _is_wanted(asset, extension):
-            return asset
-        if asset is not None:
-            stored_as = asset.facts.format
-    if path.transformation is not None:
-        raise UnsupportedCall(
-            f"Transformations in delivery URLs are not supported by uponce yet. Remove {shown(path.transformation)} "
-            "from the URL."
-        )
-    if stored_as is not None:
-        raise UnsupportedCall(
-            "Conversion to another format is not supported by uponce yet. This asset is stored as "
-            f"{stored_as}: request it with the extension .{stored_as}."
-        )
-    raise NotFound(f"Resource not found - {path.candidates[-1][0].public_id[:255]}")

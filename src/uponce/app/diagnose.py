@@ -1,9 +1,8 @@
-"""The checks of `uponce doctor`: everything that would break a guarantee, each with its cure."""
+"""The checks of `uponce doctor` that ask a part of the server, each with its cure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
@@ -13,7 +12,6 @@ from uponce.app.services import Services
 from uponce.core.errors import UponceError
 from uponce.core.values import GivenKey, Upstream
 
-_GIB = 1024**3
 _CURES = {
     "database": "Check that the server can write UPONCE_DATABASE, and that its disk has room.",
     "storage": "Check that the server can write UPONCE_STORAGE, and that it has room.",
@@ -49,54 +47,6 @@ class Decoders(Protocol):
     async def close(self) -> None: ...
 
 
-def of_system(platform: str, *, supported: bool) -> Finding:
-    if supported:
-        return Finding("system", State.OK, "Linux")
-    return Finding(
-        "system",
-        State.WARNING,
-        f"{platform}: good for development, one server process on one folder. Run uponce on Linux in production.",
-    )
-
-
-def of_versions(installed: Mapping[str, str]) -> Finding:
-    return Finding("versions", State.OK, ", ".join(f"{name} {version}" for name, version in installed.items()))
-
-
-def of_disk(free: int, folder: str) -> Finding:
-    """Return a warning if less than a GiB is free. `free` in bytes."""
-    if free < _GIB:
-        return Finding("disk", State.WARNING, f"{free} bytes free in {folder}. Make room: a full disk refuses uploads.")
-    return Finding("disk", State.OK, f"{free // _GIB} GiB free in {folder}")
-
-
-def of_owners(owners: Mapping[Path, int], folder: Path, owner: int) -> Iterator[Finding]:
-    """Yield a warning if files in the folder have another owner than the folder: a service may be unable to use them.
-
-    In a folder of root, each service may run as the owner of its files, so there is no warning.
-    """
-    foreign = [str(path) for path, user in owners.items() if user != owner != 0]
-    if foreign:
-        yield Finding(
-            "owner",
-            State.WARNING,
-            f"{folder} belongs to user {owner}, and files in it to another user. If the server runs as user {owner}, "
-            f"run: chown -R --reference={folder} {' '.join(foreign)}",
-        )
-
-
-def of_connections(most: int | None, workers: int, each: int) -> Iterator[Finding]:
-    """Yield a warning if PostgreSQL gives fewer connections than the processes of this server may need under load."""
-    if most is not None and workers * each > most:
-        yield Finding(
-            "connections",
-            State.WARNING,
-            f"this server may open {workers * each} connections (UPONCE_WORKERS={workers} times "
-            f"UPONCE_DATABASE_CONNECTIONS={each}), and PostgreSQL gives {most} to all servers together. Lower one of "
-            "these settings, or raise max_connections of PostgreSQL.",
-        )
-
-
 async def of_secrets(services: Services, key_shown: str) -> Finding:
     """Return whether the secret key decrypts the secrets of all API keys. `key_shown` is its name in messages."""
     unreadable = await services.database.unreadable_keys()
@@ -108,13 +58,11 @@ async def of_secrets(services: Services, key_shown: str) -> Finding:
 
 async def of_upstreams(services: Services) -> Sequence[Finding]:
     """Return whether each relay's account accepts its key and has the right time. The calls change nothing."""
-    client = services.upstream
-    assert client is not None
     findings = []
     for cloud, upstream in (await services.database.list_upstreams()).items():
         name = f"relay of {cloud}"
         try:
-            reply = await client.get(upstream, "ping")
+            reply = await services.upstream.get(upstream, "ping")
         except UponceError as error:
             findings.append(Finding(name, State.BROKEN, f"{error.for_operator}. Check upload_prefix and the network."))
             continue

@@ -41,6 +41,9 @@ class Severity(StrEnum):
     REMOVABLE = "removable"
 
 
+DAMAGE, WARNING, REMOVABLE = Severity
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of finding. `meaning` names the fault and the cure."""
@@ -50,40 +53,34 @@ class Kind:
     meaning: str
 
 
-HOLLOW = Kind("hollow", Severity.DAMAGE, f"assets whose bytes are missing: check the disk, {_REPLACE}")
-SIZE = Kind("size", Severity.DAMAGE, f"blobs with another size than the upload: {_REPLACE}")
-HASH = Kind("hash", Severity.DAMAGE, f"blobs with other bytes than the upload: check the disk, {_REPLACE}")
-UNREADABLE = Kind("unreadable", Severity.DAMAGE, f"blobs that cannot be read: check the disk, {_REPLACE}")
-DATABASE = Kind(
-    "database", Severity.DAMAGE, "faults of the database file: stop the server, restore the database from a backup"
-)
-SECRET = Kind(
-    "secret", Severity.DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below"
-)
-OWNER = Kind(
-    "owner", Severity.DAMAGE, "the storage of another database: use the right UPONCE_DATABASE and UPONCE_STORAGE"
-)
-ORPHAN = Kind("orphan", Severity.REMOVABLE, "blobs that no asset names")
-CONDEMNED = Kind("condemned", Severity.REMOVABLE, "condemned blobs that a sweep has not deleted yet")
-SPOOLED = Kind("spooled", Severity.REMOVABLE, "unfinished uploads older than the grace time")
+HOLLOW = Kind("hollow", DAMAGE, f"assets whose bytes are missing: check the disk, {_REPLACE}")
+SIZE = Kind("size", DAMAGE, f"blobs with another size than the upload: {_REPLACE}")
+HASH = Kind("hash", DAMAGE, f"blobs with other bytes than the upload: check the disk, {_REPLACE}")
+UNREADABLE = Kind("unreadable", DAMAGE, f"blobs that cannot be read: check the disk, {_REPLACE}")
+DATABASE = Kind("database", DAMAGE, "faults of the database file: stop the server, restore the database from a backup")
+SECRET = Kind("secret", DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below")
+OWNER = Kind("owner", DAMAGE, "the storage of another database: use the right UPONCE_DATABASE and UPONCE_STORAGE")
+ORPHAN = Kind("orphan", REMOVABLE, "blobs that no asset names")
+CONDEMNED = Kind("condemned", REMOVABLE, "condemned blobs that a sweep has not deleted yet")
+SPOOLED = Kind("spooled", REMOVABLE, "unfinished uploads older than the grace time")
 
 RULES = {
-    Rule.ADDRESSABLE: Kind("blob_key", Severity.DAMAGE, "assets with an invalid blob key: restore the database"),
+    Rule.ADDRESSABLE: Kind("blob_key", DAMAGE, "assets with an invalid blob key: restore the database"),
     Rule.NOT_CONDEMNED: Kind(
-        "condemned_asset", Severity.DAMAGE, "assets whose bytes a sweep may delete: copy the media, report a bug"
+        "condemned_asset", DAMAGE, "assets whose bytes a sweep may delete: copy the media, report a bug"
     ),
-    Rule.WITHIN_USES: Kind("overused", Severity.DAMAGE, "signatures used more often than they allow: report a bug"),
-    Rule.DATED: Kind("undated", Severity.DAMAGE, "signatures whose uses and time of use disagree: report a bug"),
+    Rule.WITHIN_USES: Kind("overused", DAMAGE, "signatures used more often than they allow: report a bug"),
+    Rule.DATED: Kind("undated", DAMAGE, "signatures whose uses and time of use disagree: report a bug"),
     Rule.PENDING: Kind(
-        "unsettled", Severity.DAMAGE, "signatures whose pending uses and passed-on uploads disagree: report a bug"
+        "unsettled", DAMAGE, "signatures whose pending uses and passed-on uploads disagree: report a bug"
     ),
-    Rule.AUDITED: Kind("unaudited", Severity.DAMAGE, "signatures whose uses and audit rows disagree: report a bug"),
+    Rule.AUDITED: Kind("unaudited", DAMAGE, "signatures whose uses and audit rows disagree: report a bug"),
     Rule.PURGED: Kind(
-        "overdue", Severity.WARNING, "grants that expired more than an hour ago: run `uponce sweep`, or the server"
+        "overdue", WARNING, "grants that expired more than an hour ago: run `uponce sweep`, or the server"
     ),
     Rule.AFTER_WATERMARK: Kind(
         "watermark",
-        Severity.WARNING,
+        WARNING,
         "grants at or before the watermark, refused as stale. Normal after a restore, and for two hours after a long "
         "upload in parts; otherwise check the clock",
     ),
@@ -174,35 +171,26 @@ async def _check_rows(services: Services, audit_seconds: int, report: Report) ->
             report.add(Finding(kind, subject))
 
 
+@dataclass(slots=True)
 class _Comparison:
     """The comparison of the catalog with the blob store."""
 
-    def __init__(
-        self,
-        services: Services,
-        grace_seconds: float,
-        deep: bool,
-        settle_seconds: float,
-        progress: Callable[[Examined], None],
-        report: Report,
-    ) -> None:
-        self._database = services.database
-        self._blobs = services.blobs
-        self._grace = grace_seconds
-        self._deep = deep
-        self._pause = settle_seconds
-        self._progress = progress
-        self._report, self._examined = report, report.examined
+    services: Services
+    grace_seconds: float
+    deep: bool
+    settle_seconds: float
+    progress: Callable[[Examined], None]
+    report: Report
 
     async def run(self) -> None:
         suspects: dict[str, Suspects] = {}
         for place in PLACES:
             if found := await self._look(place):
                 suspects[place] = found
-            self._examined.places += 1
-            self._progress(self._examined)
+            self.report.examined.places += 1
+            self.progress(self.report.examined)
             if sum(map(len, suspects.values())) > _MOST_SUSPECTS or (suspects and place == PLACES[-1]):
-                await asyncio.sleep(self._pause)
+                await asyncio.sleep(self.settle_seconds)
                 await self._confirm(suspects)
                 suspects = {}
 
@@ -212,23 +200,23 @@ class _Comparison:
             now = await self._look(place, before)
             for key in before.keys() & now.keys():
                 found = now[key]
-                if found.kind.severity is Severity.REMOVABLE:
-                    self._report.add(found)
-                elif asset := await self._database.find_commit(key):
-                    self._report.add(Finding(found.kind, str(asset.name), f"blob {key}: {found.detail}"))
+                if found.kind.severity is REMOVABLE:
+                    self.report.add(found)
+                elif asset := await self.services.database.find_commit(key):
+                    self.report.add(Finding(found.kind, str(asset.name), f"blob {key}: {found.detail}"))
 
     async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
         """Return the suspects in one place. `again` are those of the first look; only that one counts in Examined."""
         if place == SPOOL:
             rows: Mapping[str, Digest] = {}
             blobs = await self._unfinished()
-            left = blobs.keys() - await self._database.series_blobs()
-            suspects = {key: _left(SPOOLED, blobs[key]) for key in left if blobs[key].age >= self._grace}
+            left = blobs.keys() - await self.services.database.series_blobs()
+            suspects = {key: _left(SPOOLED, blobs[key]) for key in left if blobs[key].age >= self.grace_seconds}
         else:
-            rows = await self._database.digests(place)
-            blobs = {blob.key: blob async for blob in self._blobs.published(place)}
+            rows = await self.services.database.digests(place)
+            blobs = {blob.key: blob async for blob in self.services.blobs.published(place)}
             suspects = _unlike(rows, blobs) | await self._unnamed(rows, blobs)
-            if self._deep:
+            if self.deep:
                 sound = {key: rows[key] for key in rows.keys() - suspects.keys() if again is None or key in again}
                 suspects |= await self._rotten(sound, counted=again is None)
         if again is None:
@@ -237,8 +225,8 @@ class _Comparison:
 
     async def _unfinished(self) -> dict[str, StoredBlob]:
         """Return the spooled files, and each unfinished shared blob: all its objects, as old as the youngest."""
-        blobs = {blob.key: blob async for blob in self._blobs.spooled()}
-        async for part in self._blobs.parts.listed():
+        blobs = {blob.key: blob async for blob in self.services.blobs.spooled()}
+        async for part in self.services.blobs.parts.listed():
             known = blobs.get(part.key, part)
             size = part.size + (known.size if known is not part else 0)
             blobs[part.key] = StoredBlob(part.key, size, min(part.age, known.age))
@@ -249,12 +237,12 @@ class _Comparison:
         without_row = blobs.keys() - rows.keys()
         if not without_row:  # as in nearly every place: this saves a query
             return {}
-        unnamed = {key: blobs[key] for key in without_row - await self._database.series_blobs()}
-        condemned = set(await self._database.condemned(list(unnamed)))
+        unnamed = {key: blobs[key] for key in without_row - await self.services.database.series_blobs()}
+        condemned = set(await self.services.database.condemned(list(unnamed)))
         return {
             key: _left(CONDEMNED if key in condemned else ORPHAN, blob)
             for key, blob in unnamed.items()
-            if key in condemned or blob.age >= self._grace
+            if key in condemned or blob.age >= self.grace_seconds
         }
 
     async def _rotten(self, rows: Mapping[str, Digest], *, counted: bool) -> dict[str, Finding]:
@@ -264,13 +252,13 @@ class _Comparison:
         while batch := dict(islice(left, _READ_AT_ONCE)):
             verdicts = await asyncio.gather(*(self._verdict(key, digest) for key, digest in batch.items()))
             suspects |= {key: verdict for key, verdict in zip(batch, verdicts, strict=True) if verdict is not None}
-            self._examined.hashed += len(batch) if counted else 0
-            self._progress(self._examined)
+            self.report.examined.hashed += len(batch) if counted else 0
+            self.progress(self.report.examined)
         return suspects
 
     async def _verdict(self, key: str, expected: Digest) -> Finding | None:
         try:
-            found = await self._blobs.digest(key)
+            found = await self.services.blobs.digest(key)
         except StorageUnavailable as error:
             return Finding(UNREADABLE, key, error.detail)
         if found is None:
@@ -280,7 +268,7 @@ class _Comparison:
         return None
 
     def _count(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob], suspects: Suspects) -> None:
-        examined = self._examined
+        examined = self.report.examined
         examined.assets += len(rows)
         examined.blobs += len(blobs)
         examined.bytes += sum(blob.size for blob in blobs.values())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Copying, copy_media, unnamed
 from uponce.app.owner import check_owner, claim_storage
-from uponce.app.ports import PLACES, BlobStore, Database, MovableDatabase, Table
+from uponce.app.ports import PLACES, BlobStore, Database, Table
 from uponce.core.errors import SettingRefused
 
 _BATCH = 500
@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    database: MovableDatabase
+    database: Database
     blobs: BlobStore
 
 
@@ -151,7 +151,7 @@ async def _hand_over(source: Store, target: Database) -> None:
         await source.blobs.set_owner(await target.make_owner(), replace=True)
 
 
-async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
+async def _is_there(source: Database, target: Database) -> bool:
     """Return whether an earlier run has moved the rows and keys. Raise SettingRefused if the target has other keys.
 
     A run that was interrupted may have moved some of the keys, which are the last rows. A key that a server has
@@ -168,7 +168,7 @@ async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
     return True
 
 
-async def _keys(database: MovableDatabase) -> set[tuple[str, str, int]]:
+async def _keys(database: Database) -> set[tuple[str, str, int]]:
     return {(key.api_key, key.cloud, key.created_at) for key in await database.list_keys()}
 
 
@@ -186,7 +186,7 @@ async def _copy_media(source: Store, target: Store, progress: Progress) -> Copyi
     )
 
 
-async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Table, progress: Progress) -> None:
+async def _copy_rows(source: Database, target: Database, table: Table, progress: Progress) -> None:
     """Copy the rows that the target lacks: the copied ones come first, since rows go in the order of their keys.
 
     The last key also opens the target, even if there is no key.
@@ -202,7 +202,7 @@ async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Ta
         await target.add_rows(table, [], opens=True)
 
 
-async def _compare(source: MovableDatabase, target: MovableDatabase, table: Table) -> int:
+async def _compare(source: Database, target: Database, table: Table) -> int:
     """Return the number of rows. Raise SettingRefused unless all rows of both sides are equal."""
     count, after = 0, None
     while True:

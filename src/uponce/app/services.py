@@ -4,20 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
+from uponce.app import ports
 from uponce.app.attempts import Attempts
 from uponce.app.owner import renew
-from uponce.app.ports import (
-    BlobStore,
-    Clock,
-    Database,
-    Ids,
-    Inspector,
-    LocationOf,
-    Presigner,
-    PutGroup,
-    UpstreamClient,
-    Waiting,
-)
 from uponce.app.unbroken import Shared
 from uponce.core.errors import SettingRefused, StorageUnavailable, UponceError
 from uponce.core.parameters import UploadSpec
@@ -57,7 +46,7 @@ class Ownership:
             raise
         self._refusal = None
 
-    async def look(self, database: Database, blobs: BlobStore) -> None:
+    async def look(self, database: ports.Database, blobs: ports.BlobStore) -> None:
         """Ask again, with two short reads, and `check`. Without an owner the answer is that of the last sweep."""
         owner = await blobs.owner()
         if owner is not None:
@@ -107,7 +96,7 @@ class Metrics:
     def sweep_failed(self) -> None:
         """Count a failed purge or sweep of a running server."""
 
-    def waiting(self, waiting: Waiting) -> None:
+    def waiting(self, waiting: ports.Waiting) -> None:
         """Show how many uploads are pending, and how many effects in the outbox wait, by the database."""
 
 
@@ -121,20 +110,20 @@ class Services:
     frozen. `after_commit` decides, by the name of each effect, which uploads leave the effect: see outbox.py.
     """
 
-    database: Database
-    blobs: BlobStore
-    inspector: Inspector
+    database: ports.Database
+    blobs: ports.BlobStore
+    inspector: ports.Inspector
     read_ordinary: OrdinaryReader
-    clock: Clock
-    ids: Ids
+    clock: ports.Clock
+    ids: ports.Ids
+    upstream: ports.UpstreamClient
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
     ownership: Ownership = field(default_factory=Ownership)
     readiness: Shared[tuple[Mapping[str, UponceError | None], bool]] = field(default_factory=Shared)
-    put_group: PutGroup | None = None
-    presigner: Presigner | None = None
-    location_of: LocationOf | None = None
+    put_group: ports.PutGroup | None = None
+    presigner: ports.Presigner | None = None
+    location_of: ports.LocationOf | None = None
     metrics: Metrics = field(default_factory=Metrics)
-    upstream: UpstreamClient | None = None
     inspects: bool = False
     after_commit: Mapping[str, DetailsOf] = field(default_factory=dict)

@@ -17,19 +17,7 @@ from msgspec.structs import replace
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.system import LINUX
 from uponce.adapters.versions import versions
-from uponce.app.diagnose import (
-    Finding,
-    State,
-    of_connections,
-    of_disk,
-    of_owners,
-    of_parts,
-    of_presets,
-    of_secrets,
-    of_system,
-    of_upstreams,
-    of_versions,
-)
+from uponce.app.diagnose import Finding, State, of_parts, of_presets, of_secrets, of_upstreams
 from uponce.app.owner import check_owner
 from uponce.app.services import Services
 from uponce.cli.address import listen, unreachable
@@ -41,6 +29,7 @@ from uponce.core.upstream import parse_upstream
 from uponce.wiring import Backend, build, opened
 
 _OURS = ("media", "secret.key", "spool", "uponce.db")  # in the data folder; a disk there may have other files
+_GIB = 1024**3
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 
 
@@ -66,8 +55,8 @@ def examine(data: str | None) -> Iterator[Finding]:
         yield Finding("settings", State.OK, "readable")
         if (warning := unreachable(settings)) is not None:
             yield Finding("notifications", State.WARNING, warning)
-        yield of_system(sys.platform, supported=LINUX and LOCKS.across_processes)
-        yield of_versions(versions())
+        yield _of_system()
+        yield Finding("versions", State.OK, ", ".join(f"{name} {version}" for name, version in versions().items()))
         try:
             with opened(settings) as backend:
                 yield from _of_database(settings, backend)
@@ -99,28 +88,62 @@ def _presets(settings: Settings) -> Callable[[Services], Coroutine[Any, Any, Seq
     )
 
 
+def _of_system() -> Finding:
+    if LINUX and LOCKS.across_processes:
+        return Finding("system", State.OK, "Linux")
+    return Finding(
+        "system",
+        State.WARNING,
+        f"{sys.platform}: good for development, one server process on one folder. Run uponce on Linux in production.",
+    )
+
+
 def _of_database(settings: Settings, backend: Backend) -> Iterator[Finding]:
+    """Yield its name, and whether it gives fewer connections than the processes of this server may need under load."""
     yield Finding("database", State.OK, backend.database.describe())
-    yield from of_connections(backend.database.most_connections(), settings.workers, settings.database_connections)
+    most, workers, each = backend.database.most_connections(), settings.workers, settings.database_connections
+    if most is not None and workers * each > most:
+        yield Finding(
+            "connections",
+            State.WARNING,
+            f"this server may open {workers * each} connections (UPONCE_WORKERS={workers} times "
+            f"UPONCE_DATABASE_CONNECTIONS={each}), and PostgreSQL gives {most} to all servers together. Lower one of "
+            "these settings, or raise max_connections of PostgreSQL.",
+        )
 
 
 def _of_disks(settings: Settings) -> Iterator[Finding]:
     """Yield the free space on each local disk that the server writes to, and which disks do not last."""
     for folder in one_of_each_disk([settings.data_dir, *lasting(settings)]):
-        yield of_disk(shutil.disk_usage(folder).free, str(folder))
+        free = shutil.disk_usage(folder).free
+        if free < _GIB:
+            full = f"{free} bytes free in {folder}. Make room: a full disk refuses uploads."
+            yield Finding("disk", State.WARNING, full)
+        else:
+            yield Finding("disk", State.OK, f"{free // _GIB} GiB free in {folder}")
     for warning in fleeting(settings):
         yield Finding("volume", State.WARNING, warning)
 
 
 def _of_owners(folder: Path) -> Iterator[Finding]:
+    """Yield a warning if files in the folder have another owner than the folder: a service may be unable to use them.
+
+    In a folder of root, each service may run as the owner of its files, so there is no warning.
+    """
     if not folder.exists():  # database, media and secret key may be elsewhere
         return
-    owners = {}
+    owner, foreign = folder.stat().st_uid, []
     for path in sorted(folder.iterdir()):
         with suppress(FileNotFoundError):  # the log of a database that a server has just closed
-            if path.name.startswith(_OURS):
-                owners[path] = path.lstat().st_uid
-    yield from of_owners(owners, folder, folder.stat().st_uid)
+            if path.name.startswith(_OURS) and path.lstat().st_uid != owner != 0:
+                foreign.append(str(path))
+    if foreign:
+        yield Finding(
+            "owner",
+            State.WARNING,
+            f"{folder} belongs to user {owner}, and files in it to another user. If the server runs as user {owner}, "
+            f"run: chown -R --reference={folder} {' '.join(foreign)}",
+        )
 
 
 def _before_the_first_start(

@@ -1,28 +1,4 @@
-"""Every error uponce raises on purpose, as one tree.
-
-UponceError
-├── Refused                     the request is wrong: uponce stores nothing and spends nothing
-│   ├── GrantRefused            the signature is genuine, but cannot be used now
-│   │   └── SignatureUsed · SignatureInUse · SignatureRevoked · StaleRequest · FutureTimestamp · IdempotencyKeyReused
-│   ├── AuthRefused             identity or permission is wrong
-│   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · BadToken · ScopeDenied
-│   │   └── OriginMismatch · DeliveryDenied · TooManyFailures
-│   ├── ParameterRefused        a parameter is wrong
-│   │   ├── MissingParameter · InvalidParameter · DuplicateParameter · LateParameter
-│   │   └── UnknownParameter · UnsupportedParameter
-│   ├── FileRefused             the file is wrong
-│   │   ├── FileTooLarge · EmptyFile · InvalidMedia · MediaTooLarge · FormatNotAllowed · ContentMismatch
-│   ├── SeriesRefused           a part does not fit its series, which stays as it was
-│   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries · TooManySignatures
-│   │   └── TooManyParts · OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
-│   ├── UpstreamRefused         the upstream of a relay refused the upload
-│   └── RequestRefused          the request itself is wrong
-│       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
-│       └── PreconditionFailed · UnsupportedVersion · UnsupportedContentType
-├── Unavailable                 the server cannot do it now: clients may repeat the request
-│   ├── DatabaseUnavailable · OutcomeUnknown · StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
-│   └── UpstreamUnavailable     all but OutcomeUnknown: nothing is spent
-└── SettingRefused              a setting would break a guarantee; the server does not start
+"""Every error that uponce raises on purpose, as one tree: each branch stands before its leaves.
 
 An error has a stable `code` for programs, a public `message` that says what a client should do next, and a private
 `detail` for the log and for the operator. Its class says after how many seconds a client may try again. HTTP statuses

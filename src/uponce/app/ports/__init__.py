@@ -29,7 +29,6 @@ from uponce.app.ports.database import (
     Glance,
     Keys,
     Ledger,
-    MovableDatabase,
     OpenSeries,
     Page,
     Prepare,

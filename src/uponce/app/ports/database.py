@@ -1,4 +1,4 @@
-"""The Database port, and the values that go through it. A MovableDatabase also moves its rows to another place."""
+"""The Database port, and the values that go through it."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -290,17 +290,6 @@ class Keys(Protocol):
         """Return whether the cloud has a key or an upstream, also if none of its secrets can be read."""
 
 
-class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Relays, Outbox, Protocol):
-    """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.
-
-    Any method may raise DatabaseUnavailable or StorageFull: then it has changed nothing. A method that writes returns
-    only after the write is durable. `glance` exists if the engine can look without waiting.
-    """
-
-    @property
-    def glance(self) -> Glance | None: ...
-
-
 # Texts, numbers and bytes by column, alike on every engine.
 Row: TypeAlias = Mapping[str, Any]
 
@@ -343,5 +332,12 @@ class Moving(Protocol):
         """
 
 
-class MovableDatabase(Database, Moving, Protocol):
-    """A database whose rows can move."""
+class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Relays, Outbox, Moving, Protocol):
+    """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.
+
+    Any method may raise DatabaseUnavailable or StorageFull: then it has changed nothing. A method that writes returns
+    only after the write is durable. `glance` exists if the engine can look without waiting.
+    """
+
+    @property
+    def glance(self) -> Glance | None: ...

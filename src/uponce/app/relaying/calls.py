@@ -33,7 +33,6 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
 
     The call goes on unchanged, with the upstream's credentials. OutcomeUnknown: the upstream may have done it.
     """
-    assert services.upstream is not None
     return _answer(await services.upstream.call(upstream, path, asked), changes=asked.method != "GET")
 
 
@@ -47,7 +46,6 @@ async def act_signed(
     another system. Raise UnknownParameter for a parameter of uponce's own uploads, and SignatureRevoked for a revoked
     signature. OutcomeUnknown: the upstream may have done it.
     """
-    assert services.upstream is not None
     params = collect(sent)
     require_credentials(params)
     verified = await _verify(services, cloud, path, params)

@@ -186,7 +186,6 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tupl
 async def _ask(services: Services, upstream: Upstream, relay: Relay, kind: str, public_id: str) -> UpstreamReply:
     """Return the answer that has the asset, or the last one: a list by context may begin with empty pages."""
     client, target = services.upstream, relay.target
-    assert client is not None
     if target.marker is None:
         path = f"resources/{kind}/{target.type}/{public_id}"
         return await client.get(upstream, path, {"media_metadata": "true"})

@@ -69,10 +69,9 @@ class Relaying:
     """
 
     def __init__(self, services: Services, admitted: Admitted) -> None:
-        client, upstream = services.upstream, admitted.upstream
-        assert client is not None and upstream is not None
+        upstream = admitted.upstream
+        assert upstream is not None
         self._services = services
-        self._client = client
         self._upstream = upstream
         self._admitted = admitted
         self._attempt = services.ids.hex(32)
@@ -125,7 +124,7 @@ class Relaying:
         return await uploading
 
     async def _upload(self, call: UpstreamCall, file: AsyncIterator[Data], sign: Sign) -> UpstreamReply:
-        return await self._client.upload(self._upstream, call, file, sign)
+        return await self._services.upstream.upload(self._upstream, call, file, sign)
 
     async def _send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> UpstreamReply:
         async with aclosing(chunks):
@@ -145,7 +144,7 @@ class Relaying:
         upstream, now = self._upstream, int(self._services.clock.now())
         fields = {**call.fields, **signed(upstream, call.fields, now)}
         try:
-            return await self._client.upload(upstream, replace(call, fields=fields), file, None)
+            return await self._services.upstream.upload(upstream, replace(call, fields=fields), file, None)
         except OutcomeUnknown as error:
             raise UpstreamUnavailable(_UNREACHED, detail=error.detail) from error
 

@@ -31,8 +31,8 @@ async def upload_chunk(
         async with intake:
             async with giving_way(intake.is_wanted):
                 await intake.receive(events)
-            verified = await intake.complete()
-            series = await intake.keep()
+            verified, body = await intake.complete()
+            series = await intake.keep(body)
         if not series.complete:
             return series
         return await finish(services, series, verified.signer, request.caller)
@@ -60,9 +60,9 @@ class ChunkIntake(Receiver[Spooled | Append]):
     async def is_wanted(self) -> bool:
         return isinstance(self.body, Append) and await self.body.is_wanted()
 
-    async def keep(self) -> Series:
+    async def keep(self, body: Spooled | Append) -> Series:
         """Record the part, which must be whole. Return the series with this part."""
-        append, size = await self._placed(), self._chunk.span.size
+        append, size = await self._placed(body), self._chunk.span.size
         if append.size != size:
             raise MalformedRequest(
                 f"The chunk has {append.size} bytes, but its Content-Range gives {size}. Send them alike."
@@ -167,16 +167,15 @@ class ChunkIntake(Receiver[Spooled | Append]):
             self._series = await self._join_anew(verified)
             return await append(self._services, self._series, self._chunk)
 
-    async def _placed(self) -> Append:
-        if isinstance(self.body, Append):
-            return self.body
-        spooled = self.release()
-        assert not isinstance(spooled, Append)
+    async def _placed(self, body: Spooled | Append) -> Append:
+        if isinstance(body, Append):
+            return body
+        self.release()
         try:
-            await spooled.seal()
+            await body.seal()
             self.body = placed = await self._append()
-            async for block in spooled.blocks():
+            async for block in body.blocks():
                 await placed.write(block)
         finally:
-            await spooled.discard()
+            await body.discard()
         return placed

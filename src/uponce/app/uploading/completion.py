@@ -10,16 +10,7 @@ from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.pipeline import Uploaded, answered, drop, followed_up, inspect, judge, read_back
 from uponce.app.uploading.series import hold_all, status, stored_parts
-from uponce.core.errors import (
-    BlobCondemned,
-    GrantRefused,
-    OutcomeUnknown,
-    Refused,
-    SeriesGone,
-    StorageUnavailable,
-    Unavailable,
-    UpstreamRefused,
-)
+from uponce.core import errors
 from uponce.core.formats import stored_type
 from uponce.core.parameters import read_parameters
 from uponce.core.policy import judge_content
@@ -53,12 +44,12 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
                 return await _pass_on(services, series, admitted, assembly, digest)
             draft = await judge(services, admitted, assembly.key, assembly.path, digest)
             return await _commit(services, series, assembly, draft, caller)
-        except SeriesGone:  # another request ended the series, and deletes the bytes
+        except errors.SeriesGone:  # another request ended the series, and deletes the bytes
             raise
-        except StorageUnavailable:
+        except errors.StorageUnavailable:
             await status(services, series.id)  # if the series is gone with its bytes, raise that
             raise
-        except (Refused, BlobCondemned) as error:
+        except (errors.Refused, errors.BlobCondemned) as error:
             if not _may_pass_later(error, series):
                 await _give_up(services, series, assembly, caller)
             raise
@@ -66,10 +57,10 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
         await assembly.release()
 
 
-def _may_pass_later(error: Refused | BlobCondemned, series: Series) -> bool:
-    if isinstance(error, UpstreamRefused):
+def _may_pass_later(error: errors.Refused | errors.BlobCondemned, series: Series) -> bool:
+    if isinstance(error, errors.UpstreamRefused):
         return error.may_pass_later
-    return series.shared and isinstance(error, BlobCondemned)  # its parts are still in the store
+    return series.shared and isinstance(error, errors.BlobCondemned)  # its parts are still in the store
 
 
 def _admitted(series: Series, key: ApiKey | None, caller: Caller) -> Admitted:
@@ -98,7 +89,7 @@ async def _pass_on(
     try:
         return await send_spooled(services, admitted, digest, assembly.blocks())
     finally:
-        with suppress(Unavailable):  # if this fails, the sweeper deletes them
+        with suppress(errors.Unavailable):  # if this fails, the sweeper deletes them
             if await services.database.find_series(series.id) is None:
                 await drop(services, assembly.clear())
 
@@ -108,9 +99,9 @@ async def _commit(services: Services, series: Series, assembly: Assembly, draft:
         await assembly.publish(stored_type(draft.asset.facts))
         with services.metrics.committing():
             committed = await services.database.commit_series(series.id, draft, caller)
-    except OutcomeUnknown as unknown:
+    except errors.OutcomeUnknown as unknown:
         return await read_back(services, draft.asset.blob_key, unknown)
-    except (Refused, Unavailable):
+    except (errors.Refused, errors.Unavailable):
         await assembly.retract()
         raise
     await drop(services, assembly.clear())
@@ -119,11 +110,11 @@ async def _commit(services: Services, series: Series, assembly: Assembly, draft:
 
 async def _give_up(services: Services, series: Series, assembly: Assembly, caller: Caller) -> None:
     """End it for good; what cannot be done now is the sweeper's."""
-    with suppress(Unavailable):
+    with suppress(errors.Unavailable):
         for grant in await services.database.series_grants(series.id):
             record = await services.database.find_grant(grant.key)
             refusal = record and refusal_of(record, grant.max_uses)
-            if isinstance(refusal, GrantRefused):
+            if isinstance(refusal, errors.GrantRefused):
                 await record_refusal(services, grant, refusal.code, caller)
         # A request that ended the series before deletes the bytes, or another server has committed them.
         if await services.database.end_series(series.id):

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from uponce.app.attempts import Attempt, network_of
 from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise, check_scripted
@@ -17,17 +17,8 @@ from uponce.app.ports import Spooled
 from uponce.app.relaying.held import Held
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
-from uponce.core.errors import (
-    DuplicateParameter,
-    FileTooLarge,
-    InvalidParameter,
-    InvalidSignature,
-    LateParameter,
-    MissingParameter,
-    RequestTooSlow,
-    UponceError,
-    shown,
-)
+from uponce.app.uploading.series import Append
+from uponce.core import errors
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import too_large
 from uponce.core.signature import collect_known
@@ -58,18 +49,7 @@ Event = Field | FileStart | FormBytes | bytes | bytearray
 FORM_BYTES = 4096
 
 
-class Sink(Protocol):
-    """The destination for the bytes of the file."""
-
-    @property
-    def size(self) -> int: ...
-
-    async def write(self, data: bytes | bytearray) -> None: ...
-
-    async def discard(self) -> None: ...
-
-
-S = TypeVar("S", bound=Sink)
+S = TypeVar("S", bound=Spooled | Held | Append)
 
 
 class Receiver(ABC, Generic[S]):
@@ -80,7 +60,7 @@ class Receiver(ABC, Generic[S]):
         self.request = request
         self._fields = list(request.fields)
         self._counted = ExitStack()
-        self._doubt: InvalidSignature | None = None
+        self._doubt: errors.InvalidSignature | None = None
         self._limit = 0
         self._attempt = Attempt(network_of(request.caller.address), asyncio.get_running_loop().time())
         self._counted.callback(services.attempts.forms.release, self._attempt)
@@ -128,19 +108,19 @@ class Receiver(ABC, Generic[S]):
             return whole
         return min(whole, begun + limits.rate_seconds + self._attempt.received / limits.least_rate)
 
-    def _too_slow(self) -> UponceError:
+    def _too_slow(self) -> errors.UponceError:
         limits, received, seconds = self._services.limits, self._attempt.received, self._attempt.seconds()
         if self.verified is not None or seconds >= limits.max_upload_seconds:
-            return RequestTooSlow(
+            return errors.RequestTooSlow(
                 f"The upload was not complete after {limits.max_upload_seconds} seconds, which is the limit. Send a "
                 "smaller file, or use a faster connection."
             )
         if self.body is None:
-            return RequestTooSlow(
+            return errors.RequestTooSlow(
                 f"Neither the file nor a signature arrived within {limits.unverified_seconds} seconds. Send the "
                 "fields, then the file, without a pause."
             )
-        return RequestTooSlow(
+        return errors.RequestTooSlow(
             f"The file came before the fields that sign it, and {received} bytes arrived in {seconds:.0f} seconds. "
             f"Such an upload must keep {limits.least_rate} bytes per second, and end within "
             f"{limits.unverified_seconds} seconds. Send the fields before the file."
@@ -158,32 +138,29 @@ class Receiver(ABC, Generic[S]):
             case _:
                 await self._take_bytes(event)
 
-    async def complete(self) -> Verified:
-        """Return the verified parameters, after everything has arrived. The parameters may have come after the file."""
+    async def complete(self) -> tuple[Verified, S]:
+        """Return the verified parameters and the file, after everything has arrived. The file may have come first."""
         if self.verified is None:
             await self._authorise(collect_known(self._fields))
         if self.verified is None or self.body is None:
-            raise MissingParameter("Missing required parameter - file")
-        return self.verified
+            raise errors.MissingParameter("Missing required parameter - file")
+        return self.verified, self.body
 
-    def release(self) -> S:
-        """Return the spooled file. From now on the caller must publish or discard it."""
-        if self.body is None:
-            raise MissingParameter("Missing required parameter - file")
-        spooled, self.body = self.body, None
-        return spooled
+    def release(self) -> None:
+        """Leave the file to the caller. From now on the caller must publish or discard it."""
+        self.body = None
 
     def _take_field(self, name: str, value: str) -> None:
         if self.verified is not None and self.body is not None:
-            raise LateParameter(
-                f"Parameter {shown(name)} came after the file, and the signature was verified without it. Send all "
-                "parameters before the file, or all after it."
+            raise errors.LateParameter(
+                f"Parameter {errors.shown(name)} came after the file, and the signature was verified without it. Send "
+                "all parameters before the file, or all after it."
             )
         self._fields.append((name, value))
 
     async def _begin_file(self, file: FileStart) -> None:
         if self.body is not None:
-            raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
+            raise errors.DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
         self.filename, self._size = file.filename, file.size
         params = collect_known(self._fields)
         if self.request.bare:
@@ -191,7 +168,7 @@ class Receiver(ABC, Generic[S]):
         elif all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
             try:
                 await self._authorise(params)
-            except InvalidSignature as doubt:
+            except errors.InvalidSignature as doubt:
                 # Another signed field may follow the file. Until then the upload is unverified.
                 self._doubt = doubt
         if self.verified is None:
@@ -206,7 +183,9 @@ class Receiver(ABC, Generic[S]):
         self.request = request = self.request.narrowed(params)
         if request.credentials is not None and self._by_credentials(params):
             if request.idempotency_key is not None:
-                raise InvalidParameter("Header Idempotency-Key needs a signed upload. Sign it, or omit the header.")
+                raise errors.InvalidParameter(
+                    "Header Idempotency-Key needs a signed upload. Sign it, or omit the header."
+                )
             params = await sign_for(self._services, request.cloud, request.requested, request.credentials, params)
         verified = await self._admit(params)
         check_scripted(verified.spec, request)
@@ -216,20 +195,20 @@ class Receiver(ABC, Generic[S]):
 
     async def _take_bytes(self, data: bytes | bytearray) -> None:
         if self.body is None:
-            raise MissingParameter("Missing required parameter - file")
+            raise errors.MissingParameter("Missing required parameter - file")
         arrived = self.body.size + len(data)
         if arrived > self._limit:
             raise self._doubt or self._too_large(arrived)
         self._attempt.received += len(data)
         await self.body.write(data)
 
-    def _too_large(self, arrived: int) -> FileTooLarge:
+    def _too_large(self, arrived: int) -> errors.FileTooLarge:
         """Return the refusal. It has the cure if the file is too large only because it came before its fields."""
         refusal = too_large(self._size or arrived, self._limit, is_whole=self._size is not None)
         lasting = self._services.limits.max_bytes(self.request.requested, UploadSpec())
         if self.verified is not None or self._limit == lasting:
             return refusal
-        return FileTooLarge(
+        return errors.FileTooLarge(
             f"{refusal.message} This limit is for a file that comes before the fields that sign it. Send the fields "
             f"before the file: then the maximum is {lasting}, unless max_bytes is signed."
         )

@@ -66,30 +66,30 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
     """
     async with Intake(services, request) as intake:
         await intake.receive(events)
-        verified = await intake.complete()
-        assert intake.body is not None
-        digest = await intake.body.seal()
+        verified, body = await intake.complete()
+        digest = await body.seal()
         admitted = Admitted.of(intake.request, verified, intake.filename)
         repeated = await _answer_again(services, admitted, digest)
         if repeated is not None:
             return answered(repeated, verified.signer)
         if admitted.upstream is not None:
-            return answered(await _pass_on(services, admitted, intake, digest), verified.signer)
-        assert not isinstance(intake.body, Held)
-        draft = await judge(services, admitted, intake.body.key, intake.body.path, digest)
-        spooled = intake.release()
-        assert not isinstance(spooled, Held)
-        committing = partial(_commit, services, admitted, draft, spooled)
+            return answered(await _pass_on(services, admitted, intake, body, digest), verified.signer)
+        assert not isinstance(body, Held)
+        draft = await judge(services, admitted, body.key, body.path, digest)
+        intake.release()
+        committing = partial(_commit, services, admitted, draft, body)
         return Uploaded(await unbroken(followed_up(services, committing)), verified.signer)
 
 
-async def _pass_on(services: Services, admitted: Admitted, intake: Intake, digest: Digest) -> Forwarded:
+async def _pass_on(
+    services: Services, admitted: Admitted, intake: Intake, body: Spooled | Held, digest: Digest
+) -> Forwarded:
     """Check what this server checks, let the upload complete in the upstream of its cloud, and return the answer."""
-    assert intake.body is not None
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
-    if not isinstance(intake.body, Held) and services.inspects:
-        await inspect(services, admitted, intake.body.path, digest)
-    return await unbroken(followed_up(services, partial(_relay, services, admitted, intake.release(), digest)))
+    if not isinstance(body, Held) and services.inspects:
+        await inspect(services, admitted, body.path, digest)
+    intake.release()
+    return await unbroken(followed_up(services, partial(_relay, services, admitted, body, digest)))
 
 
 async def _relay(services: Services, admitted: Admitted, body: Spooled | Held, digest: Digest) -> Forwarded:

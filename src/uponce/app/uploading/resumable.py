@@ -18,22 +18,8 @@ from uponce.app.uploading.pipeline import Uploaded, answered
 from uponce.app.uploading.series import Append, append, drop_unless_held, giving_way, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.series import status as series_status
+from uponce.core import errors
 from uponce.core.checksum import Checksum
-from uponce.core.errors import (
-    ChunkConflict,
-    ChunkSuperseded,
-    EmptyFile,
-    FileTooLarge,
-    MalformedRequest,
-    OffsetConflict,
-    OutcomeUnknown,
-    RequestTooSlow,
-    SeriesComplete,
-    SeriesExpired,
-    SeriesGone,
-    UnknownApiKey,
-    UponceError,
-)
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at, reply_key
@@ -44,7 +30,13 @@ from uponce.core.values import Caller
 
 _PENDING_SECONDS = 10
 # A stop of the server cancels a request.
-_BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired, asyncio.CancelledError)
+_BROKEN_OFF = (
+    errors.ChunkSuperseded,
+    errors.MalformedRequest,
+    errors.RequestTooSlow,
+    errors.SeriesExpired,
+    asyncio.CancelledError,
+)
 
 
 Progress: TypeAlias = Uploaded | Forwarded | Series
@@ -91,13 +83,13 @@ async def begin_with(
     with awaited_by_the_stop():
         try:
             return address, await resume(services, address, part, blocks, request.caller)
-        except OutcomeUnknown:
+        except errors.OutcomeUnknown:
             raise
         except asyncio.CancelledError:
             await drop_unless_held(services, series)  # unless the upload is just being completed
             raise
-        except UponceError:
-            with suppress(UponceError):
+        except errors.UponceError:
+            with suppress(errors.UponceError):
                 await terminate(services, series)
             raise
 
@@ -113,7 +105,7 @@ async def resume(
     try:
         with awaited_by_the_stop():
             series = await _take_in(services, await _find(services, address), part, blocks, caller)
-    except SeriesGone:
+    except errors.SeriesGone:
         await _refuse_complete(services, address)
         raise
     return await _finish_if_complete(services, address, series, caller)
@@ -126,7 +118,7 @@ async def conclude(services: Services, address: Address, caller: Caller) -> Prog
     """
     try:
         series = await settled(services, await _find(services, address))
-    except SeriesGone:
+    except errors.SeriesGone:
         return await _outcome(services, address)
     return await _finish_if_complete(services, address, series, caller)
 
@@ -135,7 +127,7 @@ async def status(services: Services, address: Address) -> Progress:
     """Return what is recorded by now. Change nothing."""
     try:
         return await _find(services, address)
-    except SeriesGone:
+    except errors.SeriesGone:
         return await _outcome(services, address)
 
 
@@ -143,7 +135,7 @@ async def end(services: Services, address: Address) -> None:
     """End an upload that is not complete. Its signature is free again. Raise SeriesComplete or SeriesGone."""
     try:
         await terminate(services, await _find(services, address))
-    except SeriesGone:
+    except errors.SeriesGone:
         await _refuse_complete(services, address)
         raise
 
@@ -151,7 +143,7 @@ async def end(services: Services, address: Address) -> None:
 async def _find(services: Services, address: Address) -> Series:
     series = await series_status(services, address.series_id)
     if address_of(series) != address:
-        raise SeriesGone("There is no upload at this address. Begin a new one.")
+        raise errors.SeriesGone("There is no upload at this address. Begin a new one.")
     if services.clock.now() > expires_at(series, services.limits):
         raise _expired(series, services.limits)
     return series
@@ -162,7 +154,7 @@ async def _finish_if_complete(services: Services, address: Address, series: Seri
         return series
     try:
         return await finish(services, series, await _signer(services, series.api_key), caller)
-    except SeriesGone:  # another request has completed the series, with these bytes
+    except errors.SeriesGone:  # another request has completed the series, with these bytes
         return await _outcome(services, address)
 
 
@@ -174,21 +166,23 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
     record = await services.database.find_grant(address.grant_key)  # first: the reply comes when `pending` ends
     reply = await services.database.find_reply(address.grant_key, reply_key(address.series_id))
     if reply is None and record is not None and record.grant.cloud == address.cloud and record.pending:
-        raise OutcomeUnknown(
+        raise errors.OutcomeUnknown(
             "This upload was passed on to the upstream, and its outcome is not known yet. Wait "
             f"{_PENDING_SECONDS} seconds, then ask this address again.",
             retry_after=_PENDING_SECONDS,
         )
     if reply is None or record is None or record.grant.cloud != address.cloud:
-        raise SeriesGone("There is no upload at this address: it was cancelled, or never existed. Begin a new one.")
+        raise errors.SeriesGone(
+            "There is no upload at this address: it was cancelled, or never existed. Begin a new one."
+        )
     return answered(reply.answer, await _signer(services, record.grant.api_key))
 
 
 async def _refuse_complete(services: Services, address: Address) -> None:
-    with suppress(SeriesGone):
+    with suppress(errors.SeriesGone):
         outcome = await _outcome(services, address)
         name = outcome.public_id if isinstance(outcome, Forwarded) else outcome.committed.asset.name.public_id
-        raise SeriesComplete(
+        raise errors.SeriesComplete(
             f"This upload is complete: it became {name}. To send another file, begin with a new signature."
         )
 
@@ -197,7 +191,7 @@ async def _signer(services: Services, api_key: str) -> Signer:
     """Return the signer of the answers: the key with its present secret, since only the first request is signed."""
     key = await services.database.find_key(api_key)
     if key is None:
-        raise UnknownApiKey(f"Unknown API key {api_key}")
+        raise errors.UnknownApiKey(f"Unknown API key {api_key}")
     return Signer.of(key)
 
 
@@ -212,7 +206,7 @@ async def _take_in(
             raise _conflict(writer.series, part)
         await _write(services, writer, chunk, part.checksum, blocks)
         return await writer.keep()
-    except ChunkConflict:
+    except errors.ChunkConflict:
         now = await series_status(services, series.id)
         if now.end > writer.series.end:  # another server has recorded other bytes in this place since
             raise _conflict(now, part) from None
@@ -225,7 +219,7 @@ def _chunk(series: Series, part: Part, limit: int) -> Chunk:
     """Return the span of all bytes that may still come, so requests with other offsets exclude each other."""
     _check_total(part.total, limit)
     if part.total is not None and part.total < series.end:
-        raise MalformedRequest(
+        raise errors.MalformedRequest(
             f"{series.end} bytes of this upload have arrived, but its given length is {part.total}. Send the length of "
             "the whole file."
         )
@@ -257,7 +251,7 @@ async def _write(
                     kept = writer.size
     except _BROKEN_OFF:
         if not found:
-            with suppress(UponceError):
+            with suppress(errors.UponceError):
                 await writer.keep()
         raise
     if checksum and found:
@@ -276,14 +270,14 @@ async def _in_time(services: Services, series: Series) -> AsyncIterator[None]:
         raise _expired(series, services.limits) from None
 
 
-def _expired(series: Series, limits: Limits) -> SeriesExpired:
-    return SeriesExpired(
+def _expired(series: Series, limits: Limits) -> errors.SeriesExpired:
+    return errors.SeriesExpired(
         f"The time of this upload ended at {utc(expires_at(series, limits))}. Ask for a new signature and begin again."
     )
 
 
-def _conflict(series: Series, part: Part) -> OffsetConflict:
-    return OffsetConflict(
+def _conflict(series: Series, part: Part) -> errors.OffsetConflict:
+    return errors.OffsetConflict(
         f"{series.end} bytes of this upload have arrived, but the request begins at byte {part.offset}. Send HEAD, and "
         "continue at its Upload-Offset."
     )
@@ -291,7 +285,7 @@ def _conflict(series: Series, part: Part) -> OffsetConflict:
 
 def _check_total(total: int | None, limit: int) -> None:
     if total == 0:
-        raise EmptyFile("Empty file. Send at least one byte.")
+        raise errors.EmptyFile("Empty file. Send at least one byte.")
     refuse_size(total or 0, limit)
 
 
@@ -299,7 +293,7 @@ def _check_end(position: int, chunk: Chunk) -> None:
     if chunk.total is None:
         refuse_size(position, chunk.span.end, is_whole=False)
     if position > chunk.span.end:
-        raise FileTooLarge(
+        raise errors.FileTooLarge(
             f"The file has {chunk.total} bytes by its Upload-Length, but the request brings it to {position} or more. "
             "Send no more than Upload-Length, or begin a new upload."
         )

@@ -14,18 +14,7 @@ from typing import TypeVar
 from uponce.app.authorise import Verified
 from uponce.app.ports import Assembly, HeldPart, Parts
 from uponce.app.services import Services
-from uponce.core.errors import (
-    ChunkInProgress,
-    ChunkSuperseded,
-    MalformedRequest,
-    OutcomeUnknown,
-    Refused,
-    SeriesGone,
-    SignatureInUse,
-    StorageUnavailable,
-    TooManySeries,
-    Unavailable,
-)
+from uponce.core import errors
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, expires_at, freeze, is_slow
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
@@ -74,9 +63,9 @@ async def begin(
         )
         try:
             series = await _insert(services, new)
-        except OutcomeUnknown:
+        except errors.OutcomeUnknown:
             raise
-        except (Refused, Unavailable):
+        except (errors.Refused, errors.Unavailable):
             await _undo_begin(services, new)
             raise
     if series.id != new.id:
@@ -95,11 +84,11 @@ async def _insert(services: Services, new: Series) -> Series:
     for _ in range(_TRIES):
         try:
             return await insert()
-        except SignatureInUse:
+        except errors.SignatureInUse:
             others = await services.database.find_series_of(new.grant.key)
             if others and not any([await _drop_if_slow(services, series) for series in others]):
                 raise
-        except TooManySeries:
+        except errors.TooManySeries:
             await _drop_slowest(services, new.api_key)
     return await insert()
 
@@ -145,7 +134,7 @@ async def status(services: Services, series_id: str) -> Series:
     """Return the series with what has arrived. Raise SeriesGone if it has ended or never existed."""
     series = await services.database.find_series(series_id)
     if series is None:
-        raise SeriesGone(
+        raise errors.SeriesGone(
             "This upload is complete, was ended, or never existed, so the server accepts no bytes for it. Begin a new "
             "upload."
         )
@@ -200,7 +189,7 @@ class Append:
     async def write(self, data: bytes | bytearray) -> None:
         """Write the next bytes, and compare those that exist. After ChunkConflict nothing can be written."""
         if self.size + len(data) > self._chunk.span.size:
-            raise MalformedRequest(
+            raise errors.MalformedRequest(
                 f"The chunk has more than the {self._chunk.span.size} bytes of its header. Send no more than these."
             )
         await self._part.write(data)
@@ -214,7 +203,7 @@ class Append:
             return
         with self._services.attempts.noting(self.series.id) as is_first:
             if is_first:  # else the bytes go into a later note
-                with suppress(Unavailable):
+                with suppress(errors.Unavailable):
                     await self._services.database.note_arrival(self.series.id, self._unnoted)
                 self._unnoted, self._noted_at = 0, now
 
@@ -230,7 +219,7 @@ class Append:
             try:
                 self.series = await self._services.database.record_span(self.series.id, span, self._chunk.total, parts)
                 break
-            except ChunkInProgress:  # another server has recorded some since, so fewer are left to record
+            except errors.ChunkInProgress:  # another server has recorded some since, so fewer are left to record
                 if not tries_left:
                     raise
         self._part.keep()
@@ -240,7 +229,7 @@ class Append:
     async def _durable(self, span: Span) -> Sequence[StoredPart]:
         try:
             return await self._part.sync(await self._recorded(span), self.series.blob_key)
-        except StorageUnavailable:
+        except errors.StorageUnavailable:
             await status(self._services, self.series.id)  # if the series is gone with its bytes, raise that
             raise
 
@@ -289,9 +278,9 @@ async def drop_unless_held(services: Services, series: Series, *, if_empty: bool
                 await services.blobs.parts.drop(series.blob_key)
         finally:
             await assembly.release()
-    except (ChunkInProgress, Unavailable):
+    except (errors.ChunkInProgress, errors.Unavailable):
         return False
-    except SeriesGone:
+    except errors.SeriesGone:
         pass
     return True
 
@@ -309,7 +298,7 @@ async def hold_all(services: Services, series: Series, seconds: float) -> Assemb
 def _parts(services: Services, series: Series) -> Parts:
     """Return where the bytes of the series are. Raise StorageUnavailable if this server cannot reach them."""
     if series.shared != services.blobs.parts.shared:
-        raise StorageUnavailable(
+        raise errors.StorageUnavailable(
             "This server cannot reach the bytes of this upload that have arrived. The signature is not spent. Send the "
             "request again.",
             detail=f"series {series.id} was begun on another kind of storage",
@@ -324,7 +313,7 @@ async def _take_over(
     """Return what `hold` returns as soon as other requests release the span. Raise ChunkInProgress after `seconds`."""
     until = asyncio.get_running_loop().time() + seconds
     try:
-        with suppress(ChunkInProgress):
+        with suppress(errors.ChunkInProgress):
             return await hold()
         with services.attempts.waiting(series.id, services.limits):
             async with _parts(services, series).asking(series.blob_key, span):
@@ -332,11 +321,11 @@ async def _take_over(
                     await asyncio.sleep(_POLL_SECONDS)
                     try:
                         return await hold()
-                    except ChunkInProgress:
+                    except errors.ChunkInProgress:
                         await status(services, series.id)  # raises if there is no reason to wait any more
                         if asyncio.get_running_loop().time() > until:
                             raise
-    except StorageUnavailable:
+    except errors.StorageUnavailable:
         await status(services, series.id)  # if the series is gone with its bytes, raise that
         raise
 
@@ -357,7 +346,7 @@ async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[
     except TimeoutError:
         if not scope.expired():
             raise
-        raise ChunkSuperseded(
+        raise errors.ChunkSuperseded(
             "A newer request for the same part of this upload replaced this request. "
             "Wait for the answer to the newer request."
         ) from None
@@ -366,7 +355,7 @@ async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[
 async def _look(is_wanted: Callable[[], Awaitable[bool]], scope: asyncio.Timeout) -> None:
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
-        with suppress(Unavailable):
+        with suppress(errors.Unavailable):
             if await is_wanted():
                 scope.reschedule(0)
                 return
