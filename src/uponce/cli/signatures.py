@@ -1,7 +1,8 @@
 """`uponce signatures`: show, list and revoke signatures. It works beside a running server."""
 
 import re
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
@@ -17,7 +18,7 @@ from uponce.app.manage_signatures import (
 )
 from uponce.app.ports import Page
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, parse_pairs, print_json, say, say_table
+from uponce.cli.options import Data, Json, parse_pairs, say, say_table
 from uponce.cli.store import cloud_of, on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
@@ -50,18 +51,19 @@ def show(
         return await show_signed(services, await _operator_of(services, fields), fields, limit)
 
     answer = describe_state(on_store(load(data=data), look))
-    if as_json:
-        print_json(answer)
-        return
+    say("\n".join(_lines(answer, limit)), answer, as_json)
+
+
+def _lines(answer: Mapping[str, Any], limit: int) -> Iterator[str]:
     for name, value in answer.items():
         if name not in ("history", "next_cursor"):
-            typer.echo(f"{name:<12}{'unlimited' if value is None else value}")
+            yield f"{name:<12}{'unlimited' if value is None else value}"
     if "next_cursor" in answer:
-        typer.echo(f"Earlier rows of the history are not shown. For more rows, set --limit above {limit}.")
+        yield f"Earlier rows of the history are not shown. For more rows, set --limit above {limit}."
     for line in answer["history"]:
         what = line.get("public_id") or line.get("code", "")
         times = f"  {line['count']} times, the last one shown" if "count" in line else ""
-        typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}{times}")
+        yield f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}{times}"
 
 
 @app.command("list")
