@@ -24,7 +24,7 @@ from tests.contract.stores import local_of
 from tests.world import MovableClock
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.manage_keys import rotate_key, set_up
-from uponce.app.manage_signatures import revoke_signed, show_signed
+from uponce.app.manage_signatures import revoke_signature, show_signature
 from uponce.app.owner import claim_storage
 from uponce.app.sign import mint
 from uponce.app.signed_calls import SignedCall, destroy
@@ -140,7 +140,7 @@ class Machine(RuleBasedStateMachine):
     def look(self, pick: int, spelling: str) -> None:
         signature = self.signature(pick)
         if self.model.is_genuine(signature):
-            seen = self.run(show_signed(self.process.services, self.key, self.fields(signature, spelling)))
+            seen = self.run(show_signature(self.process.services, self.key, self.fields(signature, spelling)))
             assert seen.record.status == signature.known
 
     @precondition(lambda self: self.model.assets)
@@ -364,7 +364,7 @@ class Machine(RuleBasedStateMachine):
             return error.code
 
     async def revoke_now(self, signature: Signature, spelling: str) -> None:
-        record = await revoke_signed(self.process.services, self.key, self.fields(signature, spelling), CALLER)
+        record = await revoke_signature(self.process.services, self.key, self.fields(signature, spelling), CALLER)
         assert record.status == self.model.revoke(signature)
 
     async def sweep_now(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from proof.faults.one_upload import NumberedIds, acknowledge, services_of
 from proof.faults.operator import settings
 from uponce.app.manage_keys import rotate_key
-from uponce.app.manage_signatures import revoke_signed
+from uponce.app.manage_signatures import revoke_signature
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.signed_calls import SignedCall, destroy
@@ -36,7 +36,7 @@ async def revoke(services: Services, argument: str) -> None:
     owner = await services.database.find_key(fields["api_key"])
     if owner is None:
         raise NotFound("The folder was made with this key.")
-    await revoke_signed(services, owner, fields, CALLER)
+    await revoke_signature(services, owner, fields, CALLER)
 
 
 async def purge(services: Services, _: str) -> None:

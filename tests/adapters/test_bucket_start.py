@@ -82,7 +82,7 @@ def refusal_here(url: str, environment: dict[str, str], folder: Path, monkeypatc
             patched.setenv(name, value)
         settings = load({"UPONCE_STORAGE": url, "UPONCE_STORAGE_SECONDS": "60"}, data=str(folder))
         with opened(settings, create=True) as backend:
-            run(_prepare(backend.services, settings, "http://127.0.0.1"))
+            run(_prepare(backend.services, settings))
     return refused.value.message
 
 

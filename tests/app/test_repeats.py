@@ -14,7 +14,7 @@ from tests.app.uploads import CALLER, attempt, form, live_attempts, outcome, sen
 from tests.world import OTHER_PNG, PNG, MovableClock, World
 from uponce.app.backup import fence
 from uponce.app.manage_keys import revoke_key, set_up
-from uponce.app.manage_signatures import revoke_signed
+from uponce.app.manage_signatures import revoke_signature
 from uponce.app.sign import mint
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, InvalidMedia, OutcomeUnknown
@@ -221,7 +221,7 @@ class TestFreshness:
 def test_a_revoked_signature_or_key_is_told_nothing(world: World) -> None:
     fields = world.sign({"max_uses": 2})
     assert attempt(world, fields, key=KEY) == "ok"
-    asyncio.run(revoke_signed(world.services, world.browser, fields, CALLER))
+    asyncio.run(revoke_signature(world.services, world.browser, fields, CALLER))
     assert attempt(world, fields, key=KEY) == "signature_revoked"
     asyncio.run(revoke_key(world.services, world.browser.api_key))
     assert attempt(world, fields, key=KEY) == "unknown_api_key"

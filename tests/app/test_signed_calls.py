@@ -10,7 +10,7 @@ from tests.app.failing import Failing, Tripwire
 from tests.app.uploads import CALLER, attempt
 from tests.world import OTHER_PNG, World, create_key
 from uponce.app import signed_calls as module
-from uponce.app.manage_signatures import show_signed
+from uponce.app.manage_signatures import show_signature
 from uponce.app.signed_calls import SignedCall, destroy
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
@@ -84,7 +84,7 @@ def test_refusals_for_scope_are_counted_beyond_a_number(world: World, cat: dict[
     assert [attempt(world, cat) for _ in range(10)] == ["signature_used"] * 10
     assert world.traces().audit == before + 8
     assert world.sql("SELECT sum(count) FROM audit WHERE code = 'scope_denied'") == 10
-    answer = asyncio.run(show_signed(world.services, world.server, cat))
+    answer = asyncio.run(show_signature(world.services, world.server, cat))
     assert describe_state(answer)["history"][-1]["count"] == 7
     assert "count" not in describe_state(answer)["history"][-2]
 

@@ -159,7 +159,7 @@ def test_doctor_and_server_warn_of_a_folder_that_does_not_last(
     done = uponce("doctor", "--json", "--data", data)
     settings = load({"UPONCE_DATA": str(data)})
     with opened(settings) as backend:
-        asyncio.run(serve._prepare(backend.services, settings, ""))
+        asyncio.run(serve._prepare(backend.services, settings))
     warned = capsys.readouterr().err
     if said is None:
         assert ("volume" in findings(done), warned) == (False, "")

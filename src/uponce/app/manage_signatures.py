@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from uponce.app.authorise import verify_signed
+from uponce.app.authorise import Verified, verify_signed
 from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.core.errors import NotFound, ScopeDenied
@@ -11,6 +11,8 @@ from uponce.core.values import ApiKey, AuditRecord, Caller, Grant, GrantRecord, 
 
 HISTORY_LIMIT = 500
 _NEWEST = 2**63 - 1
+
+Named = str | Mapping[str, str]  # the id of a grant, or all signed fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,49 +29,27 @@ class SignatureState:
     earlier: int | None
 
 
-async def show_signed(
-    services: Services, caller: ApiKey, fields: Mapping[str, str], limit: int = HISTORY_LIMIT, before: int = _NEWEST
+async def show_signature(
+    services: Services, owner: ApiKey, named: Named, limit: int = HISTORY_LIMIT, before: int = _NEWEST
 ) -> SignatureState:
-    """Return the state of a signature by its signed fields, also if no request has used it yet.
+    """Return the state of a signature. Signed fields find it also if no request has used it yet.
 
-    Its history has the newest `limit` rows whose id is less than `before`.
+    Its history has the newest `limit` rows whose id is less than `before`. Raise NotFound for an id that is neither in
+    the ledger nor in the audit, or not in the owner's reach.
     """
-    verified = await verify_signed(services, caller.cloud, fields, call=None)
-    check_reach(caller, verified.grant)
-    lifetime = min(verified.key.window, verified.spec.valid_for or verified.key.window)
-    ends, mark = verified.grant.timestamp + lifetime, verified.key.watermark
-    if mark is not None and verified.grant.timestamp <= mark:  # by a fence, it may have ended before its time
-        ends = min(ends, int(services.clock.now()))
-    record = await services.database.find_grant(verified.grant.key, forgotten=True)
-    record = record or GrantRecord(verified.grant, uses=0, spent_at=None, revoked_at=None)
-    return await _state(services, record, ends, limit, before)
-
-
-async def show_known(
-    services: Services, caller: ApiKey, grant_id: str, limit: int = HISTORY_LIMIT, before: int = _NEWEST
-) -> SignatureState:
-    """Return the state of a grant by its id, as `show_signed` does.
-
-    Raise NotFound unless it is in the ledger or in the audit, and in the caller's reach.
-    """
-    return await _state(services, await find_known(services, caller, grant_id), None, limit, before)
-
-
-async def _state(
-    services: Services, record: GrantRecord, expires_at: int | None, limit: int, before: int
-) -> SignatureState:
-    rows = await services.database.history(record.grant.key, limit + 1, before)  # the surplus row shows that it exists
+    grant, record, ends = await _find(services, owner, named)
+    rows = await services.database.history(grant.key, limit + 1, before)  # the surplus row shows that it exists
     shown = rows[-limit:]
-    return SignatureState(record, expires_at, shown, shown[0].id if len(rows) > limit else None)
+    record = record or GrantRecord(grant, uses=0, spent_at=None, revoked_at=None)
+    return SignatureState(record, ends, shown, shown[0].id if len(rows) > limit else None)
 
 
-async def find_known(services: Services, caller: ApiKey, grant_id: str) -> GrantRecord:
-    record = await services.database.find_grant(_parse_id(grant_id), forgotten=True)
-    if record is None or not in_reach(caller, record.grant):
-        raise NotFound(
-            f"The ledger has no signature {grant_id[:64]}. To look up an unused signature, send its signed fields."
-        )
-    return record
+async def revoke_signature(services: Services, owner: ApiKey, named: Named, caller: Caller) -> GrantRecord:
+    """Revoke a signature that `show_signature` would show. Return its record."""
+    grant, record, _ = await _find(services, owner, named)
+    if record is not None and record.status in (GrantStatus.USED, GrantStatus.REVOKED):  # perhaps by the audit alone
+        return record
+    return await services.database.revoke_grant(grant, caller)
 
 
 async def list_signatures(
@@ -80,13 +60,20 @@ async def list_signatures(
     return await services.database.list_grants(caller.cloud, api_key=own, status=status, limit=limit, cursor=cursor)
 
 
-def in_reach(caller: ApiKey, grant: Grant) -> bool:
-    return grant.cloud == caller.cloud and (caller.scope is KeyScope.ALL or grant.api_key == caller.api_key)
-
-
-def check_reach(caller: ApiKey, grant: Grant) -> None:
-    if not in_reach(caller, grant):
-        raise ScopeDenied(f"API key {caller.api_key} has upload scope: it sees and revokes its own signatures only.")
+async def _find(services: Services, owner: ApiKey, named: Named) -> tuple[Grant, GrantRecord | None, int | None]:
+    """Return the grant, its record, and the end of its time unless only the ledger knows the grant."""
+    if isinstance(named, str):
+        record = await services.database.find_grant(_parse_id(named), forgotten=True)
+        if record is None or not _in_reach(owner, record.grant):
+            raise NotFound(
+                f"The ledger has no signature {named[:64]}. To look up an unused signature, send its signed fields."
+            )
+        return record.grant, record, None
+    verified = await verify_signed(services, owner.cloud, named, call=None)
+    if not _in_reach(owner, verified.grant):
+        raise ScopeDenied(f"API key {owner.api_key} has upload scope: it sees and revokes its own signatures only.")
+    record = await services.database.find_grant(verified.grant.key, forgotten=True)
+    return verified.grant, record, _end(verified, services.clock.now())
 
 
 def _parse_id(grant_id: str) -> bytes:
@@ -96,21 +83,13 @@ def _parse_id(grant_id: str) -> bytes:
         return b""
 
 
-async def revoke_signed(services: Services, owner: ApiKey, fields: Mapping[str, str], caller: Caller) -> GrantRecord:
-    """Revoke a signature by its signed fields, also if no request has used it yet. Return its record."""
-    verified = await verify_signed(services, owner.cloud, fields, call=None)
-    check_reach(owner, verified.grant)
-    record = await services.database.find_grant(verified.grant.key, forgotten=True)
-    return await _revoke(services, verified.grant, record, caller)
+def _in_reach(owner: ApiKey, grant: Grant) -> bool:
+    return grant.cloud == owner.cloud and (owner.scope is KeyScope.ALL or grant.api_key == owner.api_key)
 
 
-async def revoke_known(services: Services, owner: ApiKey, grant_id: str, caller: Caller) -> GrantRecord:
-    """Revoke a grant in the ledger by its id. Return its record."""
-    record = await find_known(services, owner, grant_id)
-    return await _revoke(services, record.grant, record, caller)
-
-
-async def _revoke(services: Services, grant: Grant, record: GrantRecord | None, caller: Caller) -> GrantRecord:
-    if record is not None and record.status in (GrantStatus.USED, GrantStatus.REVOKED):  # perhaps by the audit alone
-        return record
-    return await services.database.revoke_grant(grant, caller)
+def _end(verified: Verified, now: float) -> int:
+    lifetime = min(verified.key.window, verified.spec.valid_for or verified.key.window)
+    end, mark = verified.grant.timestamp + lifetime, verified.key.watermark
+    if mark is not None and verified.grant.timestamp <= mark:  # by a fence, it may have ended before its time
+        end = min(end, int(now))
+    return end

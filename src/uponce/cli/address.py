@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import urllib3
-from msgspec.structs import replace
 
 from uponce.cli.options import warn
 from uponce.config import Settings
@@ -25,24 +24,14 @@ _BACKLOG = 2048
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-def local_url(settings: Settings, port: int) -> str:
-    """Return the URL by which clients on this machine reach the server."""
-    return http_url(settings.host, port)
-
-
-def outside_url(settings: Settings, port: int) -> str | None:
+def outside_url(settings: Settings) -> str | None:
     """Return a URL for other machines if the server listens on every address, else None."""
     if settings.host not in EVERY_ADDRESS:
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect(("192.0.2.1", 9))  # chooses the outgoing address; a datagram socket sends nothing by this
-        return http_url(probe.getsockname()[0], port)
-    return http_url(socket.gethostname(), port)
-
-
-def base_url(settings: Settings, port: int) -> str:
-    """Return the base of the URLs that clients use: UPONCE_PUBLIC_URL, or the local one."""
-    return replace(settings, port=port).base_url
+        return http_url(probe.getsockname()[0], settings.port)
+    return http_url(socket.gethostname(), settings.port)
 
 
 def unreachable(settings: Settings) -> str | None:
@@ -70,9 +59,8 @@ def find_base_url(settings: Settings, url: str | None = None) -> str:
         return checked_url(url)
     written = _read(settings.data_dir / _FILE)
     if written is None:
-        base = base_url(settings, settings.port)
-        warn(f"No server runs on {settings.data_dir}. This is for {base}; use --url for another address.")
-        return base
+        warn(f"No server runs on {settings.data_dir}. This is for {settings.base_url}; use --url for another address.")
+        return settings.base_url
     if not _answers(written["local"]):
         warn(
             f"No server answers at {written['local']}, where the last one listened. Start `uponce serve`, or use --url."
@@ -125,14 +113,14 @@ def _cure(error: OSError, host: str) -> str:
 
 
 @contextmanager
-def announced(settings: Settings, port: int) -> Iterator[None]:
+def announced(settings: Settings) -> Iterator[None]:
     """Let other commands find this server in the data folder while it runs.
 
     Afterwards they find the earlier server on this folder, if it still answers.
     """
     path = settings.data_dir / _FILE
     earlier = _read(path)
-    facts = {"url": base_url(settings, port), "local": local_url(settings, port), "pid": os.getpid()}
+    facts = {"url": settings.base_url, "local": http_url(settings.host, settings.port), "pid": os.getpid()}
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         _write(path, facts)

@@ -1,6 +1,7 @@
 """`uponce backup`"""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,7 +11,7 @@ from uponce.app.backup import BackedUp, back_up
 from uponce.app.check import FROZEN
 from uponce.app.copy_media import Copying
 from uponce.app.ports import PLACES
-from uponce.cli.options import Data, Json, Show, filling, print_json, readable, shown, warn
+from uponce.cli.options import Data, Json, Show, filling, readable, say, shown, warn
 from uponce.config import load
 from uponce.wiring import archive_of, opened
 
@@ -43,12 +44,9 @@ def run(
             return done, await backend.services.database.frozen()
 
         done, is_frozen = asyncio.run(work())
-    if as_json:
-        before = None if done.before is None else readable(done.before)
-        rest = {"folder": readable(archive.folder), **as_data(done.media), "dropped": done.dropped, "before": before}
-        print_json({**done.facts, **rest})
-    else:
-        _print(str(archive.folder), done)
+    before = None if done.before is None else readable(done.before)
+    rest = {"folder": readable(archive.folder), **as_data(done.media), "dropped": done.dropped, "before": before}
+    say(_text(archive.folder, done), {**done.facts, **rest}, as_json)
     if is_frozen:
         warn(f"this is a backup of a database that takes no uploads. {FROZEN}")
     tell_lost_and_exit(done.media)
@@ -56,14 +54,13 @@ def run(
         raise typer.Exit(1)
 
 
-def _print(folder: str, done: BackedUp) -> None:
+def _text(folder: Path, done: BackedUp) -> str:
     key_too = ", and the secret key: keep it as safe as the server" if done.has_key else ""
-    typer.echo(
+    before = "" if done.before is None else f"\nthe database of the backup before is {done.before}"
+    return (
         f"{folder}: the database and {done.facts['assets']:,} assets, {done.media.copied:,} of them new "
-        f"({done.media.bytes:,} bytes){key_too}"
+        f"({done.media.bytes:,} bytes){key_too}{before}"
     )
-    if done.before is not None:
-        typer.echo(f"the database of the backup before is {done.before}")
 
 
 def show_media(show: Show, copying: Copying) -> None:

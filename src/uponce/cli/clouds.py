@@ -8,7 +8,7 @@ import typer
 
 from uponce.app.manage_clouds import Cloud, create_cloud, list_clouds, set_upstream
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import STDIN, Data, Json, print_json, say_table, warn_of_secret
+from uponce.cli.options import STDIN, Data, Json, say, say_table, warn_of_secret
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.upstream import parse_upstream, url_of
@@ -44,15 +44,11 @@ def create(
         create=True,
     )
     base = find_base_url(settings)
-    if as_json:
-        urls = [{"name": key.name, "cloudinary_url": cloudinary_url(key, base)} for key in keys]
-        print_json({"cloud": name, "upstream": upstream and url_of(upstream), "keys": urls})
-        return
-    for key in keys:
-        typer.echo(f"# key {key.name!r}")
-        typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
+    urls = [{"name": key.name, "cloudinary_url": cloudinary_url(key, base)} for key in keys]
+    lines = [f"# key {url['name']!r}\nCLOUDINARY_URL={url['cloudinary_url']}" for url in urls]
     if upstream is not None:
-        typer.echo(f"uploads of cloud {name} are passed on to {url_of(upstream)}")
+        lines.append(f"uploads of cloud {name} are passed on to {url_of(upstream)}")
+    say("\n".join(lines), {"cloud": name, "upstream": upstream and url_of(upstream), "keys": urls}, as_json)
 
 
 @app.command("list")

@@ -22,7 +22,7 @@ from uponce.app.owner import check_owner
 from uponce.app.services import Services
 from uponce.cli.address import listen, unreachable
 from uponce.cli.disks import fleeting, lasting, nearest, one_of_each_disk
-from uponce.cli.options import Data, Json, os_refusal, print_json
+from uponce.cli.options import Data, Json, os_refusal, say
 from uponce.config import Settings, load, preset_keys
 from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.core.upstream import parse_upstream
@@ -36,14 +36,13 @@ _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 def run(data: Data = None, as_json: Json = False) -> None:
     """Check settings, disk, database and decoders, and say how to fix each problem."""
     findings = list(examine(data))
-    if as_json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        for finding in findings:
-            state = typer.style(f"{finding.state:<8}", fg=_COLOURS[finding.state])
-            typer.echo(f"{state} {finding.name:<10} {finding.detail}")
+    say("\n".join(map(_line, findings)), [asdict(finding) for finding in findings], as_json)
     if any(finding.state is State.BROKEN for finding in findings):
         raise typer.Exit(1)
+
+
+def _line(finding: Finding) -> str:
+    return f"{typer.style(f'{finding.state:<8}', fg=_COLOURS[finding.state])} {finding.name:<10} {finding.detail}"
 
 
 def examine(data: str | None) -> Iterator[Finding]:

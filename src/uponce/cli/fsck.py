@@ -1,5 +1,6 @@
 """`uponce fsck`"""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -7,7 +8,7 @@ import typer
 
 from uponce.app.fsck import PLACES, Examined, Report, Severity, fsck
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, print_json, shown
+from uponce.cli.options import Data, Json, say, shown
 from uponce.cli.store import of_server, on_store
 from uponce.config import Settings, load
 
@@ -30,10 +31,7 @@ def run(
     settings = load(data=data)
     grace_seconds = settings.grace_seconds if grace is None else grace
     report = on_store(settings, lambda services: examine(services, settings, grace_seconds, deep))
-    if as_json:
-        print_json(_as_data(report, deep))
-    else:
-        _print(report)
+    say("\n".join(_lines(report)), _as_data(report, deep), as_json)
     if report.total(Severity.DAMAGE):
         raise typer.Exit(1)
 
@@ -70,18 +68,18 @@ def _as_data(report: Report, deep: bool) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
+def _lines(report: Report) -> Iterator[str]:
     for kind, findings in report.findings.items():
         count = report.counts[kind]
         severity = typer.style(f"{kind.severity.value:<9}", fg=_COLOURS[kind.severity])
-        typer.echo(f"{severity} {count:,} {kind.name}: {kind.meaning}")
+        yield f"{severity} {count:,} {kind.name}: {kind.meaning}"
         for finding in findings[:_SHOWN]:
-            typer.echo(f"          {finding.subject}" + (f": {finding.detail}" if finding.detail else ""))
+            yield f"          {finding.subject}" + (f": {finding.detail}" if finding.detail else "")
         if count > _SHOWN:
-            typer.echo(f"          and {count - _SHOWN:,} more (--json lists them)")
+            yield f"          and {count - _SHOWN:,} more (--json lists them)"
     examined = report.examined
-    typer.echo(
+    yield (
         f"{examined.assets:,} assets, {examined.blobs:,} blobs of {examined.bytes:,} bytes, {examined.hashed:,} of "
         f"them read; {examined.in_flight:,} uploads in flight"
     )
-    typer.echo(", ".join(f"{severity.value}: {report.total(severity):,}" for severity in Severity))
+    yield ", ".join(f"{severity.value}: {report.total(severity):,}" for severity in Severity)

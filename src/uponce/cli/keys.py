@@ -9,7 +9,6 @@ import typer
 from uponce.app.manage_keys import (
     MAX_WINDOW,
     PLAYGROUND,
-    Conflict,
     import_keys,
     new_key,
     renew_keys,
@@ -110,7 +109,8 @@ def import_(data: Data = None, as_json: Json = False) -> None:
         raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
     added, conflicts = on_store(settings, lambda services: import_keys(services, keys), create=True)
     if as_json:
-        print_json({"imported": [_public(key) for key in added], "conflicts": list(map(_difference, conflicts))})
+        differing = [{"api_key": conflict.api_key, "what": conflict.what} for conflict in conflicts]
+        print_json({"imported": [_public(key) for key in added], "conflicts": differing})
     elif not conflicts:
         rest = "" if len(added) == len(keys) else "; the others exist already, with the same secret"
         typer.echo(f"imported {len(added)} of {len(keys)} keys{rest}")
@@ -228,10 +228,6 @@ def _warn_of_urls(signer: str, when: str) -> None:
         f"delivery URLs of private and authenticated assets get 401 {when}, if {signer} signed them. The assets stay: "
         "`resource` of the Admin API returns their new URLs."
     )
-
-
-def _difference(conflict: Conflict) -> dict[str, str]:
-    return {"api_key": conflict.api_key, "what": conflict.what}
 
 
 def _public(key: ApiKey) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from uponce.app.manage_clouds import preset_upstream
 from uponce.app.manage_keys import import_keys, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
-from uponce.cli.address import announced, base_url, cloudinary_url, listen, local_url, outside_url, unreachable
+from uponce.cli.address import announced, cloudinary_url, listen, outside_url, unreachable
 from uponce.cli.disks import fleeting
 from uponce.cli.options import Data, warn
 from uponce.config import Settings, as_environment, load, preset_keys
-from uponce.config.settings import EVERY_ADDRESS
+from uponce.config.settings import EVERY_ADDRESS, http_url
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import metrics_of_workers, opened
@@ -73,17 +73,17 @@ def run(
     keep_heap()  # here: the threads of the preparation end, but their heaps would stay
     listener = listen(settings.host, settings.port)
     where, bound = listener.getsockname()[:2]
-    if where in EVERY_ADDRESS:  # in its usual spelling: `--host 0` listens there too
-        settings = replace(settings, host=where)
+    # For every address, its usual spelling: `--host 0` listens there too.
+    settings = replace(settings, host=where if where in EVERY_ADDRESS else settings.host, port=bound)
     with opened(settings, create=True) as backend:
-        asyncio.run(_prepare(backend.services, settings, base_url(settings, bound)))
-    if (outside := outside_url(settings, bound)) is not None:
+        asyncio.run(_prepare(backend.services, settings))
+    if (outside := outside_url(settings)) is not None:
         typer.echo(f"every address of this machine; from other machines use {outside}")
     if settings.public_url is not None:
         typer.echo(f"clients use {settings.public_url}")
-    _announce_playground(settings, bound)
-    typer.echo(f"listening on {local_url(settings, bound)}")
-    os.environ.update(as_environment(replace(settings, port=bound)))
+    _announce_playground(settings)
+    typer.echo(f"listening on {http_url(settings.host, settings.port)}")
+    os.environ.update(as_environment(settings))
     configure(settings.log_level, settings.log_format, settings.server_name)
     config = uvicorn.Config(
         "uponce.asgi:create_app",
@@ -101,19 +101,19 @@ def run(
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         timeout_worker_healthcheck=_START_SECONDS,
     )
-    with announced(settings, bound), metrics_of_workers(settings):
+    with announced(settings), metrics_of_workers(settings):
         served = _serve_by_workers(config, listener) if settings.workers > 1 else _serve(config, listener)
     if not served:
         raise typer.Exit(1)
 
 
-def _announce_playground(settings: Settings, port: int) -> None:
+def _announce_playground(settings: Settings) -> None:
     """Print the address of the playground, and warn about what it opens."""
     if settings.playground == "off":
         return
-    base, reach = local_url(settings, port), "everyone on this machine"
+    base, reach = http_url(settings.host, settings.port), "everyone on this machine"
     if settings.playground == "public":
-        base, reach = base_url(settings, port), "every client that reaches this server"
+        base, reach = settings.base_url, "every client that reaches this server"
     warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
     typer.echo(f"playground at {base}/playground")
 
@@ -212,7 +212,7 @@ def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
     return supervisor.served or all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
 
 
-async def _prepare(services: Services, settings: Settings, base: str) -> None:
+async def _prepare(services: Services, settings: Settings) -> None:
     """Check the store, make the missing keys, and print what the operator must know."""
     await check_frozen(services)
     full = await check_storage(services, claim_storage, on_disk=settings.storage_url.startswith("file:"))
@@ -226,7 +226,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
     else:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
-            typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
+            typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, settings.base_url)}")
     await _announce_relays(services, settings)
     for problem in (full, await check_clock(services), unreachable(settings), *fleeting(settings)):
         if problem is not None:

@@ -1,23 +1,23 @@
 """`uponce signatures`: show, list and revoke signatures. It works beside a running server."""
 
 import re
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
 
 from uponce.app.manage_signatures import (
     HISTORY_LIMIT,
+    Named,
     SignatureState,
     list_signatures,
-    revoke_known,
-    revoke_signed,
-    show_known,
-    show_signed,
+    revoke_signature,
+    show_signature,
 )
 from uponce.app.ports import Page
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, parse_pairs, print_json, say, say_table
+from uponce.cli.options import Data, Json, parse_pairs, say, say_table
 from uponce.cli.store import cloud_of, on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
@@ -42,26 +42,25 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the status and the history of one signature."""
-    grant_id, fields = _read(signature)
+    named = _read(signature)
 
     async def look(services: Services) -> SignatureState:
-        if grant_id:
-            return await show_known(services, await _operator_of_id(services, grant_id), grant_id, limit)
-        return await show_signed(services, await _operator_of(services, fields), fields, limit)
+        return await show_signature(services, await _operator_of(services, named), named, limit)
 
     answer = describe_state(on_store(load(data=data), look))
-    if as_json:
-        print_json(answer)
-        return
+    say("\n".join(_lines(answer, limit)), answer, as_json)
+
+
+def _lines(answer: Mapping[str, Any], limit: int) -> Iterator[str]:
     for name, value in answer.items():
         if name not in ("history", "next_cursor"):
-            typer.echo(f"{name:<12}{'unlimited' if value is None else value}")
+            yield f"{name:<12}{'unlimited' if value is None else value}"
     if "next_cursor" in answer:
-        typer.echo(f"Earlier rows of the history are not shown. For more rows, set --limit above {limit}.")
+        yield f"Earlier rows of the history are not shown. For more rows, set --limit above {limit}."
     for line in answer["history"]:
         what = line.get("public_id") or line.get("code", "")
         times = f"  {line['count']} times, the last one shown" if "count" in line else ""
-        typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}{times}")
+        yield f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}{times}"
 
 
 @app.command("list")
@@ -98,12 +97,10 @@ def _row(record: GrantRecord) -> tuple[str, ...]:
 @app.command()
 def revoke(signature: list[str] = Which, data: Data = None, as_json: Json = False) -> None:
     """Refuse one unused signature from now on, also if no request has used it yet. Exit code 1 if it is used."""
-    grant_id, fields = _read(signature)
+    named = _read(signature)
 
     async def work(services: Services) -> GrantRecord:
-        if grant_id:
-            return await revoke_known(services, await _operator_of_id(services, grant_id), grant_id, _CALLER)
-        return await revoke_signed(services, await _operator_of(services, fields), fields, _CALLER)
+        return await revoke_signature(services, await _operator_of(services, named), named, _CALLER)
 
     record = on_store(load(data=data), work)
     say(f"{record.status} {record.grant.key.hex()}", describe_record(record), as_json)
@@ -111,19 +108,19 @@ def revoke(signature: list[str] = Which, data: Data = None, as_json: Json = Fals
         raise typer.Exit(1)
 
 
-def _read(words: list[str]) -> tuple[str | None, dict[str, str]]:
+def _read(words: list[str]) -> Named:
     if len(words) == 1 and re.fullmatch(r"[0-9a-f]{64}", words[0]):
-        return words[0], {}
+        return words[0]
     if len(words) == 1 and "://" in words[0]:
         try:
-            return None, dict(parse_qsl(urlsplit(words[0]).query))
+            return dict(parse_qsl(urlsplit(words[0]).query))
         except ValueError:  # it could be a live signature, so the error quotes nothing
             raise typer.BadParameter("The URL cannot be read. Copy the URL of `uponce sign --as url`.") from None
     if len(words) == 1 and "=" not in words[0]:
         raise typer.BadParameter(
             "This is no id: an id has 64 digits, 0-9 and a-f. `uponce signatures list` shows each id whole."
         )
-    return None, parse_pairs(words)
+    return parse_pairs(words)
 
 
 def _operator(cloud: str) -> ApiKey:
@@ -137,13 +134,11 @@ async def _check_cloud(services: Services, cloud: str) -> None:
         raise NotFound(f"No API key belongs to cloud {cloud}. Name a cloud with --cloud: {', '.join(clouds)}.")
 
 
-async def _operator_of(services: Services, fields: dict[str, str]) -> ApiKey:
-    key = await services.database.find_key(fields.get("api_key", ""))
+async def _operator_of(services: Services, named: Named) -> ApiKey:
+    if isinstance(named, str):
+        record = await services.database.find_grant(bytes.fromhex(named), forgotten=True)
+        return _operator(record.grant.cloud if record else "")
+    key = await services.database.find_key(named.get("api_key", ""))
     if key is None:
         raise NotFound("There is no such API key here. Give all signed fields, with api_key and signature.")
     return _operator(key.cloud)
-
-
-async def _operator_of_id(services: Services, grant_id: str) -> ApiKey:
-    record = await services.database.find_grant(bytes.fromhex(grant_id), forgotten=True)
-    return _operator(record.grant.cloud if record else "")

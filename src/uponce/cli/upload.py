@@ -63,8 +63,9 @@ def run(
     if len(paths) > 1 and "public_id" in signed:
         raise typer.BadParameter("With a public_id, each file would replace the one before. Upload one file at a time.")
     answers: list[dict[str, Any]] = []
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:
-        with _progress() as progress:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
             for path in paths:
                 task = progress.add_task(readable(path.name), total=None)
                 answers.append(_upload(credentials, path, signed, resource_type, progress, task))
@@ -82,11 +83,6 @@ def _print(paths: Sequence[Path], answers: Sequence[dict[str, Any]], as_json: bo
     for path, answer in zip(paths, answers, strict=False):
         said = printable(str(answer.get("secure_url") or answer["error"]["message"]))
         typer.echo(f"{readable(path)}: {said}" if "error" in answer else said, err="error" in answer)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=Console(stderr=True))
 
 
 class _Form:

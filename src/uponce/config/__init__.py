@@ -15,21 +15,7 @@ from uponce.core.errors import SettingRefused
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses
 
-__all__ = [
-    "MASK",
-    "PREFIX",
-    "Settings",
-    "as_environment",
-    "cloudinary_url",
-    "effective",
-    "gather",
-    "load",
-    "noted",
-    "parse_key",
-    "preset_keys",
-    "shown",
-    "with_noted",
-]
+__all__ = ["PREFIX", "Settings"]  # defined elsewhere, and imported from here
 
 _LIMITS = tuple(Limits.__dataclass_fields__)
 _TYPES: dict[str, Any] = {**get_type_hints(Settings), **dict.fromkeys(_LIMITS, int)}

@@ -123,8 +123,7 @@ def lost(*, reset: bool = False, at_once: bool = False) -> Callable[[Site], Awai
         if second.accepted or third.accepted:
             outcome = _refused(third if second.accepted else second)
             return Outcome(outcome.verdict, f"stored, then {outcome.seen}", outcome.quote)
-        outcome = _together([_refused(second), _refused(third)])
-        return Outcome(outcome.verdict, outcome.seen, outcome.quote)
+        return _together([_refused(second), _refused(third)])
 
     return act
 

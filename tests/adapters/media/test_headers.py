@@ -7,10 +7,12 @@ import pytest
 
 from tests.adapters.media.hostile import SVG
 from tests.samples import bmp, ico
+from uponce.adapters.media import worker
 from uponce.adapters.media.headers import read_header
 from uponce.adapters.media.sniff import admit, sniff
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS
+from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
 IMAGE = ResourceType.IMAGE
@@ -103,7 +105,7 @@ def test_a_broken_header_is_refused(tmp_path: Path, name: str, content: bytes) -
     path = tmp_path / "spooled"
     path.write_bytes(content)
     with path.open("rb") as file, pytest.raises(InvalidMedia, match=r"^Invalid image file\. "):
-        read_header(file, FORMATS[name])
+        worker._inspect(file, FORMATS[name], Limits())
 
 
 @pytest.mark.parametrize(

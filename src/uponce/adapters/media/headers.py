@@ -19,17 +19,11 @@ _HEAD_BYTES = 64 * 1024
 
 
 def read_header(file: BinaryIO, format_: Format) -> MediaFacts:
-    """Return the facts of a BMP, ICO, PDF or SVG. Raise InvalidMedia if its header is broken."""
+    """Return the facts of a BMP, ICO, PDF or SVG. Raise InvalidMedia or struct.error for a broken header."""
     if format_.name == "pdf":
         (width, height), pages = _pdf(file)
         return MediaFacts(ResourceType.IMAGE, "pdf", width, height, pages)
-    try:
-        width, height = _SIZES[format_.name](file.read(_HEAD_BYTES))
-    except struct.error as error:
-        raise InvalidMedia(
-            f"Invalid image file. It begins like {format_.name.upper()}, but its header cannot be read.",
-            detail=str(error),
-        ) from error
+    width, height = _SIZES[format_.name](file.read(_HEAD_BYTES))
     return MediaFacts(ResourceType.IMAGE, format_.name, width, height, 1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.process import DecoderKilled, DecoderLost, DecoderProcess, DecoderTimeUsed
@@ -36,6 +37,7 @@ _ERRORS: dict[str, type[UponceError]] = {
 }
 _UNKNOWN = Payer()
 log = logging.getLogger("uponce")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class DecoderPool:
 
     async def start(self) -> None:
         """Return when every decoder is ready. Raise DecoderLost if one fails to start twice."""
-        started = await asyncio.gather(*(self._add_again() for _ in range(self._size)), return_exceptions=True)
+        started = await asyncio.gather(*(_twice(self._add) for _ in range(self._size)), return_exceptions=True)
         for outcome in started:
             if isinstance(outcome, BaseException):
                 await self.close()
@@ -161,7 +163,7 @@ class DecoderPool:
 
     async def _decode(self, job: Job, format_: Format, payer: Payer) -> Answer:
         try:
-            return await self._run_again(job, payer)
+            return await _twice(lambda: self._run(job, payer))
         except DecoderTimeUsed as error:
             raise InvalidMedia(
                 f"Invalid {format_.kind} file. Reading its header took longer than {self._job_seconds:g} seconds of "
@@ -182,12 +184,6 @@ class DecoderPool:
                 f"Invalid {format_.kind} file. The decoder ended while reading it. Convert it to another format.",
                 detail=f"decoder lost: {error}",
             ) from error
-
-    async def _run_again(self, job: Job, payer: Payer) -> Answer:
-        """Run a job, and again if its decoder ends: the first may have ended for another reason than the file."""
-        with contextlib.suppress(DecoderLost):
-            return await self._run(job, payer)
-        return await self._run(job, payer)
 
     async def _run(self, job: Job, payer: Payer) -> Answer:
         return await self._use(await self._take(payer), job)
@@ -292,18 +288,18 @@ class DecoderPool:
                 log.exception("a decoder failed to start; the next attempt is in %g seconds", _RESTART_PAUSE)
                 await asyncio.sleep(_RESTART_PAUSE)
 
-    async def _add_again(self) -> None:
-        """Start a decoder. Try twice: a process that dies by chance while it starts must not end the server."""
-        with contextlib.suppress(DecoderLost):
-            await self._add()
-            return
-        await self._add()
-
     async def _add(self) -> None:
         process = await DecoderProcess.start(self._setup, _START_SECONDS)
         self._all.add(process)
         self._turns.put(process)
         self._show_life()
+
+
+async def _twice(work: Callable[[], Awaitable[T]]) -> T:
+    """Do the work, and again if its decoder ends: the first one may have ended by chance."""
+    with contextlib.suppress(DecoderLost):
+        return await work()
+    return await work()
 
 
 async def _logged(work: Callable[[], Awaitable[None]]) -> None:

@@ -4,7 +4,6 @@ The demuxer is pinned, so FFmpeg never follows a playlist in disguise. FFmpeg ca
 Only the decoders of DECODERS can run: the wheel of PyAV has 539.
 """
 
-import errno
 from fractions import Fraction
 from typing import Any, BinaryIO, NoReturn
 
@@ -38,21 +37,12 @@ _LAYOUTS = {"1 channels": "mono", "2 channels": "stereo"}
 def inspect_video(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:
     """Return the facts of the first video and the first audio stream. A cover picture is no video.
 
-    Raise InvalidMedia or MediaTooLarge.
+    Raise InvalidMedia, MediaTooLarge, or an error of PyAV.
     """
     claims = scan_mp4(file, limits) if format_.decoder == "mov" else Claims()
     file.seek(0)
-    try:
-        with _open(file, format_, limits, claims) as container:
-            facts = _facts(container, format_, limits, claims.rotation)
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        if getattr(error, "errno", None) == errno.ENOMEM:
-            raise MemoryError(str(error)) from error
-        raise InvalidMedia(
-            f"Invalid video file. It begins like {format_.name.upper()}, but its header cannot be read.",
-            detail=str(error)[:500],
-        ) from error
-    return judge_dimensions(facts, limits)
+    with _open(file, format_, limits, claims) as container:
+        return judge_dimensions(_facts(container, format_, limits, claims.rotation), limits)
 
 
 def _open(file: BinaryIO, format_: Format, limits: Limits, claims: Claims) -> Any:

@@ -120,7 +120,7 @@ def _judged(file: BinaryIO, format_: Format, setup: Setup) -> Answer:
     except MemoryError as error:
         message = f"Reading this {format_.kind} needs more than {setup.memory_bytes} bytes of memory, the limit."
         return Answer(code=MediaTooLarge.code, message=message, detail=repr(error)[:500])
-    except (FileRefused, StorageUnavailable) as error:
+    except FileRefused as error:
         return Answer(code=error.code, message=error.message, detail=error.detail)
 
 
@@ -131,7 +131,12 @@ def _inspect(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:
     except (FileRefused, MemoryError):
         raise
     except Exception as error:  # a library may fail in any way: the file is the reason
-        raise InvalidMedia(f"Invalid {format_.kind} file. It cannot be read.", detail=repr(error)[:500]) from error
+        if getattr(error, "errno", None) == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
+        raise InvalidMedia(
+            f"Invalid {format_.kind} file. It begins like {format_.name.upper()}, but its header cannot be read.",
+            detail=f"{type(error).__name__}: {error}"[:500],
+        ) from error
 
 
 if __name__ == "__main__":

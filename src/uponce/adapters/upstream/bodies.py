@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
-from uponce.app.ports.relaying import Query, Sign, UpstreamCall
+from uponce.app.ports.relaying import Sign, UpstreamCall
 
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers write names in a part's header
 
@@ -23,11 +22,6 @@ class Body:
     tail: Callable[[], Awaitable[bytes]] | None = None
     withheld: bool = False
     size: int | None = None
-
-
-def form(fields: Query) -> Body:
-    """Return the fields as a form without a file."""
-    return Body("application/x-www-form-urlencoded", urlencode(fields).encode())
 
 
 def multipart(

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from uponce import __version__
 from uponce.adapters.upstream import Times
-from uponce.adapters.upstream.bodies import Body, form, multipart
+from uponce.adapters.upstream.bodies import Body, multipart
 from uponce.app.ports.relaying import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.errors import InvalidParameter, UpstreamUnavailable
 from uponce.core.upstream import signed
@@ -92,8 +92,9 @@ class HttpUpstream:
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Return the answer to a signed form; see the port."""
+        form = Body("application/x-www-form-urlencoded", urlencode(fields).encode())
         with self._place(upstream, _CALLS) as exchanges:
-            return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form(fields))
+            return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form)
 
 
 _CALLS = "calls that are no uploads"

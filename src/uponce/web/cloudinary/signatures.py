@@ -7,10 +7,8 @@ from uponce.app.manage_signatures import (
     HISTORY_LIMIT,
     SignatureState,
     list_signatures,
-    revoke_known,
-    revoke_signed,
-    show_known,
-    show_signed,
+    revoke_signature,
+    show_signature,
 )
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
@@ -44,7 +42,7 @@ async def signatures(services: Services, request: Request) -> Response:
     fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
     if request.method == "GET" and action:
         _refuse_more(fields, "max_results", "next_cursor")
-        answer = describe_state(await show_known(services, key, action, **_taken(fields)))
+        answer = describe_state(await show_signature(services, key, action, **_taken(fields)))
     elif request.method == "GET":
         answer = await _page(services, key, fields)
     elif action in _ACTIONS:
@@ -78,7 +76,7 @@ async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:
 async def _show(services: Services, key: ApiKey, fields: Parameters, _: Request) -> Json:
     signed = dict(fields)
     page = _taken(signed)
-    return describe_state(await show_signed(services, key, signed, **page))
+    return describe_state(await show_signature(services, key, signed, **page))
 
 
 def _taken(fields: dict[str, str]) -> dict[str, int]:
@@ -91,8 +89,8 @@ def _taken(fields: dict[str, str]) -> dict[str, int]:
 async def _revoke(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:
     if "id" in fields:
         _refuse_more(fields, "id")
-        return describe_record(await revoke_known(services, key, fields["id"], request.caller))
-    return describe_record(await revoke_signed(services, key, fields, request.caller))
+    named = fields.get("id", fields)
+    return describe_record(await revoke_signature(services, key, named, request.caller))
 
 
 async def _sign(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:

@@ -8,7 +8,7 @@ from functools import cache
 from ipaddress import ip_address
 
 from uponce.app.manage_keys import playground_key
-from uponce.app.manage_signatures import revoke_signed, show_signed
+from uponce.app.manage_signatures import revoke_signature, show_signature
 from uponce.app.services import Services
 from uponce.contrib import SignRules
 from uponce.core.account import account_url
@@ -142,7 +142,7 @@ async def revoke(services: Services, _: Playground, request: Request) -> Respons
     """Revoke a signature of the playground's own key, and return its state."""
     _check_origin(request)
     fields, key = collect(await body_fields(request, services.limits)), await playground_key(services)
-    await revoke_signed(services, key, fields, request.caller)
+    await revoke_signature(services, key, fields, request.caller)
     return await _shown(services, key, fields)
 
 
@@ -150,7 +150,7 @@ ACTIONS = {"sign": sign, "status": status, "revoke": revoke}
 
 
 async def _shown(services: Services, key: ApiKey, fields: dict[str, str]) -> Response:
-    return json_response(describe_state(await show_signed(services, key, fields)))
+    return json_response(describe_state(await show_signature(services, key, fields)))
 
 
 def _check_origin(request: Request) -> None:
