@@ -212,7 +212,7 @@ def reason(mutant: Mutant) -> str | None:
 
 
 def _is_refusal(line: str) -> bool:
-    made = re.match(r"(?:raise|return) (\w+)\(", line)
+    made = re.match(r"(?:raise|return) (?:errors\.)?(\w+)\(", line)
     return made is not None and hasattr(errors, made[1])
 
 

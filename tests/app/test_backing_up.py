@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.test_backup import Box, box
+from tests.app.test_backup import Box, box, files
 from tests.world import START
+from uponce.core.errors import SettingRefused
 
 __all__ = ["box"]  # a fixture
 
@@ -38,3 +39,12 @@ def test_a_draft_that_cannot_be_deleted_stops_no_backup(
     monkeypatch.setattr(Path, "unlink", refuse)
     assert box.back_up().media.lost == {}
     assert f"a file that an interrupted backup left in {box.folder} cannot be deleted" in caplog.text
+
+
+def test_a_server_without_the_keys_of_the_last_backup_replaces_nothing(box: Box) -> None:
+    """It has the assets: somebody has deleted the keys."""
+    before = files(box.folder)
+    box.world.sql("DELETE FROM api_keys")
+    with pytest.raises(SettingRefused, match=rf"does not have its API keys {box.world.browser.api_key}.*restore the"):
+        box.back_up()
+    assert files(box.folder) - {box.folder / "uponce.db.new"} == before

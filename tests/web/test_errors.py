@@ -11,7 +11,7 @@ from tests.app.failing import Failing
 from tests.world import PNG, QuickWorld, World
 from uponce.core import errors
 from uponce.core.errors import Refused, SettingRefused, Unavailable, UponceError
-from uponce.web.errors import STATUS, TUS_ONLY, TUS_STATUS, status_of
+from uponce.web.errors import _ROWS, STATUS, TUS_ONLY, TUS_STATUS, status_of
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, UponceError)]
 LEAVES: set[type[UponceError]] = {error for error in CLASSES if not error.__subclasses__()}
@@ -22,8 +22,12 @@ READABLE = {200, 400, 401, 404, 420, 500}
 MISREAD = {403, 409, 410, 413, 420, 429}
 
 
-def test_the_table_is_total_and_has_nothing_else() -> None:
+def test_the_table_is_total_and_each_of_its_rows_is_needed() -> None:
     assert set(STATUS) == LEAVES
+    used = {next(kind for kind in error.__mro__ if kind in _ROWS) for error in LEAVES}
+    assert used == set(_ROWS)
+    inner = {kind: next((_ROWS[above] for above in kind.__mro__[1:] if above in _ROWS), None) for kind in _ROWS}
+    assert [kind for kind, above in inner.items() if _ROWS[kind] == above] == []
 
 
 def test_what_a_person_has_to_read_is_shown_by_every_sdk() -> None:

@@ -110,15 +110,14 @@ class Archive:
         if last is None:
             return
         with closing(last), closing(Snapshot(self._draft)) as draft:
-            missing = last.api_keys() - draft.api_keys()
+            if missing := last.api_keys() - draft.api_keys():
+                raise SettingRefused(
+                    f"{self.folder} is the backup of another database: this server does not have its API keys "
+                    f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore "
+                    "the backup; otherwise name another folder."
+                )
             owner = last.owner()
             is_continued = (owner is not None and owner == draft.owner()) or last.is_related(self._draft)
-        if missing:
-            raise SettingRefused(
-                f"{self.folder} is the backup of another database: this server does not have its API keys "
-                f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore the "
-                "backup; otherwise name another folder."
-            )
         if not is_continued:
             raise SettingRefused(
                 f"{self.folder} is the backup of another database: this server has none of its assets. Nothing was "
