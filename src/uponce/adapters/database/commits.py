@@ -70,7 +70,6 @@ def _locks_of_upload(grant: Grant, draft: Draft, *_: object) -> tuple[int, int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_upload)
 def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
-    """Spend, publish, write the audit row: all of it or none. A repeat gets the answer of the first one."""
     repeated = draft.idempotency_key
     asks = [ask_watermark(grant), ("find_condemned", {"blob_key": draft.asset.blob_key}), ask_asset(draft.asset.name)]
     if repeated is not None:
@@ -135,7 +134,6 @@ def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, no
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, name, caller: (of_name(name), of_grant(grant.key)))
 def delete(now: float, grant: Grant, name: AssetName, caller: Caller) -> Steps[Asset | None]:
-    """Spend, delete the row, write the audit row: all of it or none. Return what Ledger.delete returns."""
     keys, found, records = yield [ask_watermark(grant), ask_asset(name), ask_grant(grant.key)]
     check_key(grant, keys)
     if not found:
@@ -162,7 +160,6 @@ def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
 
 @operation(grouped=True, locks=lambda grant, code, caller, most=20: (of_grant(grant.key),))
 def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int = 20) -> Steps[None]:
-    """Add an audit row. If the grant has `most` rows of refusals, count all further ones in one more row."""
     ((known,),) = yield [("count_refusals", {"grant_key": grant.key})]
     row = audit_params(grant, AuditRecord(int(now), AuditEvent.REFUSED, caller, code))
     if known["refusals"] <= most:

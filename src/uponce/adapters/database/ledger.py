@@ -23,10 +23,7 @@ _BEHIND_ALL = dated(2**40 - 1, b"")
 
 @operation()
 def find(_: float, key: bytes, forgotten: bool = False) -> Steps[GrantRecord | None]:
-    """Return the row of a grant. With `forgotten`, return what the audit has of a use or revocation whose row is gone.
-
-    The audit is read first: then a use that another transaction commits in between has its row.
-    """
+    # The audit is read first: then a use that another transaction commits in between has its row.
     noted = (yield [("recall_grant", {"grant_key": key})])[0][0] if forgotten else None
     (records,) = yield [ask_grant(key)]
     if records or noted is None or (noted["uses"] == 0 and noted["revoked_at"] is None):
@@ -43,14 +40,12 @@ def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply 
 
 @operation()
 def history(_: float, key: bytes, limit: int, before: int = 2**63 - 1) -> Steps[Sequence[AuditRecord]]:
-    """Return the newest audit rows of a grant whose id is less than `before`, oldest first."""
     (rows,) = yield [("history", {"grant_key": key, "most": limit, "before": before})]
     return [_audit_of(row) for row in reversed(rows)]
 
 
 @operation()
 def newest_moment(_: float) -> Steps[int | None]:
-    """Return a time that the clock has certainly passed: that of a recorded use or refusal, a fence or a purge."""
     ((row,),) = yield [("newest_moment", {})]
     moment: int | None = row["moment"]
     return moment
@@ -60,7 +55,6 @@ def newest_moment(_: float) -> Steps[int | None]:
 def page(
     _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Steps[Page[GrantRecord]]:
-    """Return a page of grants, newest timestamp first, in the order of the keys."""
     before = _parsed(cursor)
     name = f"{f'{status}_' if status else ''}grants_of_{'cloud' if api_key is None else 'key'}"
     values = {"cloud": cloud, "api_key": api_key, "before": before, "timestamp": timestamp_of(before)}
@@ -86,7 +80,6 @@ def _parsed(cursor: str | None) -> bytes:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
 def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
-    """Revoke a grant, and return its row. A grant that is used up or revoked stays as it is: no second audit row."""
     (changed,) = yield [("revoke_grant", grant_params(grant, now))]
     asks = [ask_grant(grant.key)]
     if changed:

@@ -43,7 +43,6 @@ def _locks(relay: Relay, *_: object) -> Sequence[int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
 def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
-    """Do what Relays.begin_relay promises, for an upload without a series. A repeat gets the first answer."""
     found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
     for grant, keys in zip(relay.grants, found[::4], strict=True):
         check_key(grant, keys)
@@ -98,7 +97,6 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
 # Apart from groups: it may wait for the row of its effect, which a frozen server may hold.
 @operation(rules=Rules.SHARED, locks=_locks)
 def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> Steps[bool]:
-    """Do what Relays.end_relay promises. Only the transaction that deletes the row may write the outcome."""
     (ended,) = yield [("end_relay", {"relay_id": relay.id})]
     if not ended:
         return False
@@ -129,16 +127,15 @@ def find(_: float, relay_id: str) -> Steps[Relay | None]:
 
 @operation(timed=True)
 def moment(now: float) -> Steps[float]:
-    """Return what Relays.moment returns."""
     yield []
     return now
 
 
 @operation(writes=True)
 def hasten(now: float, cloud: str, names: Sequence[str], seconds: int) -> Steps[None]:
-    """Do what Relays.hasten_relays promises. A relay with the text elsewhere in its target is only looked up early."""
     due_at = int(now) + seconds
-    # The column `target` has this text if an upload has this name or marker in the upstream.
+    # The column `target` has this text if an upload has this name or marker in the upstream. A relay with the text
+    # elsewhere is only looked up early.
     yield [("hasten_relays", {"cloud": cloud, "part": json_text(name), "due_at": due_at}) for name in names]
 
 

@@ -55,7 +55,6 @@ _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 @operation(rules=Rules.SHARED, waits=True, locks=lambda new, **_: (BEGINNING_A_SERIES, of_grant(new.grant.key)))
 def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Series]:
-    """Return the new series. If a series has this upload_id already, return it unchanged."""
     ((count,), *existing) = yield [
         ("count_series", {"api_key": new.api_key}),
         *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
@@ -71,7 +70,6 @@ def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Serie
 
 @operation(rules=Rules.SHARED)
 def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series]:
-    """Return the series with the grant in it. Until the series ends, the ledger's row of the grant stays."""
     series = yield from _hold(series_id)
     (joined,) = yield [_ask_joined(series_id, grant.key)]
     if joined:
@@ -99,7 +97,6 @@ def _joining(series_id: str, grant: Grant, now: float) -> Ask:
 
 @operation(writes=True)
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
-    """Record that the bytes of `span` are durable, and the file's size if given. Return the new series."""
     before = yield from _hold(series_id)
     check_parts(before, span, parts)
     series = replace(grown(before, Chunk(span, total)), parts=before.parts + len(parts))
@@ -183,7 +180,6 @@ def grants(_: float, series_id: str) -> Steps[Sequence[Grant]]:
 
 @operation()
 def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[StoredPart]]:
-    """Return the first `limit` parts that hold bytes of the span, in order."""
     values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": limit}
     (rows,) = yield [("list_parts", values)]
     return [_part_of(row) for row in rows]
@@ -191,7 +187,6 @@ def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[St
 
 @operation(writes=True)
 def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
-    """End the series. Return whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
 
@@ -205,7 +200,6 @@ def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
 def end_slowest(
     now: float, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
 ) -> Steps[Sequence[str]]:
-    """End the slowest series if a limit is reached: one of the key, else one of all. Return its blob key."""
     ((count,),) = yield [("count_series", {"api_key": api_key})]
     of_key = count["of_key"] >= per_key
     if not of_key and count["in_all"] < in_all:
@@ -217,10 +211,6 @@ def end_slowest(
 
 @operation(writes=True)
 def end_old(now: float, older_than: float, empty: float) -> Steps[Sequence[str]]:
-    """End series that began too long ago, or have brought no byte for `empty` seconds. Return their blob keys.
-
-    One call ends at most BATCH series.
-    """
     moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": BATCH}
     (ended,) = yield [("end_old_series", moments)]
     return _blob_keys(ended)
