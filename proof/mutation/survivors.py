@@ -61,11 +61,6 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         + "taking the uses refuses too",
         "(grant, keys, watermark=False) → (grant, keys, watermark=None)": _TRUTH,
     },
-    "adapters/database/series.py create": {
-        "f new.upload_id is None else [_ask_named(new.clo → f new.upload_id is None and False else [_ask_named(new.clo": (
-            _SAME + "no series has the name NULL"
-        ),
-    },
     "adapters/database/series.py join": {
         "yield [('hold', {'numbers': [of_grant(grant.key)] → yield [('hold', {'XXnumbersXX': [of_grant(grant.key)]": (
             _LOCKS

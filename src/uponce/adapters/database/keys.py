@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation, params_of
+from uponce.adapters.database.steps import Params, Row, Rules, Steps, json_text, operation, params_of
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
@@ -28,7 +28,7 @@ class SecretBox(Protocol):
 
 @operation(timed=True)
 def find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
-    (rows,) = yield [_ask(api_key)]
+    (rows,) = yield [("find_key", {"api_key": api_key})]
     return _key_of(rows[0], secrets, now) if rows else None
 
 
@@ -83,7 +83,7 @@ def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]
 
 @operation(rules=Rules.OWN)
 def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Steps[ApiKey | None]:
-    (rows,) = yield [_ask(api_key)]
+    (rows,) = yield [("find_key", {"api_key": api_key})]
     if not rows:
         return None
     cipher = secrets.encrypt(secret, _secret_context(rows[0]["cloud"], api_key))
@@ -159,10 +159,6 @@ def _make_key_once(secrets: SecretBox) -> Steps[None]:
     if refusal is not None:
         raise refusal
     secrets.make_key()
-
-
-def _ask(api_key: str) -> Ask:
-    return "find_key", {"api_key": api_key}
 
 
 def _key_params(key: ApiKey, secrets: SecretBox) -> Params:

@@ -55,12 +55,12 @@ _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 @operation(rules=Rules.SHARED, waits=True, locks=lambda new, **_: (BEGINNING_A_SERIES, of_grant(new.grant.key)))
 def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Series]:
-    ((count,), *existing) = yield [
+    (count,), existing = yield [
         ("count_series", {"api_key": new.api_key}),
-        *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
+        ("find_named_series", params_of(new, "cloud api_key upload_id")),  # without a name, none is found
     ]
-    if existing and existing[0]:
-        return _series_of(existing[0][0])
+    if existing:
+        return _series_of(existing[0])
     _check_room(count["of_key"], per_key, "with this API key")
     _check_room(count["in_all"], in_all, "on this server")
     yield from _check_joins(new.grant)
@@ -71,7 +71,7 @@ def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Serie
 @operation(rules=Rules.SHARED)
 def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series]:
     series = yield from _hold(series_id)
-    (joined,) = yield [_ask_joined(series_id, grant.key)]
+    (joined,) = yield [("find_series_grant", {"series_id": series_id, "grant_key": grant.key})]
     if joined:
         return series
     _check_signatures(series, most)
@@ -137,7 +137,7 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
 def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
     """Return the grants whose spend ends the series. Until the transaction ends, no other one changes or uses them."""
     yield from _hold(series_id)
-    (rows,) = yield [_ask_grants(series_id)]
+    (rows,) = yield [("find_series_grants", {"series_id": series_id})]
     grants = _to_spend(_grants_of(rows[0]))
     yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
     return grants
@@ -150,13 +150,13 @@ def _to_spend(grants: Sequence[Grant]) -> Sequence[Grant]:
 
 @operation()
 def find(_: float, series_id: str) -> Steps[Series | None]:
-    (rows,) = yield [_ask(series_id)]
+    (rows,) = yield [("find_series", {"series_id": series_id})]
     return _series_of(rows[0]) if rows else None
 
 
 @operation()
 def find_named(_: float, cloud: str, api_key: str, upload_id: str) -> Steps[Series | None]:
-    (rows,) = yield [_ask_named(cloud, api_key, upload_id)]
+    (rows,) = yield [("find_named_series", {"cloud": cloud, "api_key": api_key, "upload_id": upload_id})]
     return _series_of(rows[0]) if rows else None
 
 
@@ -168,13 +168,13 @@ def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
 
 @operation()
 def has_joined(_: float, series_id: str, grant_key: bytes) -> Steps[bool]:
-    (rows,) = yield [_ask_joined(series_id, grant_key)]
+    (rows,) = yield [("find_series_grant", {"series_id": series_id, "grant_key": grant_key})]
     return bool(rows)
 
 
 @operation()
 def grants(_: float, series_id: str) -> Steps[Sequence[Grant]]:
-    (rows,) = yield [_ask_grants(series_id)]
+    (rows,) = yield [("find_series_grants", {"series_id": series_id})]
     return _grants_of(rows[0]) if rows else []
 
 
@@ -234,26 +234,10 @@ def _hold(series_id: str) -> Steps[Series]:
 
 
 def _get(series_id: str) -> Steps[Series]:
-    (rows,) = yield [_ask(series_id)]
+    (rows,) = yield [("find_series", {"series_id": series_id})]
     if not rows:
         raise _series_gone()
     return _series_of(rows[0])
-
-
-def _ask(series_id: str) -> Ask:
-    return "find_series", {"series_id": series_id}
-
-
-def _ask_named(cloud: str, api_key: str, upload_id: str) -> Ask:
-    return "find_named_series", {"cloud": cloud, "api_key": api_key, "upload_id": upload_id}
-
-
-def _ask_joined(series_id: str, grant_key: bytes) -> Ask:
-    return "find_series_grant", {"series_id": series_id, "grant_key": grant_key}
-
-
-def _ask_grants(series_id: str) -> Ask:
-    return "find_series_grants", {"series_id": series_id}
 
 
 def _check_room(count: int, limit: int, where: str) -> None:
