@@ -228,7 +228,7 @@ _ON_SQLITE: Sequence[_Row] = [
     (
         "a page shows the grants of every cloud",
         _SQLITE_ONLY,
-        "FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @before",
+        "FROM grants INDEXED BY @its_index WHERE @its_grants AND @before",
         "FROM grants WHERE @before",
     ),
 ]

@@ -56,7 +56,7 @@ def page(
     _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Steps[Page[GrantRecord]]:
     before = _parsed(cursor)
-    name = f"{f'{status}_' if status else ''}grants_of_{'cloud' if api_key is None else 'key'}"
+    name = f"grants{f'_{status}' if status else ''}_of_{'cloud' if api_key is None else 'key'}"
     values = {"cloud": cloud, "api_key": api_key, "before": before, "timestamp": timestamp_of(before)}
     (rows,) = yield [(name, values | {"most": limit + 1})]  # the surplus row only shows that there is a next page
     records = tuple(grant_of(row) for row in rows[:limit])
