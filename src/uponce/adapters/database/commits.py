@@ -106,29 +106,18 @@ def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
 def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """Return the writes of an upload whose grants are spent: its asset, its audit rows, its replies and its effects.
 
-    An existing asset that was not overwritten is not written again.
+    An existing asset that was not overwritten is not written again. No later transaction could add a reply. The effects
+    of one asset run in the order of its commits.
     """
-    asset: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
-    notes = [ask for grant in grants for ask in _noting(grant, committed, draft, caller, now)]
-    return asset + notes + _leaving(grants[0], committed, draft, caller, now)
-
-
-def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
-    """Return the writes of the draft's effects. Those of one asset run in the order of its commits."""
-    return [
-        outbox.adding(
-            name, committed.asset.asset_id, now, after=AfterCommit(details, grant.api_key, caller.request_id, committed)
-        )
-        for name, details in draft.effects
-    ]
-
-
-def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
-    """Return the writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
+    writes: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
     note = _note_of(AuditEvent.SPENT, committed.asset, caller, now)
-    writes: list[Ask] = [("write_audit", audit_params(grant, note))]
-    if draft.idempotency_key is not None:
-        writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
+    for grant in grants:
+        writes.append(("write_audit", audit_params(grant, note)))
+        if draft.idempotency_key is not None:
+            writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
+    for name, details in draft.effects:
+        after = AfterCommit(details, grants[0].api_key, caller.request_id, committed)
+        writes.append(outbox.adding(name, committed.asset.asset_id, now, after=after))
     return writes
 
 
