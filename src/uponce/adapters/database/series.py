@@ -110,19 +110,8 @@ def record(_: float, series_id: str, span: Span, total: int | None, parts: Seque
 
 @operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.asset.name),))
 def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Committed]:
-    """Spend every grant, publish, write the audit rows, end the series: all of it or none.
-
-    Watermarks are not checked: they were when each grant joined, and since then its row could not be purged.
-    """
-    grants = yield from hold_to_spend(series_id)
-    condemned, old, *found = yield [
-        ("find_condemned", {"blob_key": draft.asset.blob_key}),
-        ask_asset(draft.asset.name),
-        *(ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))),
-    ]
-    for grant, keys in zip(grants, found[::2], strict=True):
-        check_key(grant, keys, watermark=False)
-    check_all_usable(grants, found[1::2])  # a final refusal first: its client must not upload again
+    grants = yield from hold_to_spend(series_id)  # a final refusal first: its client must not upload again
+    condemned, old = yield [("find_condemned", {"blob_key": draft.asset.blob_key}), ask_asset(draft.asset.name)]
     if condemned:
         raise refuse_condemned()
     kept = [kept_until(grant, now) for grant in grants]
@@ -135,11 +124,19 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
 
 
 def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
-    """Return the grants whose spend ends the series. Until the transaction ends, no other one changes or uses them."""
+    """Return the grants whose spend ends the series. Until the transaction ends, no other one changes or uses them.
+
+    Raise the refusal of one that cannot be spent. Watermarks are not checked: they were when each grant joined, and
+    since then its row could not be purged.
+    """
     yield from _hold(series_id)
     (rows,) = yield [("find_series_grants", {"series_id": series_id})]
     grants = _to_spend(_grants_of(rows[0]))
     yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
+    found = yield [ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))]
+    for grant, keys in zip(grants, found[::2], strict=True):
+        check_key(grant, keys, watermark=False)
+    check_all_usable(grants, found[1::2])
     return grants
 
 
