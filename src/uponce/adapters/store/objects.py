@@ -97,10 +97,10 @@ class BucketBlobs(Blobs):
 
     def _published(self, prefix: str, after: str = "") -> Iterator[StoredBlob]:
         folder = f"{_FOLDER}/{shard_of(prefix)}" if shard_of(prefix) in PLACES else _FOLDER
-        for found in self._bucket.listing(folder, after):
-            match = _NAME.fullmatch(found.name)  # the sweeper must not touch other objects
+        for name, size, age in self._bucket.listing(folder, after):
+            match = _NAME.fullmatch(name)  # the sweeper must not touch other objects
             if match and match[1] == shard_of(match[2]) and match[2].startswith(prefix):
-                yield StoredBlob(match[2], found.size, found.age)
+                yield StoredBlob(match[2], size, age)
 
     async def digest(self, key: str) -> Digest | None:
         name = _name(key)

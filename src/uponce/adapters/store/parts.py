@@ -112,10 +112,10 @@ class ObjectParts:
         return in_batches(self.run, self._listed())
 
     def _listed(self) -> Iterator[StoredBlob]:
-        for found in self._bucket.listing(_FOLDER):
-            match = _NAME.fullmatch(found.name)
+        for name, size, age in self._bucket.listing(_FOLDER):
+            match = _NAME.fullmatch(name)
             if match:
-                yield StoredBlob(match[1], found.size, found.age)
+                yield StoredBlob(match[1], size, age)
 
     def nameless_file(self) -> NewFile:
         return NewFile(self.blobs.folder / self._ids.hex(32), is_nameless=True)
