@@ -8,21 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from uponce.adapters.database import outbox
-from uponce.adapters.database.commits import (
-    ADDRESS_LENGTH,
-    ask_grant,
-    ask_watermark,
-    audit_params,
-    check_all_usable,
-    check_key,
-    check_usable,
-    first_grant,
-    grant_params,
-    kept_until,
-    relayed_reply_params,
-    reply_of,
-)
+from uponce.adapters.database import commits, outbox
 from uponce.adapters.database.series import hold_to_spend
 from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
 from uponce.core.refusals import still_pending
@@ -45,12 +31,12 @@ def _locks(relay: Relay, *_: object) -> Sequence[int]:
 def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
     found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
     for grant, keys in zip(relay.grants, found[::4], strict=True):
-        check_key(grant, keys)
+        commits.check_key(grant, keys)
     for replies in found[1::4]:
-        answer = reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
+        answer = commits.reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
         if isinstance(answer, Forwarded):  # not the answer of an upload that was stored here
             return answer
-    check_all_usable(relay.grants, found[3::4])
+    commits.check_all_usable(relay.grants, found[3::4])
     if any(found[2::4]):
         raise still_pending()
     return (yield from _begin(now, relay, seconds, []))
@@ -58,7 +44,12 @@ def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
 
 def _asks_of_begin(grant: Grant, relay: Relay) -> tuple[Ask, Ask, Ask, Ask]:
     repeat = {"grant_key": grant.key, "key_hash": relay.key_hash}  # no key, no reply
-    return ask_watermark(grant), ("find_reply", repeat), ("find_pending_repeat", repeat), ask_grant(grant.key)
+    return (
+        commits.ask_watermark(grant),
+        ("find_reply", repeat),
+        ("find_pending_repeat", repeat),
+        commits.ask_grant(grant.key),
+    )
 
 
 @operation(rules=Rules.SHARED)
@@ -71,15 +62,15 @@ def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> S
 def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> Steps[Relay]:
     """Take one use of each grant, and record the upload as pending."""
     pending = replace(relay, pending_at=int(now), misses=0)
-    taken = yield [("take_grant", grant_params(grant, now)) for grant in relay.grants]
+    taken = yield [("take_grant", commits.grant_params(grant, now)) for grant in relay.grants]
     if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
         lost = next(grant for grant, rows in zip(relay.grants, taken, strict=True) if not rows)
-        (records,) = yield [ask_grant(lost.key)]
-        check_usable(first_grant(records), lost)
+        (records,) = yield [commits.ask_grant(lost.key)]
+        commits.check_usable(commits.first_grant(records), lost)
         raise AssertionError("a use is left")
     yield [
         ("add_relay", _relay_params(pending)),
-        *(("add_relay_grant", grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
+        *(("add_relay_grant", commits.grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
         outbox.adding(EFFECT, relay.id, now, seconds),
         *further,
     ]
@@ -98,16 +89,16 @@ def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> S
 
 def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> list[Ask]:
     """Return the writes of an outcome. The ledger remembers the grants for a while, as those of a series."""
-    kept = [kept_until(grant, now) for grant in relay.grants]
+    kept = [commits.kept_until(grant, now) for grant in relay.grants]
     writes: list[Ask] = [("finish_effects", {"subject": relay.id})]
     if answer is None:
-        writes += [("free_grant", grant_params(grant, now)) for grant in kept]
+        writes += [("free_grant", commits.grant_params(grant, now)) for grant in kept]
         return writes + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
-    writes += [("spend_taken_grant", grant_params(grant, now)) for grant in kept]
+    writes += [("spend_taken_grant", commits.grant_params(grant, now)) for grant in kept]
     note = AuditRecord(int(now), AuditEvent.SPENT, relay.caller, code, answer.asset_id, answer.public_id)
-    writes += [("write_audit", audit_params(grant, note)) for grant in kept]
+    writes += [("write_audit", commits.audit_params(grant, note)) for grant in kept]
     if relay.key_hash is not None:
-        writes += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
+        writes += [("keep_reply", commits.relayed_reply_params(grant, relay, answer)) for grant in kept]
     return writes
 
 
@@ -144,7 +135,7 @@ def _relay_params(relay: Relay) -> Params:
         "bytes": relay.digest.size,
         "md5": relay.digest.md5,
         "sha256": relay.digest.sha256,
-        "address": relay.caller.address[:ADDRESS_LENGTH],
+        "address": relay.caller.address[: commits.ADDRESS_LENGTH],
         "request_id": relay.caller.request_id,
         "key_hash": relay.key_hash,
         "pending_at": relay.pending_at,

@@ -8,21 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from uponce.adapters.database.commits import (
-    ask_asset,
-    ask_grant,
-    ask_watermark,
-    asset_of,
-    check_all_usable,
-    check_key,
-    check_usable,
-    first_grant,
-    grant_params,
-    kept_until,
-    publication,
-    publishing,
-    refuse_condemned,
-)
+from uponce.adapters.database import commits
 from uponce.adapters.database.steps import (
     BEGINNING_A_SERIES,
     Ask,
@@ -83,16 +69,16 @@ def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series
 
 def _check_joins(grant: Grant) -> Steps[None]:
     keys, (count,), records = yield [
-        ask_watermark(grant),
+        commits.ask_watermark(grant),
         ("count_holders", {"grant_key": grant.key}),
-        ask_grant(grant.key),
+        commits.ask_grant(grant.key),
     ]
-    check_key(grant, keys)
-    _check_use_left(grant, first_grant(records), count["holders"])
+    commits.check_key(grant, keys)
+    _check_use_left(grant, commits.first_grant(records), count["holders"])
 
 
 def _joining(series_id: str, grant: Grant, now: float) -> Ask:
-    return "add_series_grant", grant_params(grant, now) | {"series_id": series_id}
+    return "add_series_grant", commits.grant_params(grant, now) | {"series_id": series_id}
 
 
 @operation(writes=True)
@@ -111,15 +97,15 @@ def record(_: float, series_id: str, span: Span, total: int | None, parts: Seque
 @operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.asset.name),))
 def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Committed]:
     grants = yield from hold_to_spend(series_id)  # a final refusal first: its client must not upload again
-    condemned, old = yield [("find_condemned", {"blob_key": draft.asset.blob_key}), ask_asset(draft.asset.name)]
+    condemned, old = yield [("find_condemned", {"blob_key": draft.asset.blob_key}), commits.ask_asset(draft.asset.name)]
     if condemned:
-        raise refuse_condemned()
-    kept = [kept_until(grant, now) for grant in grants]
-    taken = yield [("spend_grant", grant_params(grant, now)) for grant in kept]
+        raise commits.refuse_condemned()
+    kept = [commits.kept_until(grant, now) for grant in grants]
+    taken = yield [("spend_grant", commits.grant_params(grant, now)) for grant in kept]
     if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
         raise _series_gone()
-    committed = publication(draft, asset_of(old[0]) if old else None, now)
-    yield [*publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
+    committed = commits.publication(draft, commits.asset_of(old[0]) if old else None, now)
+    yield [*commits.publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
     return committed
 
 
@@ -133,10 +119,10 @@ def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
     (rows,) = yield [("find_series_grants", {"series_id": series_id})]
     grants = _to_spend(_grants_of(rows[0]))
     yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
-    found = yield [ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))]
+    found = yield [ask for grant in grants for ask in (commits.ask_watermark(grant), commits.ask_grant(grant.key))]
     for grant, keys in zip(grants, found[::2], strict=True):
-        check_key(grant, keys, watermark=False)
-    check_all_usable(grants, found[1::2])
+        commits.check_key(grant, keys, watermark=False)
+    commits.check_all_usable(grants, found[1::2])
     return grants
 
 
@@ -260,7 +246,7 @@ def _check_use_left(grant: Grant, record: GrantRecord | None, holders: int) -> N
 
     Raise SignatureInUse if `holders`, the number of series with the grant, will need all remaining uses.
     """
-    check_usable(record, grant)
+    commits.check_usable(record, grant)
     if holders >= grant.max_uses - (record.uses if record else 0):
         raise SignatureInUse(
             "This signature belongs to another upload, which is not complete yet. Resume that upload, or ask for a "
