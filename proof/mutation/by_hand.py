@@ -34,8 +34,8 @@ SQLITE, POSTGRES, CORE, WEB, IN_PARTS = (
 SUITES = (SQLITE, POSTGRES, CORE, WEB, IN_PARTS)
 
 _BOTH, _SQLITE_ONLY, _POSTGRES_ONLY = (f"adapters/database/sql/{name}.sql" for name in ("both", "sqlite", "postgres"))
-_COMMITS, _SERIES, _RELAYS, _UPKEEP, _STEPS = (
-    f"adapters/database/{name}.py" for name in ("commits", "series", "relays", "upkeep", "steps")
+_COMMITS, _SERIES, _UPKEEP, _STEPS = (
+    f"adapters/database/{name}.py" for name in ("commits", "series", "upkeep", "steps")
 )
 _ROWS_LEFT = "grants.uses < grants.max_uses AND grants.uses < excluded.max_uses"
 _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
@@ -45,7 +45,8 @@ _LONGEST = "CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_u
 _GREATER_MARK = "CASE WHEN fences.mark > excluded.mark THEN fences.mark ELSE excluded.mark END"
 _OF_ONE, _OF_ALL = (f"-- name: raise_watermark{end}!\nUPDATE api_keys SET watermark = " for end in ("", "s"))
 _EACH_KEY = (
-    "    for grant, keys in zip(grants, found[::2], strict=True):\n        check_key(grant, keys, watermark=False)\n"
+    "    for grant, keys in zip(grants, found[::2], strict=True):\n"
+    "        commits.check_key(grant, keys, watermark=False)\n"
 )
 _KEY = "WHERE api_key = :api_key AND cloud = :cloud AND revoked_at IS NULL"
 
@@ -194,9 +195,8 @@ _ON_BOTH: Sequence[_Row] = [
     ),
     ("a series takes a signature too many", _SERIES, "series.signatures >= most", "series.signatures > most"),
     ("a series counts no signature", _BOTH, "signatures = signatures + 1", "signatures = signatures + 0"),
-    ("a series commits a condemned blob", _SERIES, "    if condemned:\n        raise refuse_condemned()\n", ""),
+    ("a series commits a condemned blob", _SERIES, "    if condemned:\n        raise commits.refuse_condemned()\n", ""),
     ("a series of a revoked key commits", _SERIES, _EACH_KEY, ""),
-    ("a series of a revoked key is passed on", _RELAYS, _EACH_KEY, ""),
     ("a series of the very second ends", _BOTH, "created_at < :before OR", "created_at <= :before OR"),
     ("series of other keys make room", _BOTH, "coalesce(api_key = :api_key, true)", "coalesce(api_key > '', true)"),
     ("series that arrived make room", _BOTH, "total > 0 AND spans <>", "true OR spans <>"),
@@ -228,7 +228,7 @@ _ON_SQLITE: Sequence[_Row] = [
     (
         "a page shows the grants of every cloud",
         _SQLITE_ONLY,
-        "FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @before",
+        "FROM grants INDEXED BY @its_index WHERE @its_grants AND @before",
         "FROM grants WHERE @before",
     ),
 ]

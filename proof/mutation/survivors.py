@@ -56,16 +56,6 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     "adapters/database/ledger.py _parsed": {
         "key = b'' → key = b'XXXX'": _SAME + "neither is as long as a key",
     },
-    "adapters/database/relays.py begin_of_series": {
-        "rmark(grant), ask_grant(grant.key))]) → rmark(grant), ask_grant(None))])": _SAME
-        + "taking the uses refuses too",
-        "(grant, keys, watermark=False) → (grant, keys, watermark=None)": _TRUTH,
-    },
-    "adapters/database/series.py create": {
-        "f new.upload_id is None else [_ask_named(new.clo → f new.upload_id is None and False else [_ask_named(new.clo": (
-            _SAME + "no series has the name NULL"
-        ),
-    },
     "adapters/database/series.py join": {
         "yield [('hold', {'numbers': [of_grant(grant.key)] → yield [('hold', {'XXnumbersXX': [of_grant(grant.key)]": (
             _LOCKS
@@ -77,8 +67,6 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
             _LOCKS
         ),
         "yield [('hold', {'numbers': sorted((of_grant(gran → yield [('hold', {'NUMBERS': sorted((of_grant(gran": _LOCKS,
-    },
-    "adapters/database/series.py commit": {
         "(grant, keys, watermark=False) → (grant, keys, watermark=None)": _TRUTH,
     },
     "core/account.py read_account": {

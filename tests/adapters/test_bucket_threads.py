@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from uponce.adapters.store.bucket import Found
 from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
@@ -83,12 +82,12 @@ class Listed:
         self.keys = [f"{number:03x}{'0' * 29}" for number in range(4096)]
         self.most = self._asked = 0
 
-    def listing(self, folder: str, after: str = "") -> Iterator[Found]:
+    def listing(self, folder: str, after: str = "") -> Iterator[tuple[str, int, float]]:
         for key in self.keys:
             if (name := f"blobs/{key[:2]}/{key}") > after:
                 self._asked += 1
                 self.most = max(self.most, self._asked)
-                yield Found(name, 1, 0.0)
+                yield name, 1, 0.0
 
     def begin(self) -> None:
         self._asked = 0

@@ -17,7 +17,7 @@ from tests.chunks import CHUNK, Client, noise, orders, stored
 from tests.tus import Client as TusClient
 from tests.tus import assert_state, play
 from tests.world import World, assert_refused, run
-from uponce.adapters.store.bucket import Bucket, Found
+from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.app.services import Services
 from uponce.app.uploading import completion
@@ -174,14 +174,14 @@ async def by_listing(services: Services, series_id: str, span: Span) -> AsyncIte
     series, shared = await services.database.find_series(series_id), services.blobs.parts
     assert series is not None
     assert isinstance(shared, ObjectParts)
-    found = [(each.name, shared._bucket.read(each.name, 0, each.size)) for each in in_bucket(shared, series.blob_key)]
+    found = [(name, shared._bucket.read(name, 0, size)) for name, size, _ in in_bucket(shared, series.blob_key)]
     for start in range(0, len(DATA), CHUNK):
         right = DATA[start : start + CHUNK]
         name, data = min(((n, d) for n, d in found if len(d) == len(right)), key=lambda each: each[1] == right)
         yield StoredPart(Span(start, start + len(data)), name.rpartition("/")[2], hashlib.sha256(data).hexdigest())
 
 
-def in_bucket(shared: ObjectParts, key: str) -> list[Found]:
+def in_bucket(shared: ObjectParts, key: str) -> list[tuple[str, int, float]]:
     return list(shared._bucket.listing(f"parts/{key}"))
 
 
@@ -266,7 +266,7 @@ def test_a_part_that_was_lost_or_has_rotted_completes_nothing(both: Pair) -> Non
     """And spends nothing."""
     client = almost(both)
     bucket = both.parts._bucket
-    name = in_bucket(both.parts, both.objects()[0].key)[0].name
+    name, *_ = in_bucket(both.parts, both.objects()[0].key)[0]
     good = bucket.read(name, 0, 1000)
     for bad in (bytes(1000), good[:-1], None):
         bucket.delete(name)

@@ -10,6 +10,7 @@ from tests.app.planted import put_assets, put_packed
 from tests.asgi import Answer
 from tests.contract.stores import local_of
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
+from uponce.app.ports import Presigner
 from uponce.core.signature import sign_delivery
 
 RAW = b"0123456789abcdefghij"
@@ -119,16 +120,16 @@ def location_of(key: str) -> str:
     return f"/_blobs/{key}"
 
 
-class Signer:
-    seconds = 60
+async def url_of(key: str) -> str:
+    return f"https://bucket.example/{key}"
 
-    async def url_of(self, key: str) -> str:
-        return f"https://bucket.example/{key}"
+
+SIGNER = Presigner(60, url_of)
 
 
 @pytest.mark.parametrize(
     ("ports", "kept"),
-    [({"location_of": location_of}, LONG_LIVED), ({"presigner": Signer()}, "public, no-transform, max-age=30")],
+    [({"location_of": location_of}, LONG_LIVED), ({"presigner": SIGNER}, "public, no-transform, max-age=30")],
     ids=["by nginx", "by a bucket"],
 )
 def test_the_same_holds_where_another_server_sends_the_bytes(world: World, ports: dict[str, Any], kept: str) -> None:

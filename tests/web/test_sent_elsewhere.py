@@ -1,6 +1,6 @@
 """What uponce answers where nginx or a bucket sends the bytes. tests/e2e/test_front_server.py has nginx itself."""
 
-from tests.web.test_delivery import Signer, location_of, store
+from tests.web.test_delivery import SIGNER, location_of, store
 from tests.world import OTHER_PNG, PNG, World
 
 
@@ -32,7 +32,7 @@ def test_nginx_gets_no_date_that_two_files_can_have(world: World) -> None:
 def test_where_the_bucket_sends_the_bytes_no_answer_has_other_validators(world: World) -> None:
     """A HEAD had the tag of uponce, and the GET that of the bucket, under one URL."""
     path = store(world, public_id="cat")["path"]
-    world.swap(presigner=Signer())
+    world.swap(presigner=SIGNER)
     for method, conditions, status in (("HEAD", {}, 200), ("HEAD", {"if-none-match": "*"}, 304), ("GET", {}, 302)):
         answer = world.request(method, path, headers=conditions)
         assert (answer.status, {"etag", "last-modified"} & answer.headers.keys()) == (status, set())

@@ -36,7 +36,7 @@ def put(self: ObjectParts, key: str, span: Span, descriptor: int, base: int) -> 
 
 def find(parts: ObjectParts, key: str, span: Span) -> list[StoredPart]:
     listed = parts._bucket.listing(f"parts/{key}")
-    objects = {found.name.rpartition("/")[2]: parts._bucket.read(found.name, 0, found.size) for found in listed}
+    objects = {name.rpartition("/")[2]: parts._bucket.read(name, 0, size) for name, size, _ in listed}
     found, position = [], span.start
     while position < span.end:
         begins_here = f"{position:0{_DIGITS}x}"

@@ -62,17 +62,13 @@ def surplus(now: float, cloud: str, files: int, size: int, seconds: int) -> Step
 
 @operation()
 def unnamed(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
-    """Return the blobs that no asset and no series names."""
     named = yield [("find_named_blob", {"blob_key": key}) for key in blob_keys]
     return [key for key, rows in zip(blob_keys, named, strict=True) if not rows]
 
 
 @operation(rules=Rules.OWN)
 def condemn(now: float, blob_keys: Sequence[str], *, after_fence: float = 0) -> Steps[Sequence[str]]:
-    """Condemn the unnamed blobs, and return them, also those condemned before. No commit can name them now.
-
-    The fence is read in the same transaction: a PostgreSQL that takes over is fenced before it condemns anything.
-    """
+    # In the same transaction: a PostgreSQL that takes over is fenced before it condemns anything.
     (fences,) = yield [("find_fence", {})]
     if any(abs(now - row["moment"]) < after_fence for row in fences):
         return []

@@ -70,7 +70,6 @@ def _locks_of_upload(grant: Grant, draft: Draft, *_: object) -> tuple[int, int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_upload)
 def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
-    """Spend, publish, write the audit row: all of it or none. A repeat gets the answer of the first one."""
     repeated = draft.idempotency_key
     asks = [ask_watermark(grant), ("find_condemned", {"blob_key": draft.asset.blob_key}), ask_asset(draft.asset.name)]
     if repeated is not None:
@@ -107,35 +106,23 @@ def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
 def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """Return the writes of an upload whose grants are spent: its asset, its audit rows, its replies and its effects.
 
-    An existing asset that was not overwritten is not written again.
+    An existing asset that was not overwritten is not written again. No later transaction could add a reply. The effects
+    of one asset run in the order of its commits.
     """
-    asset: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
-    notes = [ask for grant in grants for ask in _noting(grant, committed, draft, caller, now)]
-    return asset + notes + _leaving(grants[0], committed, draft, caller, now)
-
-
-def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
-    """Return the writes of the draft's effects. Those of one asset run in the order of its commits."""
-    return [
-        outbox.adding(
-            name, committed.asset.asset_id, now, after=AfterCommit(details, grant.api_key, caller.request_id, committed)
-        )
-        for name, details in draft.effects
-    ]
-
-
-def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
-    """Return the writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
+    writes: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
     note = _note_of(AuditEvent.SPENT, committed.asset, caller, now)
-    writes: list[Ask] = [("write_audit", audit_params(grant, note))]
-    if draft.idempotency_key is not None:
-        writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
+    for grant in grants:
+        writes.append(("write_audit", audit_params(grant, note)))
+        if draft.idempotency_key is not None:
+            writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
+    for name, details in draft.effects:
+        after = AfterCommit(details, grants[0].api_key, caller.request_id, committed)
+        writes.append(outbox.adding(name, committed.asset.asset_id, now, after=after))
     return writes
 
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, name, caller: (of_name(name), of_grant(grant.key)))
 def delete(now: float, grant: Grant, name: AssetName, caller: Caller) -> Steps[Asset | None]:
-    """Spend, delete the row, write the audit row: all of it or none. Return what Ledger.delete returns."""
     keys, found, records = yield [ask_watermark(grant), ask_asset(name), ask_grant(grant.key)]
     check_key(grant, keys)
     if not found:
@@ -162,7 +149,6 @@ def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
 
 @operation(grouped=True, locks=lambda grant, code, caller, most=20: (of_grant(grant.key),))
 def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int = 20) -> Steps[None]:
-    """Add an audit row. If the grant has `most` rows of refusals, count all further ones in one more row."""
     ((known,),) = yield [("count_refusals", {"grant_key": grant.key})]
     row = audit_params(grant, AuditRecord(int(now), AuditEvent.REFUSED, caller, code))
     if known["refusals"] <= most:

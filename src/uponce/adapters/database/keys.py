@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation, params_of
+from uponce.adapters.database.steps import Params, Row, Rules, Steps, json_text, operation, params_of
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
@@ -28,20 +28,18 @@ class SecretBox(Protocol):
 
 @operation(timed=True)
 def find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
-    (rows,) = yield [_ask(api_key)]
+    (rows,) = yield [("find_key", {"api_key": api_key})]
     return _key_of(rows[0], secrets, now) if rows else None
 
 
 @operation(timed=True)
 def list_all(now: float, secrets: SecretBox, cloud: str | None = None) -> Steps[Sequence[ApiKey]]:
-    """Return the keys of one cloud or of all, oldest first."""
     (rows,) = yield [("list_all_keys", {}) if cloud is None else ("list_keys", {"cloud": cloud})]
     return [_key_of(row, secrets, now) for row in rows]
 
 
 @operation(timed=True)
 def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
-    """Return the API keys whose own or whose upstream's secret cannot be decrypted, each with the reason."""
     (rows,) = yield [("list_all_keys", {})]
     reasons: dict[str, str] = {}
     for row in rows:
@@ -54,7 +52,6 @@ def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
 
 @operation()
 def list_past(_: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
-    """Return by API key the secret before the last rotation, unless it cannot be decrypted."""
     (rows,) = yield [("list_all_keys", {})]
     found: dict[str, str] = {}
     for row in rows:
@@ -67,11 +64,7 @@ def list_past(_: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
 
 @operation(rules=Rules.OWN)
 def add(_: float, secrets: SecretBox, *keys: ApiKey, new: bool = False) -> Steps[None]:
-    """Store all keys or none. Raise SettingRefused if the secret key decrypts none of the present secrets.
-
-    The first secret of a database also makes the secret key, inside this transaction. So a database that has secrets
-    never gets a second secret key. Unless the keys are new, they get the watermark of the last fence.
-    """
+    # Inside of this transaction: a database that has secrets never gets a second secret key.
     yield from _make_key_once(secrets)
     (fences,) = yield [("find_fence", {})]
     if fences and not new:
@@ -84,20 +77,13 @@ def add(_: float, secrets: SecretBox, *keys: ApiKey, new: bool = False) -> Steps
 
 @operation(rules=Rules.OWN)
 def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
-    """Revoke a key, and return it. The time of its first revocation stays."""
     yield [("revoke_key", {"api_key": api_key, "now": int(now)})]
     return (yield from find.steps(now, secrets, api_key))
 
 
 @operation(rules=Rules.OWN)
 def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Steps[ApiKey | None]:
-    """Give a key a new secret, and return the key.
-
-    The present secret works for `overlap` more seconds, an older one ends now.
-
-    With an overlap of 0 the present secret need not be readable.
-    """
-    (rows,) = yield [_ask(api_key)]
+    (rows,) = yield [("find_key", {"api_key": api_key})]
     if not rows:
         return None
     cipher = secrets.encrypt(secret, _secret_context(rows[0]["cloud"], api_key))
@@ -108,10 +94,9 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
 
 @operation(rules=Rules.OWN)
 def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
-    """Store the account to which uploads of a cloud are passed on. None removes it.
+    """Look up every pending upload of the cloud at once, also if its look-ups had ended without a result.
 
-    The present secret need not be readable. Raise SettingRefused as `add` does, unless the new secret is empty. Every
-    pending upload of the cloud is looked up again at once, also if its look-ups had ended without a result.
+    The present secret need not be readable. Raise SettingRefused as `add` does, unless the new secret is empty.
     """
     if upstream is None:
         yield [("drop_upstream", {"cloud": cloud})]
@@ -174,10 +159,6 @@ def _make_key_once(secrets: SecretBox) -> Steps[None]:
     if refusal is not None:
         raise refusal
     secrets.make_key()
-
-
-def _ask(api_key: str) -> Ask:
-    return "find_key", {"api_key": api_key}
 
 
 def _key_params(key: ApiKey, secrets: SecretBox) -> Params:

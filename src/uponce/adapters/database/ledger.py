@@ -3,15 +3,7 @@
 import base64
 from collections.abc import Sequence
 
-from uponce.adapters.database.commits import (
-    ask_grant,
-    ask_reply,
-    audit_params,
-    first_grant,
-    grant_of,
-    grant_params,
-    reply_of,
-)
+from uponce.adapters.database import commits
 from uponce.adapters.database.failures import bad_cursor
 from uponce.adapters.database.steps import Row, Rules, Steps, of_grant, operation
 from uponce.app.ports import Page, Reply
@@ -23,34 +15,29 @@ _BEHIND_ALL = dated(2**40 - 1, b"")
 
 @operation()
 def find(_: float, key: bytes, forgotten: bool = False) -> Steps[GrantRecord | None]:
-    """Return the row of a grant. With `forgotten`, return what the audit has of a use or revocation whose row is gone.
-
-    The audit is read first: then a use that another transaction commits in between has its row.
-    """
+    # The audit is read first: then a use that another transaction commits in between has its row.
     noted = (yield [("recall_grant", {"grant_key": key})])[0][0] if forgotten else None
-    (records,) = yield [ask_grant(key)]
+    (records,) = yield [commits.ask_grant(key)]
     if records or noted is None or (noted["uses"] == 0 and noted["revoked_at"] is None):
-        return first_grant(records)
+        return commits.first_grant(records)
     grant = Grant(key, noted["cloud"], noted["api_key"], timestamp_of(key), max(1, noted["uses"]), keep_until=0)
     return GrantRecord(grant, noted["uses"], noted["spent_at"], noted["revoked_at"])
 
 
 @operation()
 def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply | None]:
-    (rows,) = yield [ask_reply(grant_key, idempotency_key)]
-    return reply_of(rows[0]) if rows else None
+    (rows,) = yield [commits.ask_reply(grant_key, idempotency_key)]
+    return commits.reply_of(rows[0]) if rows else None
 
 
 @operation()
 def history(_: float, key: bytes, limit: int, before: int = 2**63 - 1) -> Steps[Sequence[AuditRecord]]:
-    """Return the newest audit rows of a grant whose id is less than `before`, oldest first."""
     (rows,) = yield [("history", {"grant_key": key, "most": limit, "before": before})]
     return [_audit_of(row) for row in reversed(rows)]
 
 
 @operation()
 def newest_moment(_: float) -> Steps[int | None]:
-    """Return a time that the clock has certainly passed: that of a recorded use or refusal, a fence or a purge."""
     ((row,),) = yield [("newest_moment", {})]
     moment: int | None = row["moment"]
     return moment
@@ -60,12 +47,11 @@ def newest_moment(_: float) -> Steps[int | None]:
 def page(
     _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Steps[Page[GrantRecord]]:
-    """Return a page of grants, newest timestamp first, in the order of the keys."""
     before = _parsed(cursor)
-    name = f"{f'{status}_' if status else ''}grants_of_{'cloud' if api_key is None else 'key'}"
+    name = f"grants{f'_{status}' if status else ''}_of_{'cloud' if api_key is None else 'key'}"
     values = {"cloud": cloud, "api_key": api_key, "before": before, "timestamp": timestamp_of(before)}
     (rows,) = yield [(name, values | {"most": limit + 1})]  # the surplus row only shows that there is a next page
-    records = tuple(grant_of(row) for row in rows[:limit])
+    records = tuple(commits.grant_of(row) for row in rows[:limit])
     if len(rows) <= limit:
         return Page(records, None)
     return Page(records, base64.urlsafe_b64encode(records[-1].grant.key).decode().rstrip("="))
@@ -86,13 +72,12 @@ def _parsed(cursor: str | None) -> bytes:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
 def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
-    """Revoke a grant, and return its row. A grant that is used up or revoked stays as it is: no second audit row."""
-    (changed,) = yield [("revoke_grant", grant_params(grant, now))]
-    asks = [ask_grant(grant.key)]
+    (changed,) = yield [("revoke_grant", commits.grant_params(grant, now))]
+    asks = [commits.ask_grant(grant.key)]
     if changed:
-        asks.append(("write_audit", audit_params(grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))))
+        asks.append(("write_audit", commits.audit_params(grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))))
     records, *_ = yield asks
-    return grant_of(records[0])
+    return commits.grant_of(records[0])
 
 
 def _audit_of(row: Row) -> AuditRecord:

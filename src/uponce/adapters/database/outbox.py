@@ -22,10 +22,7 @@ def adding(name: str, subject: str, now: float, seconds: int = 0, after: AfterCo
 
 @operation(writes=True)
 def claim(now: float, name: str, most: int, lease: int) -> Steps[Sequence[Effect]]:
-    """Return what Outbox.claim_effects returns. Servers that claim at once skip each other's rows.
-
-    If no effect is due, nothing is written.
-    """
+    """Servers that claim at once skip each other's rows. If no effect is due, nothing is written."""
     (rows,) = yield [("find_due_effects", {"name": name, "now": int(now), "most": most})]
     due_at = int(now) + lease
     claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(_effect_of, rows)]
@@ -80,7 +77,6 @@ def find(_: float, effect_id: int) -> Steps[Effect | None]:
 
 @operation()
 def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
-    """Return the effects, dead ones first, then in the order of their time."""
     (rows,) = yield [("list_effects", {"most": limit})]
     return [_effect_of(row) for row in rows]
 
@@ -93,7 +89,6 @@ def count(_: float) -> Steps[Waiting]:
 
 @operation(writes=True)
 def retry(now: float, effect_id: int) -> Steps[int]:
-    """Make one effect due now and alive. Return 1, or 0 if it does not exist."""
     (rows,) = yield [("retry_effect", {"now": int(now), "id": effect_id})]
     return len(rows)
 

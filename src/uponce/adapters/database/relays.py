@@ -8,21 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from uponce.adapters.database import outbox
-from uponce.adapters.database.commits import (
-    ADDRESS_LENGTH,
-    ask_grant,
-    ask_watermark,
-    audit_params,
-    check_all_usable,
-    check_key,
-    check_usable,
-    first_grant,
-    grant_params,
-    kept_until,
-    relayed_reply_params,
-    reply_of,
-)
+from uponce.adapters.database import commits, outbox
 from uponce.adapters.database.series import hold_to_spend
 from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
 from uponce.core.refusals import still_pending
@@ -43,15 +29,14 @@ def _locks(relay: Relay, *_: object) -> Sequence[int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
 def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
-    """Do what Relays.begin_relay promises, for an upload without a series. A repeat gets the first answer."""
     found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
     for grant, keys in zip(relay.grants, found[::4], strict=True):
-        check_key(grant, keys)
+        commits.check_key(grant, keys)
     for replies in found[1::4]:
-        answer = reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
+        answer = commits.reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
         if isinstance(answer, Forwarded):  # not the answer of an upload that was stored here
             return answer
-    check_all_usable(relay.grants, found[3::4])
+    commits.check_all_usable(relay.grants, found[3::4])
     if any(found[2::4]):
         raise still_pending()
     return (yield from _begin(now, relay, seconds, []))
@@ -59,20 +44,17 @@ def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
 
 def _asks_of_begin(grant: Grant, relay: Relay) -> tuple[Ask, Ask, Ask, Ask]:
     repeat = {"grant_key": grant.key, "key_hash": relay.key_hash}  # no key, no reply
-    return ask_watermark(grant), ("find_reply", repeat), ("find_pending_repeat", repeat), ask_grant(grant.key)
+    return (
+        commits.ask_watermark(grant),
+        ("find_reply", repeat),
+        ("find_pending_repeat", repeat),
+        commits.ask_grant(grant.key),
+    )
 
 
 @operation(rules=Rules.SHARED)
 def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> Steps[Relay | Forwarded]:
-    """Do what Relays.begin_relay promises, for all grants of a series together, and end the series.
-
-    Watermarks are not checked: they were when each grant joined.
-    """
     grants = yield from hold_to_spend(series_id)
-    found = yield [ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))]
-    for grant, keys in zip(grants, found[::2], strict=True):
-        check_key(grant, keys, watermark=False)
-    check_all_usable(grants, found[1::2])
     whole = replace(relay, grants=tuple(grants))
     return (yield from _begin(now, whole, seconds, [("end_series", {"series_id": series_id})]))
 
@@ -80,15 +62,15 @@ def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> S
 def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> Steps[Relay]:
     """Take one use of each grant, and record the upload as pending."""
     pending = replace(relay, pending_at=int(now), misses=0)
-    taken = yield [("take_grant", grant_params(grant, now)) for grant in relay.grants]
+    taken = yield [("take_grant", commits.grant_params(grant, now)) for grant in relay.grants]
     if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
         lost = next(grant for grant, rows in zip(relay.grants, taken, strict=True) if not rows)
-        (records,) = yield [ask_grant(lost.key)]
-        check_usable(first_grant(records), lost)
+        (records,) = yield [commits.ask_grant(lost.key)]
+        commits.check_usable(commits.first_grant(records), lost)
         raise AssertionError("a use is left")
     yield [
         ("add_relay", _relay_params(pending)),
-        *(("add_relay_grant", grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
+        *(("add_relay_grant", commits.grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
         outbox.adding(EFFECT, relay.id, now, seconds),
         *further,
     ]
@@ -98,7 +80,6 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
 # Apart from groups: it may wait for the row of its effect, which a frozen server may hold.
 @operation(rules=Rules.SHARED, locks=_locks)
 def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> Steps[bool]:
-    """Do what Relays.end_relay promises. Only the transaction that deletes the row may write the outcome."""
     (ended,) = yield [("end_relay", {"relay_id": relay.id})]
     if not ended:
         return False
@@ -108,16 +89,16 @@ def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> S
 
 def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> list[Ask]:
     """Return the writes of an outcome. The ledger remembers the grants for a while, as those of a series."""
-    kept = [kept_until(grant, now) for grant in relay.grants]
+    kept = [commits.kept_until(grant, now) for grant in relay.grants]
     writes: list[Ask] = [("finish_effects", {"subject": relay.id})]
     if answer is None:
-        writes += [("free_grant", grant_params(grant, now)) for grant in kept]
+        writes += [("free_grant", commits.grant_params(grant, now)) for grant in kept]
         return writes + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
-    writes += [("spend_taken_grant", grant_params(grant, now)) for grant in kept]
+    writes += [("spend_taken_grant", commits.grant_params(grant, now)) for grant in kept]
     note = AuditRecord(int(now), AuditEvent.SPENT, relay.caller, code, answer.asset_id, answer.public_id)
-    writes += [("write_audit", audit_params(grant, note)) for grant in kept]
+    writes += [("write_audit", commits.audit_params(grant, note)) for grant in kept]
     if relay.key_hash is not None:
-        writes += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
+        writes += [("keep_reply", commits.relayed_reply_params(grant, relay, answer)) for grant in kept]
     return writes
 
 
@@ -129,16 +110,15 @@ def find(_: float, relay_id: str) -> Steps[Relay | None]:
 
 @operation(timed=True)
 def moment(now: float) -> Steps[float]:
-    """Return what Relays.moment returns."""
     yield []
     return now
 
 
 @operation(writes=True)
 def hasten(now: float, cloud: str, names: Sequence[str], seconds: int) -> Steps[None]:
-    """Do what Relays.hasten_relays promises. A relay with the text elsewhere in its target is only looked up early."""
     due_at = int(now) + seconds
-    # The column `target` has this text if an upload has this name or marker in the upstream.
+    # The column `target` has this text if an upload has this name or marker in the upstream. A relay with the text
+    # elsewhere is only looked up early.
     yield [("hasten_relays", {"cloud": cloud, "part": json_text(name), "due_at": due_at}) for name in names]
 
 
@@ -155,7 +135,7 @@ def _relay_params(relay: Relay) -> Params:
         "bytes": relay.digest.size,
         "md5": relay.digest.md5,
         "sha256": relay.digest.sha256,
-        "address": relay.caller.address[:ADDRESS_LENGTH],
+        "address": relay.caller.address[: commits.ADDRESS_LENGTH],
         "request_id": relay.caller.request_id,
         "key_hash": relay.key_hash,
         "pending_at": relay.pending_at,

@@ -8,21 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from uponce.adapters.database.commits import (
-    ask_asset,
-    ask_grant,
-    ask_watermark,
-    asset_of,
-    check_all_usable,
-    check_key,
-    check_usable,
-    first_grant,
-    grant_params,
-    kept_until,
-    publication,
-    publishing,
-    refuse_condemned,
-)
+from uponce.adapters.database import commits
 from uponce.adapters.database.steps import (
     BEGINNING_A_SERIES,
     Ask,
@@ -55,13 +41,12 @@ _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 @operation(rules=Rules.SHARED, waits=True, locks=lambda new, **_: (BEGINNING_A_SERIES, of_grant(new.grant.key)))
 def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Series]:
-    """Return the new series. If a series has this upload_id already, return it unchanged."""
-    ((count,), *existing) = yield [
+    (count,), existing = yield [
         ("count_series", {"api_key": new.api_key}),
-        *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
+        ("find_named_series", params_of(new, "cloud api_key upload_id")),  # without a name, none is found
     ]
-    if existing and existing[0]:
-        return _series_of(existing[0][0])
+    if existing:
+        return _series_of(existing[0])
     _check_room(count["of_key"], per_key, "with this API key")
     _check_room(count["in_all"], in_all, "on this server")
     yield from _check_joins(new.grant)
@@ -71,9 +56,8 @@ def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Serie
 
 @operation(rules=Rules.SHARED)
 def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series]:
-    """Return the series with the grant in it. Until the series ends, the ledger's row of the grant stays."""
     series = yield from _hold(series_id)
-    (joined,) = yield [_ask_joined(series_id, grant.key)]
+    (joined,) = yield [("find_series_grant", {"series_id": series_id, "grant_key": grant.key})]
     if joined:
         return series
     _check_signatures(series, most)
@@ -85,21 +69,20 @@ def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series
 
 def _check_joins(grant: Grant) -> Steps[None]:
     keys, (count,), records = yield [
-        ask_watermark(grant),
+        commits.ask_watermark(grant),
         ("count_holders", {"grant_key": grant.key}),
-        ask_grant(grant.key),
+        commits.ask_grant(grant.key),
     ]
-    check_key(grant, keys)
-    _check_use_left(grant, first_grant(records), count["holders"])
+    commits.check_key(grant, keys)
+    _check_use_left(grant, commits.first_grant(records), count["holders"])
 
 
 def _joining(series_id: str, grant: Grant, now: float) -> Ask:
-    return "add_series_grant", grant_params(grant, now) | {"series_id": series_id}
+    return "add_series_grant", commits.grant_params(grant, now) | {"series_id": series_id}
 
 
 @operation(writes=True)
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
-    """Record that the bytes of `span` are durable, and the file's size if given. Return the new series."""
     before = yield from _hold(series_id)
     check_parts(before, span, parts)
     series = replace(grown(before, Chunk(span, total)), parts=before.parts + len(parts))
@@ -113,36 +96,33 @@ def record(_: float, series_id: str, span: Span, total: int | None, parts: Seque
 
 @operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.asset.name),))
 def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Committed]:
-    """Spend every grant, publish, write the audit rows, end the series: all of it or none.
-
-    Watermarks are not checked: they were when each grant joined, and since then its row could not be purged.
-    """
-    grants = yield from hold_to_spend(series_id)
-    condemned, old, *found = yield [
-        ("find_condemned", {"blob_key": draft.asset.blob_key}),
-        ask_asset(draft.asset.name),
-        *(ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))),
-    ]
-    for grant, keys in zip(grants, found[::2], strict=True):
-        check_key(grant, keys, watermark=False)
-    check_all_usable(grants, found[1::2])  # a final refusal first: its client must not upload again
+    grants = yield from hold_to_spend(series_id)  # a final refusal first: its client must not upload again
+    condemned, old = yield [("find_condemned", {"blob_key": draft.asset.blob_key}), commits.ask_asset(draft.asset.name)]
     if condemned:
-        raise refuse_condemned()
-    kept = [kept_until(grant, now) for grant in grants]
-    taken = yield [("spend_grant", grant_params(grant, now)) for grant in kept]
+        raise commits.refuse_condemned()
+    kept = [commits.kept_until(grant, now) for grant in grants]
+    taken = yield [("spend_grant", commits.grant_params(grant, now)) for grant in kept]
     if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
         raise _series_gone()
-    committed = publication(draft, asset_of(old[0]) if old else None, now)
-    yield [*publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
+    committed = commits.publication(draft, commits.asset_of(old[0]) if old else None, now)
+    yield [*commits.publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
     return committed
 
 
 def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
-    """Return the grants whose spend ends the series. Until the transaction ends, no other one changes or uses them."""
+    """Return the grants whose spend ends the series. Until the transaction ends, no other one changes or uses them.
+
+    Raise the refusal of one that cannot be spent. Watermarks are not checked: they were when each grant joined, and
+    since then its row could not be purged.
+    """
     yield from _hold(series_id)
-    (rows,) = yield [_ask_grants(series_id)]
+    (rows,) = yield [("find_series_grants", {"series_id": series_id})]
     grants = _to_spend(_grants_of(rows[0]))
     yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
+    found = yield [ask for grant in grants for ask in (commits.ask_watermark(grant), commits.ask_grant(grant.key))]
+    for grant, keys in zip(grants, found[::2], strict=True):
+        commits.check_key(grant, keys, watermark=False)
+    commits.check_all_usable(grants, found[1::2])
     return grants
 
 
@@ -153,13 +133,13 @@ def _to_spend(grants: Sequence[Grant]) -> Sequence[Grant]:
 
 @operation()
 def find(_: float, series_id: str) -> Steps[Series | None]:
-    (rows,) = yield [_ask(series_id)]
+    (rows,) = yield [("find_series", {"series_id": series_id})]
     return _series_of(rows[0]) if rows else None
 
 
 @operation()
 def find_named(_: float, cloud: str, api_key: str, upload_id: str) -> Steps[Series | None]:
-    (rows,) = yield [_ask_named(cloud, api_key, upload_id)]
+    (rows,) = yield [("find_named_series", {"cloud": cloud, "api_key": api_key, "upload_id": upload_id})]
     return _series_of(rows[0]) if rows else None
 
 
@@ -171,19 +151,18 @@ def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
 
 @operation()
 def has_joined(_: float, series_id: str, grant_key: bytes) -> Steps[bool]:
-    (rows,) = yield [_ask_joined(series_id, grant_key)]
+    (rows,) = yield [("find_series_grant", {"series_id": series_id, "grant_key": grant_key})]
     return bool(rows)
 
 
 @operation()
 def grants(_: float, series_id: str) -> Steps[Sequence[Grant]]:
-    (rows,) = yield [_ask_grants(series_id)]
+    (rows,) = yield [("find_series_grants", {"series_id": series_id})]
     return _grants_of(rows[0]) if rows else []
 
 
 @operation()
 def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[StoredPart]]:
-    """Return the first `limit` parts that hold bytes of the span, in order."""
     values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": limit}
     (rows,) = yield [("list_parts", values)]
     return [_part_of(row) for row in rows]
@@ -191,7 +170,6 @@ def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[St
 
 @operation(writes=True)
 def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
-    """End the series. Return whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
 
@@ -205,7 +183,6 @@ def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
 def end_slowest(
     now: float, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
 ) -> Steps[Sequence[str]]:
-    """End the slowest series if a limit is reached: one of the key, else one of all. Return its blob key."""
     ((count,),) = yield [("count_series", {"api_key": api_key})]
     of_key = count["of_key"] >= per_key
     if not of_key and count["in_all"] < in_all:
@@ -217,10 +194,6 @@ def end_slowest(
 
 @operation(writes=True)
 def end_old(now: float, older_than: float, empty: float) -> Steps[Sequence[str]]:
-    """End series that began too long ago, or have brought no byte for `empty` seconds. Return their blob keys.
-
-    One call ends at most BATCH series.
-    """
     moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": BATCH}
     (ended,) = yield [("end_old_series", moments)]
     return _blob_keys(ended)
@@ -244,26 +217,10 @@ def _hold(series_id: str) -> Steps[Series]:
 
 
 def _get(series_id: str) -> Steps[Series]:
-    (rows,) = yield [_ask(series_id)]
+    (rows,) = yield [("find_series", {"series_id": series_id})]
     if not rows:
         raise _series_gone()
     return _series_of(rows[0])
-
-
-def _ask(series_id: str) -> Ask:
-    return "find_series", {"series_id": series_id}
-
-
-def _ask_named(cloud: str, api_key: str, upload_id: str) -> Ask:
-    return "find_named_series", {"cloud": cloud, "api_key": api_key, "upload_id": upload_id}
-
-
-def _ask_joined(series_id: str, grant_key: bytes) -> Ask:
-    return "find_series_grant", {"series_id": series_id, "grant_key": grant_key}
-
-
-def _ask_grants(series_id: str) -> Ask:
-    return "find_series_grants", {"series_id": series_id}
 
 
 def _check_room(count: int, limit: int, where: str) -> None:
@@ -289,7 +246,7 @@ def _check_use_left(grant: Grant, record: GrantRecord | None, holders: int) -> N
 
     Raise SignatureInUse if `holders`, the number of series with the grant, will need all remaining uses.
     """
-    check_usable(record, grant)
+    commits.check_usable(record, grant)
     if holders >= grant.max_uses - (record.uses if record else 0):
         raise SignatureInUse(
             "This signature belongs to another upload, which is not complete yet. Resume that upload, or ask for a "

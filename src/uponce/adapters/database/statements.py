@@ -1,13 +1,13 @@
 """The named statements of sql/*.sql, for each engine. For PostgreSQL, `merged` makes one statement of many."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 from typing import TypeAlias
 
-_HEADING = re.compile(r"^-- (name|fragment|moving): (\w+)(!?)$", re.MULTILINE)
+_HEADING = re.compile(r"^-- (name|fragment|each \w+): (\w+)(!?)$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
 _FRAGMENT = re.compile(r"(:?)@(\w+)")
 _COLUMN = re.compile(r"@?\w+")  # a column, or a fragment of several columns
@@ -16,7 +16,7 @@ _BY_GRANT = re.compile(r"(?:grants\.)?grant_key = r\.p_grant_key")
 _IN_LEDGER = re.compile(r"\b(?:FROM|JOIN|UPDATE) grants\b")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]\w*)")
 
-_Part: TypeAlias = tuple[str, str, str, str]  # `name`, `fragment` or `moving`, its name, `!` or nothing, text
+_Part: TypeAlias = tuple[str, str, str, str]  # `name`, `fragment` or `each …`, its name, `!` or nothing, text
 
 # Parameters that are no texts.
 _INTEGERS = (
@@ -56,19 +56,17 @@ def load(engine: str) -> dict[str, Statement]:
     parts = _parts(engine)
     fragments = _fragments(parts)
     found = [(name, mark, text, fragments) for kind, name, mark, text in parts if kind == "name"]
-    for row in fragments["moved"].splitlines():
-        its = {**fragments, **_moved(row)}
-        found += [
-            (f"{name}_{its['its_name']}", mark, text, its) for kind, name, mark, text in parts if kind == "moving"
-        ]
+    for kind, name, mark, text in parts:
+        if kind.startswith("each "):
+            for row in _rows(fragments[kind.removeprefix("each ")]):
+                found.append((f"{name}_{row['its_name']}", mark, text, {**fragments, **row}))
     return {name: _statement(name, _expanded(text, words), silent=bool(mark)) for name, mark, text, words in found}
 
 
-def _moved(row: str) -> Mapping[str, str]:
-    """Return the fragments that differ between tables, for one table."""
-    name, key, columns = (part.strip() for part in row.split("|"))
-    downwards = _COLUMN.sub(r"\g<0> DESC", key)
-    return {"its_name": name, "its_key": key, "its_key_downwards": downwards, "its_columns": columns}
+def _rows(table: str) -> Iterator[Mapping[str, str]]:
+    """Yield the fragments of each row, by the names in the first one."""
+    names, *rows = ([cell.strip() for cell in line.split("|")] for line in table.splitlines())
+    return (dict(zip(names, row, strict=True)) for row in rows)
 
 
 def load_migrations(engine: str) -> list[str]:
@@ -140,12 +138,8 @@ def _fragments(parts: Iterable[_Part]) -> Mapping[str, str]:
 
 
 def _expanded(text: str, fragments: Mapping[str, str]) -> str:
-    def expanded(match: re.Match[str]) -> str:
-        fragment = fragments[match[2]]
-        return _COLUMN.sub(r":\g<0>", fragment) if match[1] else fragment
-
     while "@" in text:
-        text = _FRAGMENT.sub(expanded, text)
+        text = _FRAGMENT.sub(lambda match: _COLUMN.sub(rf"{match[1]}\g<0>", fragments[match[2]]), text)
     return text
 
 

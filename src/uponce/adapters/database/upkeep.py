@@ -96,11 +96,7 @@ def purge_audit(now: float, seconds: int, until: int, most: int) -> Steps[int]:
 
 @operation(rules=Rules.OWN)
 def fence(now: float, skew: int) -> Steps[int]:
-    """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
-
-    The skew of the server counts if it is greater. Pending relays stay: uponce must still find out whether their
-    uploads completed upstream. Keys that are added later get the greatest watermark of all fences.
-    """
+    """Pending relays stay: uponce must still find out whether their uploads completed upstream."""
     noted, moment = (yield from noted_settings.steps(now)), int(now)
     mark = moment + max(skew, int(noted.get("skew", 0)))
     yield [
@@ -164,7 +160,6 @@ def owner(_: float) -> Steps[str | None]:
 
 @operation(rules=Rules.OWN)
 def make_owner(_: float) -> Steps[str]:
-    """Return the owner. If two servers make it at once, both get the first one's."""
     _added, (row,) = yield [("add_owner", {"name": token_hex(16)}), ("find_owner", {})]
     name: str = row["name"]
     return name
@@ -217,7 +212,6 @@ def touch(_: float) -> Steps[None]:
 
 @operation(patient=True, timed=True)
 def violations(now: float, rule: Rule, audit_seconds: int) -> Steps[Sequence[str]]:
-    """Return the rows that break the rule: the asset's name, or the grant's key in hex."""
     noted = yield from noted_settings.steps(now)
     ahead = max(_LEAST_AHEAD, int(noted.get("skew", 0)))
     (rows,) = yield [(f"broken_{rule}", {"now": int(now), "audited": int(now) - audit_seconds + ahead})]

@@ -116,11 +116,13 @@ class BufferedWriter:
     def _write(self, blocks: Blocks) -> None:
         self._put(blocks)
         if self.hashes is not None:
-            self.hashes.feed_sha256(blocks)
+            for block in blocks:
+                self.hashes.sha256.update(block)
 
     def _hash(self, blocks: Blocks) -> None:
         if self.hashes is not None:
-            self.hashes.feed_md5(blocks)
+            for block in blocks:
+                self.hashes.md5.update(block)
 
 
 def _see(flushing: asyncio.Future[None]) -> None:

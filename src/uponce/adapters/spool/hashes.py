@@ -25,14 +25,6 @@ class Hashes:
     def digest(self) -> Digest:
         return Digest(self.end, self.md5.hexdigest(), self.sha256.hexdigest())
 
-    def feed_md5(self, blocks: Iterable[bytes | bytearray]) -> None:
-        for block in blocks:
-            self.md5.update(block)
-
-    def feed_sha256(self, blocks: Iterable[bytes | bytearray]) -> None:
-        for block in blocks:
-            self.sha256.update(block)
-
 
 def sha256_of(blocks: Iterable[bytes]) -> str:
     hash_ = hashlib.sha256()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
@@ -42,14 +41,6 @@ _CURES = (
     ("error sending request", "It cannot be reached: check the endpoint and the network."),
 )
 _REFUSED = "Check the credentials, and that they may read, write, list and delete."
-
-
-class Found(NamedTuple):
-    """An object of a listing. `age` in seconds."""
-
-    name: str
-    size: int
-    age: float
 
 
 class Bucket:
@@ -150,13 +141,13 @@ class Bucket:
                 if self.text_of(name) is None:
                     obstore.put(self._store, name, text.encode())
 
-    def listing(self, folder: str, after: str = "") -> Iterator[Found]:
-        """Yield all objects below a folder whose name sorts after a text, in no order."""
+    def listing(self, folder: str, after: str = "") -> Iterator[tuple[str, int, float]]:
+        """Yield name, size and age of all objects below a folder whose name sorts after a text, in no order."""
         now = datetime.now(UTC)
         with _translated():
             for batch in obstore.list(self._store, folder, offset=after or None, chunk_size=_LIST_BATCH):
                 for meta in batch:
-                    yield Found(meta["path"], meta["size"], (now - meta["last_modified"]).total_seconds())
+                    yield meta["path"], meta["size"], (now - meta["last_modified"]).total_seconds()
 
     def delete(self, *names: str) -> None:
         """Delete the objects. Does nothing for those that do not exist."""

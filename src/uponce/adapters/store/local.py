@@ -17,21 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from uponce.adapters.files import (
-    NOWAIT,
-    SAFE,
-    OpenFile,
-    blobs_in,
-    checked,
-    guarded,
-    is_packed,
-    make_folder,
-    make_one_folder,
-    shard_of,
-    swept,
-    write_new,
-    write_whole,
-)
+from uponce.adapters import files
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
 from uponce.adapters.spool.parts import FileParts, Prefixes
@@ -71,9 +57,9 @@ class LocalBlobs(Blobs):
     def open_store(self) -> None:
         root = self._blobs.parent
         try:
-            make_folder(root)
+            files.make_folder(root)
             for folder in (self.folder, root / "packs", self._blobs, *self._shards()):
-                make_one_folder(folder)
+                files.make_one_folder(folder)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
                 sync_folder(folder)
@@ -91,7 +77,7 @@ class LocalBlobs(Blobs):
         if not self._pack_bytes:
             return "each blob is a file, by UPONCE_PACK_BYTES=0"
         try:
-            if not guarded(self._packs.holes_free_space):
+            if not files.guarded(self._packs.holes_free_space):
                 return "each blob is a file: this file system cannot free a part of a file, as packs need"
         except StorageFull:
             return "no space is left to try whether packs are possible"
@@ -99,28 +85,30 @@ class LocalBlobs(Blobs):
 
     def _shards(self, prefix: str = "") -> Iterator[Path]:
         """Return the folders of all blobs whose keys begin so. A sweep asks once for each of 512 places."""
-        start = shard_of(prefix)
+        start = files.shard_of(prefix)
         return (self._blobs / place for place in PLACES if place.startswith(start))
 
     def close(self) -> None:
         self._packs.close()
         super().close()
 
-    def open_now(self, key: str) -> OpenFile | None:
-        if is_packed(key):
+    def open_now(self, key: str) -> files.OpenFile | None:
+        if files.is_packed(key):
             try:
-                if (blob := self._packed(key, NOWAIT)) is not None:
+                if (blob := self._packed(key, files.NOWAIT)) is not None:
                     return blob
             except OSError:  # the answer needs a disk
                 return None
-        descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | SAFE)
-        return None if descriptor is None else OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
+        descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | files.SAFE)
+        if descriptor is None:
+            return None
+        return files.OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
 
-    async def open(self, key: str) -> OpenFile | None:
+    async def open(self, key: str) -> files.OpenFile | None:
         return await self.disk.in_thread(lambda: self._open(key))
 
-    def _open(self, key: str) -> OpenFile | None:
-        blob = self._found(checked(key))
+    def _open(self, key: str) -> files.OpenFile | None:
+        blob = self._found(files.checked(key))
         if blob is not None:
             try:
                 blob.take_whole()  # in the same trip to the thread
@@ -128,18 +116,18 @@ class LocalBlobs(Blobs):
                 return None  # deleted in between
         return blob
 
-    def _found(self, key: str) -> OpenFile | None:
-        if is_packed(key) and (packed := self._packed(key)) is not None:
+    def _found(self, key: str) -> files.OpenFile | None:
+        if files.is_packed(key) and (packed := self._packed(key)) is not None:
             return packed
         try:
-            descriptor = os.open(self.path_of(key), os.O_RDONLY | SAFE)
+            descriptor = os.open(self.path_of(key), os.O_RDONLY | files.SAFE)
         except FileNotFoundError:
             return None
-        return OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
+        return files.OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
 
-    def _packed(self, key: str, flags: int = 0) -> OpenFile | None:
-        found = self._packs.find(checked(key), flags)
-        return found and OpenFile(self.disk.in_thread, found[0], found[1].size, found[1].start, found[1].header)
+    def _packed(self, key: str, flags: int = 0) -> files.OpenFile | None:
+        found = self._packs.find(files.checked(key), flags)
+        return found and files.OpenFile(self.disk.in_thread, found[0], found[1].size, found[1].start, found[1].header)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         return self._listed(prefix, drop_empty=False)
@@ -155,13 +143,15 @@ class LocalBlobs(Blobs):
     def _files(self, prefix: str) -> Iterator[StoredBlob]:
         for folder in self._shards(prefix):
             # In the folder of another shard, a key could neither be opened nor deleted.
-            yield from (b for b in blobs_in(folder) if shard_of(b.key) == folder.name and b.key.startswith(prefix))
+            yield from (
+                b for b in files.blobs_in(folder) if files.shard_of(b.key) == folder.name and b.key.startswith(prefix)
+            )
 
     async def digest(self, key: str) -> Digest | None:
         return await self.disk.in_thread(lambda: self._digest(key))
 
     def _digest(self, key: str) -> Digest | None:
-        blob = self._found(checked(key))
+        blob = self._found(files.checked(key))
         if blob is None:
             return None
         with closing(blob):
@@ -180,9 +170,9 @@ class LocalBlobs(Blobs):
         try:
             path.rename(target)  # does nothing if both are names of one file, after a `take_back`
         except FileNotFoundError as error:
-            raise swept(error) from error
+            raise files.swept(error) from error
         sync_folder(target.parent)
-        if is_packed(key):  # a copy: it replaces a damaged blob, and a pack is asked before a file
+        if files.is_packed(key):  # a copy: it replaces a damaged blob, and a pack is asked before a file
             self._packs.delete(key)
 
     def _put_files(self, bodies: Sequence[Data]) -> list[str]:
@@ -190,7 +180,7 @@ class LocalBlobs(Blobs):
         keys = [shard + self._ids.hex(30) for _ in bodies]
         try:
             for key, data in zip(keys, bodies, strict=True):
-                write_new(self.path_of(key), [data])
+                files.write_new(self.path_of(key), [data])
             sync_folder(self._blobs / shard)
         except OSError:
             for key in keys:
@@ -206,7 +196,7 @@ class LocalBlobs(Blobs):
     async def withdraw(self, key: str) -> None:
         def unlink() -> None:
             self.path_of(key).unlink(missing_ok=True)
-            if is_packed(key):
+            if files.is_packed(key):
                 self._packs.delete(key)
 
         await self.disk.in_thread(unlink)
@@ -218,7 +208,7 @@ class LocalBlobs(Blobs):
 
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
         give_name = os.replace if replace else _link
-        await self.disk.in_thread(lambda: write_whole(self._owner, [owner.encode()], give_name))
+        await self.disk.in_thread(lambda: files.write_whole(self._owner, [owner.encode()], give_name))
 
     async def take_back(self, key: str, path: Path) -> None:
         def link() -> None:
@@ -229,11 +219,11 @@ class LocalBlobs(Blobs):
 
     def open_unfinished(self, key: str) -> int | None:
         with suppress(FileNotFoundError):
-            return os.open(self.path_of(key), os.O_RDWR | SAFE)
+            return os.open(self.path_of(key), os.O_RDWR | files.SAFE)
         return None
 
     def location_of(self, prefix: str) -> LocationOf:
-        return lambda key: None if is_packed(key) else prefix + _place(key)
+        return lambda key: None if files.is_packed(key) else prefix + _place(key)
 
 
 def _link(published: Path, path: Path) -> None:
@@ -252,4 +242,4 @@ def _link(published: Path, path: Path) -> None:
 
 
 def _place(key: str) -> str:
-    return f"{shard_of(checked(key))}/{key}"
+    return f"{files.shard_of(files.checked(key))}/{key}"

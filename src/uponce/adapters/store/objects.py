@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
 from uponce.adapters.threads import Threads
-from uponce.app.ports import PLACES, Ids, Parts, StoredBlob
+from uponce.app.ports import PLACES, Ids, Parts, Presigner, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
 from uponce.core.values import Digest
@@ -96,10 +97,10 @@ class BucketBlobs(Blobs):
 
     def _published(self, prefix: str, after: str = "") -> Iterator[StoredBlob]:
         folder = f"{_FOLDER}/{shard_of(prefix)}" if shard_of(prefix) in PLACES else _FOLDER
-        for found in self._bucket.listing(folder, after):
-            match = _NAME.fullmatch(found.name)  # the sweeper must not touch other objects
+        for name, size, age in self._bucket.listing(folder, after):
+            match = _NAME.fullmatch(name)  # the sweeper must not touch other objects
             if match and match[1] == shard_of(match[2]) and match[2].startswith(prefix):
-                yield StoredBlob(match[2], found.size, found.age)
+                yield StoredBlob(match[2], size, age)
 
     async def digest(self, key: str) -> Digest | None:
         name = _name(key)
@@ -115,7 +116,7 @@ class BucketBlobs(Blobs):
         await super().ping()
         await self._ask(lambda: next(self._bucket.listing("ping"), None))
 
-    async def url_of(self, key: str, seconds: int) -> str:
+    async def _url_of(self, key: str, seconds: int) -> str:
         name = _name(key)
         return await self._ask(lambda: self._bucket.signed_url(name, seconds))
 
@@ -168,8 +169,8 @@ class BucketBlobs(Blobs):
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
         await self._ask(lambda: self._bucket.put_text(_OWNER, owner, replace=replace))
 
-    def presigner(self, seconds: int) -> "Presigned":
-        return Presigned(self, seconds)
+    def presigner(self, seconds: int) -> Presigner:
+        return Presigner(seconds, partial(self._url_of, seconds=seconds))
 
 
 class ObjectBlob:
@@ -195,14 +196,3 @@ class ObjectBlob:
 
 def _name(key: str) -> str:
     return f"{_FOLDER}/{shard_of(checked(key))}/{key}"
-
-
-class Presigned:
-    """The Presigner port."""
-
-    def __init__(self, store: BucketBlobs, seconds: int) -> None:
-        self._store = store
-        self.seconds = seconds
-
-    async def url_of(self, key: str) -> str:
-        return await self._store.url_of(key, self.seconds)

@@ -12,7 +12,8 @@ import hashlib
 import re
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from weakref import WeakSet
 
@@ -38,19 +39,12 @@ _READ_BYTES = 2 * 1024 * 1024
 _READS_AHEAD = 2
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Claim:
-    """The right to write a span. It ends when it is closed or garbage: a cancelled request never closes its claim."""
+    """The right to write a span. It ends when it is garbage too: a cancelled request never ends its claim."""
 
-    def __init__(self, claims: "Claims", key: str, span: Span) -> None:
-        self._claims = claims
-        self.key = key
-        self.span = span
-
-    def is_wanted(self) -> bool:
-        return self._claims.is_asked(self.key, self.span)
-
-    def close(self) -> None:
-        self._claims.held.discard(self)
+    key: str
+    span: Span
 
 
 class Claims:
@@ -61,27 +55,22 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self.held: WeakSet[Claim] = WeakSet()
-        self._asked: list[tuple[str, Span]] = []
+        self._held: WeakSet[Claim] = WeakSet()
+        self.asked: list[tuple[str, Span]] = []
 
     def hold(self, key: str, span: Span = WHOLE) -> Claim:
         """Return a claim on the span. Raise ChunkInProgress if another request has some of it."""
-        if any(other.key == key and span.meets(other.span) for other in self.held):
+        if any(other.key == key and span.meets(other.span) for other in self._held):
             raise in_progress()
-        claim = Claim(self, key, span)
-        self.held.add(claim)
+        claim = Claim(key, span)
+        self._held.add(claim)
         return claim
 
-    @contextmanager
-    def asking(self, key: str, span: Span = WHOLE) -> Iterator[None]:
-        self._asked.append((key, span))
-        try:
-            yield
-        finally:
-            self._asked.remove((key, span))
+    def end(self, claim: Claim) -> None:
+        self._held.discard(claim)
 
-    def is_asked(self, key: str, span: Span) -> bool:
-        return any(of == key and span.meets(asked) for of, asked in self._asked)
+    def is_wanted(self, claim: Claim) -> bool:
+        return any(key == claim.key and span.meets(claim.span) for key, span in self.asked)
 
 
 class ObjectParts:
@@ -94,22 +83,26 @@ class ObjectParts:
         self.run = run
         self._bucket = bucket
         self._ids = ids
-        self._claims = Claims()
+        self.claims = Claims()
 
     async def begin(self) -> str:
         return self._ids.hex(32)
 
     async def hold(self, key: str, span: Span) -> "ObjectPart":
-        return ObjectPart(self, checked(key), span, self._claims.hold(key, span))
+        return ObjectPart(self, checked(key), span, self.claims.hold(key, span))
 
     async def assembly(self, key: str) -> "ObjectAssembly":
-        claim = self._claims.hold(checked(key))
+        claim = self.claims.hold(checked(key))
         return ObjectAssembly(self, key, claim, await self.blobs.receive())
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
-        with self._claims.asking(key, WHOLE if span is None else span):
+        asked = key, WHOLE if span is None else span
+        self.claims.asked.append(asked)
+        try:
             yield
+        finally:
+            self.claims.asked.remove(asked)
 
     async def drop(self, key: str) -> None:
         folder = f"{_FOLDER}/{checked(key)}"
@@ -119,10 +112,10 @@ class ObjectParts:
         return in_batches(self.run, self._listed())
 
     def _listed(self) -> Iterator[StoredBlob]:
-        for found in self._bucket.listing(_FOLDER):
-            match = _NAME.fullmatch(found.name)
+        for name, size, age in self._bucket.listing(_FOLDER):
+            match = _NAME.fullmatch(name)
             if match:
-                yield StoredBlob(match[1], found.size, found.age)
+                yield StoredBlob(match[1], size, age)
 
     def nameless_file(self) -> NewFile:
         return NewFile(self.blobs.folder / self._ids.hex(32), is_nameless=True)
@@ -178,10 +171,10 @@ class ObjectPart:
         self._file.rewind()
 
     async def wanted(self) -> bool:
-        return self._claim.is_wanted()
+        return self._parts.claims.is_wanted(self._claim)
 
     async def release(self) -> None:
-        self._claim.close()
+        self._parts.claims.end(self._claim)
         await self._writer.end(partial(self._parts.blobs.disk.in_thread, self._file.close))
 
     def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
@@ -280,7 +273,7 @@ class ObjectAssembly:
         await self._parts.drop(self._blob)
 
     async def release(self) -> None:
-        self._claim.close()
+        self._parts.claims.end(self._claim)
         if not self._is_offered:
             await self._spooled.discard()
 

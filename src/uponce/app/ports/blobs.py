@@ -1,6 +1,6 @@
 """The BlobStore port: bytes that arrive, whole or in parts, and never change once they are published."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -252,12 +252,12 @@ PutGroup = Callable[[Sequence[Body]], Sequence[str]]
 LocationOf = Callable[[str], str | None]
 
 
-class Presigner(Protocol):
-    """A blob store that can serve the bytes itself."""
+@dataclass(frozen=True, slots=True)
+class Presigner:
+    """A blob store that can serve the bytes itself. `url_of` returns a URL by which any client may read a blob.
 
-    @property
-    def seconds(self) -> int:
-        """Return for how many seconds a URL works."""
+    It does so also if the blob does not exist. The URL works for so many `seconds`.
+    """
 
-    async def url_of(self, key: str) -> str:
-        """Return a URL by which any client may read the blob, also if the blob does not exist."""
+    seconds: int
+    url_of: Callable[[str], Awaitable[str]]

@@ -256,7 +256,7 @@ class Keys(Protocol):
         """Return the clouds that have keys, also if no secret can be read."""
 
     async def unreadable_keys(self) -> Mapping[str, str]:
-        """Return the API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
+        """Return by API key, oldest first, why its own or its upstream's secret cannot be decrypted, and the cure."""
 
     async def past_secrets(self) -> Mapping[str, str]:
         """Return by API key the secret before its last rotation, also after its end, unless it cannot be decrypted."""
@@ -274,7 +274,8 @@ class Keys(Protocol):
     async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
         """Store a new secret, and return the key. The present secret works for `overlap` more seconds.
 
-        Return None if the key does not exist. With an overlap of 0 the present secret need not be readable.
+        An older one ends now. With an overlap of 0 the present secret need not be readable. Return None if the key does
+        not exist.
         """
 
     async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:

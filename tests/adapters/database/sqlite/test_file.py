@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import KEY, PlainBox, SteppedClock, open_sqlite, publish
-from uponce.adapters.database import sqlite as sqlite_module
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite import file as module
 from uponce.adapters.database.sqlite.connection import Connection, check_durable, connect
@@ -273,7 +272,7 @@ def test_network_file_systems_are_refused(
 ) -> None:
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(f"22 1 254:1 / / rw - {kind} source rw\n")
-    monkeypatch.setattr(sqlite_module, "refuse_network", lambda folder: refuse_network(folder, mountinfo))
+    monkeypatch.setattr(module, "refuse_network", lambda folder: refuse_network(folder, mountinfo))
     if refused:
         with pytest.raises(SettingRefused, match=rf"network file system \({kind}\)"):
             open_sqlite(tmp_path / "uponce.db")
@@ -353,7 +352,7 @@ def test_what_the_system_refuses_has_its_own_cure(
     def refused(_: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(sqlite_module, "make_private", refused)
+    monkeypatch.setattr(module, "make_private", refused)
     with pytest.raises(SettingRefused, match=f"{os.strerror(number)}.*{cure}"):
         open_sqlite(tmp_path / "uponce.db")
 
@@ -362,7 +361,7 @@ def test_a_link_to_a_file_on_a_network_file_system_is_refused(tmp_path: Path, mo
     mountinfo, share = tmp_path / "mountinfo", tmp_path / "share"
     share.mkdir()
     mountinfo.write_text(f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {share} rw - nfs4 host:/ rw\n")
-    monkeypatch.setattr(sqlite_module, "refuse_network", lambda folder: refuse_network(folder, mountinfo))
+    monkeypatch.setattr(module, "refuse_network", lambda folder: refuse_network(folder, mountinfo))
     path = tmp_path / "uponce.db"
     path.symlink_to(share / "uponce.db")
     with pytest.raises(SettingRefused, match=f"{share} is on a network file system"):

@@ -113,9 +113,9 @@ def test_a_page_reads_what_it_shows(filled: Connection, api_key: str | None, sta
 
 def test_the_check_goes_red_with_the_index_of_all(filled: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     statements = load("sqlite")
-    slow = statements["revoked_grants_of_cloud"]
+    slow = statements["grants_revoked_of_cloud"]
     slow = replace(slow, text=slow.text.replace("grants_revoked", "grants_page"))
-    monkeypatch.setitem(statements, "revoked_grants_of_cloud", slow)
+    monkeypatch.setitem(statements, "grants_revoked_of_cloud", slow)
     assert page_steps(filled, None, GrantStatus.REVOKED) > ROWS / 4
 
 

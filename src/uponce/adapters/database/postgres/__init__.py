@@ -14,6 +14,7 @@ import psycopg
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
+from uponce.adapters.database.postgres import schema
 from uponce.adapters.database.postgres.connection import (
     Address,
     connected,
@@ -23,14 +24,6 @@ from uponce.adapters.database.postgres.connection import (
 )
 from uponce.adapters.database.postgres.history import Histories
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
-from uponce.adapters.database.postgres.schema import (
-    coming_parts,
-    drop_part,
-    make_part,
-    migrate,
-    past_parts,
-    version_of,
-)
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation
 from uponce.app.ports import Clock
@@ -78,17 +71,17 @@ class PostgresDatabase(Database):
     def open(self) -> None:
         """Create or migrate the tables. Raise SettingRefused, with the cure, if they cannot keep the guarantees."""
         with connected(self._address) as connection:
-            migrate(connection)
+            schema.migrate(connection)
         self._pool.open()
         self._committer.start()
 
     def describe(self) -> str:
         """Return the checked facts for people, without a secret."""
         with connected(self._address) as connection:
-            server, schema = connection.info.server_version, version_of(connection)
+            server, version = connection.info.server_version, schema.version_of(connection)
         return (
             f"{self._address.shown}: PostgreSQL {server // 10000}.{server % 10000}, fsync, full_page_writes and "
-            f"synchronous_commit on, schema version {schema}"
+            f"synchronous_commit on, schema version {version}"
         )
 
     def most_connections(self) -> int | None:
@@ -117,7 +110,7 @@ class PostgresDatabase(Database):
 
         PostgreSQL reads the whole default partition for each, and no upload runs. So with a large one, make none.
         """
-        coming, size = await self.read(coming_parts())
+        coming, size = await self.read(schema.coming_parts())
         most = self._address.seconds * _READ_BYTES
         if coming and size > most:
             raise DatabaseUnavailable(
@@ -128,7 +121,7 @@ class PostgresDatabase(Database):
             )
         for start, is_needed_soon in coming.items():
             with _unless_locked() as locked:
-                await self.write(make_part(start))
+                await self.write(schema.make_part(start))
             if locked and is_needed_soon:
                 raise DatabaseUnavailable(
                     "The ledger gets no new partitions.",
@@ -138,9 +131,9 @@ class PostgresDatabase(Database):
 
     async def _drop_parts(self) -> int:
         dropped = 0
-        for start, rows in (await self.read(past_parts())).items():
+        for start, rows in (await self.read(schema.past_parts())).items():
             with _unless_locked():
-                dropped += await self.write(drop_part(start, rows))
+                dropped += await self.write(schema.drop_part(start, rows))
         return dropped
 
 
@@ -188,4 +181,4 @@ def _compare(session: Session, index: str) -> Sequence[str]:
 def is_set_up(address: Address) -> bool:
     """Return whether a server has made its tables in the database."""
     with connected(address) as connection:
-        return version_of(connection) > 0
+        return schema.version_of(connection) > 0

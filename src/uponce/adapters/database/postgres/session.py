@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 import psycopg
+from psycopg.rows import DictRow, dict_row
 
 from uponce.adapters.database.postgres.connection import Connection, JsonText, ends_transactions, escaped
 from uponce.adapters.database.postgres.schema import bounds_of, part_of
@@ -34,7 +35,7 @@ class Session:
         self.history: str | None = None  # see history.py
         self.statements: Mapping[str, Statement] = load("postgres")
         self._clock = clock
-        self._raw = psycopg.RawCursor[tuple[Any, ...]]
+        self._cursor = partial(psycopg.RawCursor[DictRow], connection, row_factory=dict_row)
 
     def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
         alike: dict[tuple[str, int | None], list[int]] = {}
@@ -126,7 +127,7 @@ class Session:
     def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]], part: int | None = None) -> Answer:
         if len(params) == 1 or statement.has_braces:
             cursors = [self._execute(statement, each) for each in params]
-            return lambda: [() if cursor is None else _named(cursor) for cursor in cursors]
+            return lambda: [() if cursor is None else cursor.fetchall() for cursor in cursors]
         numbers: dict[Any, int] = {}
         if statement.writes:
             places = list(range(len(params)))
@@ -134,7 +135,7 @@ class Session:
         else:  # equal queries are sent once
             places = [numbers.setdefault(tuple(each.values()), len(numbers)) for each in params]
             rows = [{"n": n, **dict(zip(params[0], values, strict=True))} for values, n in numbers.items()]
-        cursor = self._raw(self.connection)
+        cursor = self._cursor()
         text = merged(statement) if part is None else merged(statement, bounds_of(part))
         cursor.execute(text.encode(), [_encoded(rows)])
         if statement.silent:
@@ -143,37 +144,29 @@ class Session:
             return partial(_returned, cursor, params)
         return partial(_numbered, cursor, places)
 
-    def _execute(self, statement: Statement, params: Mapping[str, Any]) -> "psycopg.RawCursor[Any] | None":
-        cursor = self._raw(self.connection)
+    def _execute(self, statement: Statement, params: Mapping[str, Any]) -> "psycopg.RawCursor[DictRow] | None":
+        cursor = self._cursor()
         text = positional(statement, statement.filled(params) if statement.has_braces else statement.text)
         cursor.execute(text.encode(), [params[name] for name in statement.names])
         return None if statement.silent else cursor
 
 
-def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequence[Rows]:
+def _numbered(cursor: "psycopg.RawCursor[DictRow]", places: Sequence[int]) -> Sequence[Rows]:
     """Return the rows of a SELECT. Each row begins with the number of its query."""
     found: dict[int, list[dict[str, Any]]] = {}
-    for row in _named(cursor):
+    for row in cursor.fetchall():
         found.setdefault(row.pop("n"), []).append(row)
     return [found.get(place, ()) for place in places]
 
 
-def _returned(cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> Sequence[Rows]:
+def _returned(cursor: "psycopg.RawCursor[DictRow]", params: Sequence[Mapping[str, Any]]) -> Sequence[Rows]:
     """Return the rows of a write. It returns columns that have the names of its parameters."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     names: Sequence[str] = ()
-    for row in _named(cursor):
+    for row in cursor.fetchall():
         names = names or tuple(row)
         found.setdefault(tuple(row.values()), []).append(row)
     return [found.get(tuple(each[name] for name in names), ()) for each in params] if found else [()] * len(params)
-
-
-def _named(cursor: "psycopg.RawCursor[Any]") -> list[dict[str, Any]]:
-    rows = cursor.fetchall()
-    if not rows:
-        return []
-    names = [column.name for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _encoded(rows: Sequence[Mapping[str, Any]]) -> JsonText:

@@ -2,6 +2,9 @@
 -- for each column of a fragment, `{name}` a number or an identifier. A name that ends with `!` returns no rows. A write
 -- with rows returns columns that are named like its parameters: when PostgreSQL runs one statement for a whole group,
 -- each operation finds its rows by them.
+--
+-- A fragment may be a table. Its first row names the fragments that the other rows have. `each moved: rows_of` makes one
+-- statement for each of these rows: `rows_of_assets`.
 
 -- fragment: key_columns
 id, api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, algorithms,
@@ -41,6 +44,20 @@ revoked_at IS NULL AND pending > 0
 
 -- fragment: revoked
 revoked_at IS NOT NULL
+
+-- The pages of the list of grants, and the index that SQLite reads for each. See sqlite.sql and postgres.sql.
+-- fragment: page
+its_name         | its_index       | its_grants
+of_cloud         | grants_page     | cloud = :cloud
+of_key           | grants_key_page | @of_key
+used_of_cloud    | grants_page     | cloud = :cloud AND @used
+used_of_key      | grants_key_page | @of_key AND @used
+unused_of_cloud  | grants_unused   | cloud = :cloud AND @unused
+unused_of_key    | grants_unused   | @of_key_among_rare AND @unused
+pending_of_cloud | grants_pending  | cloud = :cloud AND @pending
+pending_of_key   | grants_pending  | @of_key_among_rare AND @pending
+revoked_of_cloud | grants_revoked  | cloud = :cloud AND @revoked
+revoked_of_key   | grants_revoked  | @of_key_among_rare AND @revoked
 
 -- Grants that an unfinished upload holds stay in the ledger. Not NOT IN: for each grant, PostgreSQL reads a list again
 -- that it has no room for in memory.
@@ -559,31 +576,29 @@ INSERT INTO noted_settings (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 
--- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one
--- statement of each `moving` one, with the table's name in its name: `rows_of_assets`.
-
+-- Moving. Rows are read in the order of their keys and added behind those that are there.
 -- name: count_rows
 SELECT count(*) AS rows FROM {table};
 
--- Each row is a table, its key, its columns.
 -- fragment: moved
-assets       | id                  | id, @asset_columns
-condemned    | blob_key            | blob_key, at
-audit        | id                  | id, @audit_columns
-grants       | grant_key           | @grant_columns
-replies      | grant_key, key_hash | grant_key, key_hash, sha256, answer, keep_until
-relays       | relay_id            | @relay_columns
-relay_grants | relay_id, grant_key | @relay_grant_columns
-outbox       | id                  | @effect_columns
-upstreams    | cloud               | cloud, url, url_secret
-fences       | one                 | one, moment, mark
-api_keys     | id                  | @key_columns
+its_name     | its_key             | its_key_downwards             | its_columns
+assets       | id                  | id DESC                       | id, @asset_columns
+condemned    | blob_key            | blob_key DESC                 | blob_key, at
+audit        | id                  | id DESC                       | id, @audit_columns
+grants       | grant_key           | grant_key DESC                | @grant_columns
+replies      | grant_key, key_hash | grant_key DESC, key_hash DESC | grant_key, key_hash, sha256, answer, keep_until
+relays       | relay_id            | relay_id DESC                 | @relay_columns
+relay_grants | relay_id, grant_key | relay_id DESC, grant_key DESC | @relay_grant_columns
+outbox       | id                  | id DESC                       | @effect_columns
+upstreams    | cloud               | cloud DESC                    | cloud, url, url_secret
+fences       | one                 | one DESC                      | one, moment, mark
+api_keys     | id                  | id DESC                       | @key_columns
 
--- moving: rows_of
+-- each moved: rows_of
 SELECT @its_columns FROM @its_name WHERE (@its_key) > (:@its_key) ORDER BY @its_key LIMIT :most;
 
--- moving: last_of
+-- each moved: last_of
 SELECT @its_columns FROM @its_name ORDER BY @its_key_downwards LIMIT 1;
 
--- moving: add_to!
+-- each moved: add_to!
 INSERT INTO @its_name (@its_columns) VALUES (:@its_columns);

@@ -120,39 +120,15 @@ SET LOCAL enable_sort = off;
 (timestamp, grant_key) < (:timestamp, :before) AND grant_key < :before
 ORDER BY timestamp DESC, grant_key DESC LIMIT {most}
 
+-- fragment: of_key
+api_key = :api_key
+
 -- By the index of the rare ones.
--- fragment: key_among_rare
+-- fragment: of_key_among_rare
 cloud = :cloud AND api_key || '' = :api_key
 
--- name: grants_of_cloud
-SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @before;
-
--- name: used_grants_of_cloud
-SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @used AND @before;
-
--- name: unused_grants_of_cloud
-SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @unused AND @before;
-
--- name: pending_grants_of_cloud
-SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @pending AND @before;
-
--- name: revoked_grants_of_cloud
-SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @revoked AND @before;
-
--- name: grants_of_key
-SELECT @grant_columns FROM grants WHERE api_key = :api_key AND @before;
-
--- name: used_grants_of_key
-SELECT @grant_columns FROM grants WHERE api_key = :api_key AND @used AND @before;
-
--- name: unused_grants_of_key
-SELECT @grant_columns FROM grants WHERE @key_among_rare AND @unused AND @before;
-
--- name: pending_grants_of_key
-SELECT @grant_columns FROM grants WHERE @key_among_rare AND @pending AND @before;
-
--- name: revoked_grants_of_key
-SELECT @grant_columns FROM grants WHERE @key_among_rare AND @revoked AND @before;
+-- each page: grants
+SELECT @grant_columns FROM grants WHERE @its_grants AND @before;
 
 
 -- Upkeep

@@ -61,35 +61,11 @@ grant_key < :before ORDER BY grant_key DESC LIMIT {most}
 -- fragment: of_key
 cloud = :cloud AND api_key = :api_key
 
--- name: grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @before;
+-- fragment: of_key_among_rare
+@of_key
 
--- name: used_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @used AND @before;
-
--- name: unused_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_unused WHERE cloud = :cloud AND @unused AND @before;
-
--- name: pending_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_pending WHERE cloud = :cloud AND @pending AND @before;
-
--- name: revoked_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_revoked WHERE cloud = :cloud AND @revoked AND @before;
-
--- name: grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_key_page WHERE @of_key AND @before;
-
--- name: used_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_key_page WHERE @of_key AND @used AND @before;
-
--- name: unused_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_unused WHERE @of_key AND @unused AND @before;
-
--- name: pending_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_pending WHERE @of_key AND @pending AND @before;
-
--- name: revoked_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_revoked WHERE @of_key AND @revoked AND @before;
+-- each page: grants
+SELECT @grant_columns FROM grants INDEXED BY @its_index WHERE @its_grants AND @before;
 
 
 -- Upkeep

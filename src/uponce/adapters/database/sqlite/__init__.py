@@ -14,19 +14,8 @@ from typing import TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
+from uponce.adapters.database.sqlite import file
 from uponce.adapters.database.sqlite.connection import Checkpointer, Connection, Engine, Held, connect, unavailable
-from uponce.adapters.database.sqlite.file import (
-    cannot_open,
-    integrity,
-    is_for_later,
-    locked,
-    make_private,
-    migrate,
-    refuse_network,
-    refuse_restoring,
-    refuse_unwritable,
-    version_of,
-)
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
 from uponce.app.ports import Clock
@@ -66,25 +55,25 @@ class SqliteDatabase(Database):
             raise SettingRefused(
                 f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
             )
-        refuse_restoring(self._path)
+        file.refuse_restoring(self._path)
         try:
-            make_private(self._path)
+            file.make_private(self._path)
             folder = self._path.resolve().parent  # that of the file itself if the path is a link
-            refuse_network(folder)
-            refuse_unwritable(self._path)
+            file.refuse_network(folder)
+            file.refuse_unwritable(self._path)
             # If several processes switch a new file to WAL at once, some fail: "database is locked".
-            with locked(folder), closing(self._connect()) as connection:
-                migrate(connection)
+            with file.locked(folder), closing(self._connect()) as connection:
+                file.migrate(connection)
                 _try_write(connection)
             self.glance.prepare()
         except (OSError, sqlite3.Error) as error:
-            raise cannot_open(self._path, error) from None
+            raise file.cannot_open(self._path, error) from None
         self._committer.start()
 
     def describe(self) -> str:
         """Return the checked facts for people, without a secret."""
         with closing(self._connect()) as connection:
-            version = version_of(connection)
+            version = file.version_of(connection)
         return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
 
     def close(self) -> None:
@@ -106,7 +95,7 @@ class SqliteDatabase(Database):
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """Return the messages of SQLite's own check, each once."""
-        return await self._readers.run(partial(integrity, deep=deep))
+        return await self._readers.run(partial(file.integrity, deep=deep))
 
 
 def _try_write(connection: Connection) -> None:
@@ -115,5 +104,5 @@ def _try_write(connection: Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        if not is_for_later(error):
+        if not file.is_for_later(error):
             raise

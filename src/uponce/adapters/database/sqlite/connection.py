@@ -55,10 +55,11 @@ class Connection(sqlite3.Connection):
         return found
 
 
-def connect(path: Path, *, factory: type[Connection] = Connection) -> Connection:
+def connect(path: Path, *, factory: type[Connection] = Connection, is_copy: bool = False) -> Connection:
     """Return a checked connection to an existing file. The caller begins and ends transactions.
 
-    Raise sqlite3.Error if the file cannot be opened, SettingRefused if it would not be durable.
+    Raise sqlite3.Error if the file cannot be opened, SettingRefused if it would not be durable. A copy may be on any
+    file system: it is in one file, without a log, and is not checked.
     """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",  # never a new, empty ledger in place of a lost one
@@ -70,10 +71,11 @@ def connect(path: Path, *, factory: type[Connection] = Connection) -> Connection
     )
     connection.row_factory = sqlite3.Row
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
         for setting in _SETTINGS:
             connection.execute(setting)
-        check_durable(connection)
+        if not is_copy:
+            connection.execute("PRAGMA journal_mode = WAL")
+            check_durable(connection)
     except BaseException:
         connection.close()
         raise

@@ -8,13 +8,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.commits import asset_of
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.connection import Connection
+from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
@@ -28,6 +29,8 @@ Progress = Callable[[int, int], None]
 _SHOWN = 3
 _PAGES = 2048  # a step of the copy: eight megabytes
 _BESIDE = ("-wal", "-shm", "-journal")
+
+_connect = partial(connect, is_copy=True)
 
 
 class Snapshot:
@@ -260,15 +263,3 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         reading.backup(writing, pages=_PAGES, sleep=0, progress=lambda _, left, pages: progress(pages - left, pages))
         reading.rollback()
-
-
-def _connect(path: Path) -> Connection:
-    address = f"{path.absolute().as_uri()}?mode=rw"
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, factory=Connection)
-    connection.row_factory = sqlite3.Row
-    try:
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
