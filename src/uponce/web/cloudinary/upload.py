@@ -36,7 +36,7 @@ from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, note_outcome, upload_answer
-from uponce.web.cloudinary.calls import known
+from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import URLENCODED, media_type_of, multipart_events
 from uponce.web.cloudinary.text_bodies import text_events
 from uponce.web.request import Body, Fields, Head, Request, check_encoding
@@ -275,8 +275,13 @@ def _length(head: Head) -> int | None:
 
 
 def _requested(request: Request) -> ResourceType | None:
-    is_auto = request.params.get("resource_type", "auto") == "auto"
-    return None if is_auto else known(request, "resource_type", ResourceType)
+    resource_type = request.params.get("resource_type", "auto")
+    if resource_type == "auto":
+        return None
+    try:
+        return ResourceType(resource_type)
+    except ValueError:
+        raise missing(request.method, request.path) from None
 
 
 def read_chunk(head: Head) -> tuple[str, Chunk] | int | None:
