@@ -100,6 +100,7 @@ _ON_BOTH: Sequence[_Row] = [
         f"keep_until = {_LONGEST},\n  revoked_at",
         "keep_until = excluded.keep_until,\n  revoked_at",
     ),
+    ("a page shows the grants of every cloud", _BOTH, "| grants_page     | cloud = :cloud\n", "| grants_page | true\n"),
     ("a purge drops what has a second left", _BOTH, "keep_until < :before AND", "keep_until <= :before AND"),
     ("a purge drops everything", _BOTH, "keep_until < :before AND", ":before > 0 AND"),
     ("a purge drops the grants of series", _BOTH, ":before AND @not_held", ":before"),
@@ -224,12 +225,6 @@ _ON_SQLITE: Sequence[_Row] = [
         _SQLITE_ONLY,
         "grant_key < :before ORDER",
         "grant_key <= :before ORDER",
-    ),
-    (
-        "a page shows the grants of every cloud",
-        _SQLITE_ONLY,
-        "FROM grants INDEXED BY @its_index WHERE @its_grants AND @before",
-        "FROM grants WHERE @before",
     ),
 ]
 

@@ -59,7 +59,7 @@ def connect(path: Path, *, factory: type[Connection] = Connection, is_copy: bool
     """Return a checked connection to an existing file. The caller begins and ends transactions.
 
     Raise sqlite3.Error if the file cannot be opened, SettingRefused if it would not be durable. A copy may be on any
-    file system: it is in one file, without a log, and is not checked.
+    file system, and keeps its kind of journal: it is not checked.
     """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",  # never a new, empty ledger in place of a lost one
