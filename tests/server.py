@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -147,10 +148,14 @@ class Server:
     def signed(
         self, params: Mapping[str, object] | None = None, key: Key | None = None, *, timestamp: int | None = None
     ) -> dict[str, str]:
-        """The form fields of one upload, signed offline by the SDK (SHA-1) with the browser key, or `key`."""
+        """The form fields of one upload, signed offline by the SDK (SHA-1) with the browser key, or `key`.
+
+        Each call gives another signature: without a nonce, two tests of one second would have the same one.
+        """
         key = key or self.browser
         stamp = int(time.time()) if timestamp is None else timestamp
-        fields = {name: str(value) for name, value in {"timestamp": stamp, **(params or {})}.items()}
+        own = {"timestamp": stamp, "nonce": secrets.token_hex(8)}
+        fields = {name: str(value) for name, value in {**own, **(params or {})}.items()}
         return fields | {"signature": api_sign_request(fields, key.secret), "api_key": key.key}
 
     def upload_url(self, resource_type: str = "auto") -> str:
