@@ -145,11 +145,15 @@ def test_a_database_that_names_none_of_the_files_does_not_take_the_storage(world
     assert owners(world, world.database) == (None, None)
 
 
-def test_a_database_with_files_takes_no_empty_storage_by_mistake(world: World, tmp_path: Path) -> None:
+def test_a_database_with_files_takes_no_empty_storage_by_mistake(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A disk that is not mounted, or the wrong bucket. A fence takes it, if the operator knows that files are lost."""
     with closing(LocalBlobs(tmp_path / "empty", ids=RandomIds())) as empty:
         empty.open_store()
         asyncio.run(claim_storage(world.database, empty))  # names no file yet
+        (warning,) = (record.message for record in caplog.records if "new to this database" in record.message)
+        assert "give it the same UPONCE_STORAGE" in warning
         (tmp_path / "empty" / "owner").unlink()
         upload(world)
         for work in (claim_storage(world.database, empty), check_owner(world.database, empty)):

@@ -6,12 +6,15 @@ the first database that claims it, if it has files of this database, or no files
 A PostgreSQL that took over gets a new owner that follows the old one, see core/lineage.py.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
 from uponce.app.ports import PLACES, BlobStore, Database
 from uponce.core.errors import SettingRefused, StorageFull
 from uponce.core.lineage import follows
+
+log = logging.getLogger("uponce")
 
 PROBE = "c4ec" * 4  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
@@ -34,6 +37,7 @@ async def claim_storage(database: Database, blobs: BlobStore, *, lacks_files: bo
     unless it `lacks_files`: a disk that is not mounted looks like this. A database that `lacks_files` may be frozen:
     the store is moving there. Of two databases that claim a storage at once, one is refused. All servers of one
     database have its owner. A full storage stays without an owner, and the sweep that makes room there may continue.
+    Warn about a second storage: two servers with two empty ones would both start, and share no file.
     """
     if await check_owner(database, blobs, lacks_files=lacks_files):
         return await renew(database, blobs, await blobs.owner())
@@ -42,9 +46,16 @@ async def claim_storage(database: Database, blobs: BlobStore, *, lacks_files: bo
             "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
             "database that was moved or restored, or give up a move with `uponce migrate-store --undo`."
         )
+    had_another = not lacks_files and await database.owner() is not None
     with suppress(StorageFull):
         await blobs.set_owner(await database.make_owner())
         await check_owner(database, blobs)
+        if had_another:
+            log.warning(
+                "UPONCE_STORAGE is new to this database, which had a storage before. If other servers of this database "
+                "use that one, stop this server and give it the same UPONCE_STORAGE. Else files of one storage are not "
+                "found by servers of the other."
+            )
     return None
 
 
