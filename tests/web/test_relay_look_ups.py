@@ -10,10 +10,12 @@ from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop
 from tests.web.test_relay import reconcile, status_of
 from tests.world import World, assert_accepted, assert_refused
+from uponce.app.diagnose import State, of_upstreams
 from uponce.app.manage_clouds import set_upstream
 from uponce.app.ports import Rule, Waiting
 from uponce.app.ports.relaying import Query, UpstreamReply
 from uponce.app.relaying.reconcile import give_up
+from uponce.core.policy import Limits
 from uponce.core.values import AuditEvent, GrantStatus, Upstream
 
 
@@ -135,3 +137,16 @@ def test_an_upload_that_no_account_can_settle_is_given_up_as_spent(
     assert not any(asyncio.run(relay.database.violations(rule, 90 * 86400)) for rule in Rule)
     (spent, *_) = asyncio.run(relay.database.history(given_up.grants[0].key, 10))
     assert (spent.event, spent.code, spent.asset_id) == (AuditEvent.SPENT, "given_up", "")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "state"), [(59, State.OK), (60, State.BROKEN), (-290, State.OK), (-301, State.BROKEN)]
+)
+def test_doctor_finds_a_clock_with_which_the_account_refuses_each_signature(
+    relay: World, stub: StubUpstream, ahead: int, state: State
+) -> None:
+    """A signature of the relay lives for a minute here, so the account must not be a minute ahead."""
+    relay.swap(limits=Limits(relay_fence=60, relay_answer=60))
+    stub.clock = lambda: relay.clock.time + ahead
+    (finding,) = asyncio.run(of_upstreams(relay.services))
+    assert finding.state is state, finding.detail

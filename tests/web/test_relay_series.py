@@ -21,15 +21,20 @@ FILE, HALF = b"0123456789abcdef" * 400_000, 5 * 1024 * 1024
 IN_CHUNKS = Limits(max_failed_credentials=10**6, relay_whole_bytes=4 * 1024 * 1024, relay_chunk_bytes=10**6)
 
 
-@pytest.mark.parametrize("status", [401, 420])
+@pytest.mark.parametrize("status", [400, 401, 420])
 def test_an_account_that_takes_no_file_now_leaves_the_chunks_for_the_next_try(
-    relay: World, stub: StubUpstream, status: int
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
+    """An account that is an uponce says 400 with Retry-After when a chunk was too slow."""
     relay.swap(limits=IN_CHUNKS)
     fields, account = relay.sign(), stub.upstream
     chunk(relay, fields, FILE, 0, HALF)
     if status == 401:
         stub.upstream = replace(account, secret="rotated")
+    elif status == 400:
+        _, body, headers = ANSWERS[Trouble.REFUSED]
+        monkeypatch.setitem(ANSWERS, Trouble.REFUSED, (400, body, {**headers, "Retry-After": "1"}))
+        stub.uploads = iter([Trouble.REFUSED])
     else:
         stub.uploads = iter([Trouble.LIMITED])
     assert chunk(relay, fields, FILE, HALF, len(FILE)).status == status

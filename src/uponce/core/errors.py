@@ -266,8 +266,8 @@ class UpstreamRefused(Refused, code="upstream_refused"):
 
     @property
     def may_pass_later(self) -> bool:
-        """Return whether the upstream may take the file later: credentials, rights or quota are the reason."""
-        return self.status in (401, 403, 420, 429)
+        """Return whether the upstream may take the file later: it says when, or credentials, rights or quota count."""
+        return self.status in (401, 403, 420, 429) or any(name == "Retry-After" for name, _ in self.headers)
 
 
 class Unavailable(UponceError):
