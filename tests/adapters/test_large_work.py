@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.packing import opened
+from tests.adapters.packing import opened, put
+from uponce.adapters import files
 from uponce.adapters.files import blocks_of
 from uponce.adapters.spool import parts
 from uponce.adapters.spool.disk import LARGE_WORKERS, WORKERS
@@ -55,6 +56,37 @@ class Syncs:
 async def nothing() -> AsyncIterator[StoredPart]:
     for part in list[StoredPart]():
         yield part
+
+
+def test_no_upload_and_no_check_waits_for_reads_of_deliveries(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hard disk may have a thousand reads of cold files to do."""
+    (key,), may_end, read = put(store, b"bytes" * 100_000), threading.Event(), files.read_at
+
+    def from_a_slow_disk(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
+        if flags:
+            raise BlockingIOError  # not in memory
+        assert may_end.wait(SECONDS)
+        return read(descriptor, offset, length)
+
+    async def scenario() -> None:
+        blob = await store.open(key)
+        assert blob is not None
+        monkeypatch.setattr(files, "read_at", from_a_slow_disk)
+        readers = [asyncio.create_task(blob.read(number, 1)) for number in range(4 * WORKERS)]
+        await asyncio.sleep(0)
+        try:
+            spooled = await store.receive()
+            await spooled.write(CHUNK)
+            await spooled.seal()
+            await spooled.discard()
+            await store.ping()
+            assert not any(reader.done() for reader in readers)
+        finally:
+            may_end.set()
+        assert b"".join(await asyncio.gather(*readers)) == (b"bytes" * 7)[: 4 * WORKERS]
+        blob.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), SECONDS // 2))
 
 
 def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, syncs: "Syncs") -> None:

@@ -19,17 +19,25 @@ LARGE_WORKERS = 4
 
 
 class Disk:
-    """Runs work on the disk in threads. Large files have separate ones, so no small upload waits for gigabytes."""
+    """Runs work on the disk in threads. Large files have separate ones, so no small upload waits for gigabytes.
+
+    Deliveries have separate ones too: a slow disk may have a thousand reads to do, and no upload waits for these.
+    """
 
     def __init__(self, workers: int = WORKERS) -> None:
         self._threads = Threads(workers, "uponce-disk")
         self._large = Threads(LARGE_WORKERS, "uponce-large", modest=True)
         self._syncing = Threads(LARGE_WORKERS, "uponce-sync")
+        self._reading = Threads(workers, "uponce-read")
         self._writers: WeakSet[Any] = WeakSet()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what blocking work returns. An error of the operating system becomes an error of core/errors.py."""
         return await run_guarded(self._threads, work)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Return what `in_thread` would, for work of a delivery."""
+        return await run_guarded(self._reading, work)
 
     async def sync(self, work: Callable[[], T], size: int) -> T:
         """Return what `in_thread` would, for work that syncs `size` bytes. No small file waits for a large one."""
@@ -53,7 +61,7 @@ class Disk:
         return max(_LEAST_BUFFERED, min(_MOST_BUFFERED, _ALL_BUFFERED // (len(self._writers) or 1)))
 
     def close(self) -> None:
-        for threads in (self._threads, self._large, self._syncing):
+        for threads in (self._threads, self._large, self._syncing, self._reading):
             threads.close()
 
 

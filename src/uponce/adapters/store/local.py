@@ -102,10 +102,10 @@ class LocalBlobs(Blobs):
         descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | files.SAFE)
         if descriptor is None:
             return None
-        return files.OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
+        return files.OpenFile(self.disk.read, descriptor, os.fstat(descriptor).st_size)
 
     async def open(self, key: str) -> files.OpenFile | None:
-        return await self.disk.in_thread(lambda: self._open(key))
+        return await self.disk.read(lambda: self._open(key))
 
     def _open(self, key: str) -> files.OpenFile | None:
         blob = self._found(files.checked(key))
@@ -123,11 +123,11 @@ class LocalBlobs(Blobs):
             descriptor = os.open(self.path_of(key), os.O_RDONLY | files.SAFE)
         except FileNotFoundError:
             return None
-        return files.OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
+        return files.OpenFile(self.disk.read, descriptor, os.fstat(descriptor).st_size)
 
     def _packed(self, key: str, flags: int = 0) -> files.OpenFile | None:
         found = self._packs.find(files.checked(key), flags)
-        return found and files.OpenFile(self.disk.in_thread, found[0], found[1].size, found[1].start, found[1].header)
+        return found and files.OpenFile(self.disk.read, found[0], found[1].size, found[1].start, found[1].header)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         return self._listed(prefix, drop_empty=False)
