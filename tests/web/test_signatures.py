@@ -95,8 +95,10 @@ def test_minted_fields_really_upload_once(shared: World, as_json: bool, algorith
     assert_refused(shared.upload(sheet["fields"]), 400, "signature_used")
 
 
-def test_two_mints_of_one_second_are_two_signatures(shared: World) -> None:
-    ids = {minted(shared, {"folder": "x"})["id"] for _ in range(3)}
+@pytest.mark.parametrize("key", ["browser", "server"])
+def test_two_mints_of_one_second_are_two_signatures(shared: World, key: str) -> None:
+    """Also for a key of unlimited uses, if the signature has a limit."""
+    ids = {minted(shared, {"folder": "x", "max_uses": "2"}, key=getattr(shared, key))["id"] for _ in range(3)}
     assert len(ids) == 3
 
 

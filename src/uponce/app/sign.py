@@ -26,17 +26,17 @@ def mint(
 ) -> dict[str, str]:
     """Return the parameters with timestamp, nonce, signature and api_key: the fields to post.
 
-    A timestamp in `params` is kept. A key whose signatures work once gets a nonce, so two signatures of one second
-    differ. Wrong parameters are refused here instead of at the upload.
+    A timestamp in `params` is kept. A signature whose uses are counted gets a nonce, so two of one second differ. Wrong
+    parameters are refused here instead of at the upload.
     """
     read = partial(read_for, key, call=call)
-    nonce = ids.base36(NONCE_LENGTH) if key.uses is KeyUses.ONCE else None
+    is_counted = key.uses is KeyUses.ONCE or "max_uses" in params
     fields = mint_fields(
         params,
         api_key=key.api_key,
         secret=key.secrets[0],
         now=clock.now(),
-        nonce=nonce,
+        nonce=ids.base36(NONCE_LENGTH) if is_counted else None,
         algorithm=algorithm if algorithm in key.algorithms else key.algorithms[0],
         read=read,
     )
