@@ -1,6 +1,7 @@
 """Limits, and the judgement of a file against them."""
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uponce.core.errors import ContentMismatch, EmptyFile, FileTooLarge, FormatNotAllowed, MediaTooLarge
+from uponce.core.naming import Naming
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import (
     GIB,
@@ -182,6 +184,18 @@ def test_the_size_is_judged_again_by_what_the_file_is(kind: ResourceType, limit:
 def test_allowed_formats_pass(facts: MediaFacts, filename: str | None, allowed: set[str]) -> None:
     """Media by their bytes, raw files by their name."""
     judge_media(facts, _digest(), filename, UploadSpec(allowed_formats=frozenset(allowed)), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("filename", "signed", "is_allowed"),
+    [(None, "x.csv", True), ("blob", "x.csv", True), ("x.csv", "x", True), ("x.csv", "x.exe", False)],
+)
+def test_a_signed_filename_counts_more_than_that_of_the_client(
+    filename: str | None, signed: str, is_allowed: bool
+) -> None:
+    spec = UploadSpec(naming=Naming(filename_override=signed), allowed_formats=frozenset({"csv"}))
+    with nullcontext() if is_allowed else pytest.raises(FormatNotAllowed, match="Raw file format exe"):
+        judge_media(_facts(RAW), _digest(), filename, spec, LIMITS)
 
 
 @pytest.mark.parametrize(

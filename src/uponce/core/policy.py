@@ -218,7 +218,8 @@ def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: U
         return
     # A filename never proves a format that uponce can read from the bytes. The resource type in the URL is not signed.
     # So a client could otherwise send any bytes as raw and call them x.png.
-    named = canonical_format(split_filename(filename or "")[1])
+    signed = split_filename(spec.naming.filename_override or "")[1]
+    named = canonical_format(signed or split_filename(filename or "")[1])
     actual = facts.format or (named if named not in FORMATS else None)
     if actual not in spec.allowed_formats:
         allowed = ", ".join(sorted(spec.allowed_formats))
