@@ -374,6 +374,9 @@ DELETE FROM series WHERE id IN (
   ORDER BY created_at LIMIT :most @skip_locked
 ) RETURNING blob_key;
 
+-- name: end_series_of_key!
+DELETE FROM series WHERE api_key = :api_key;
+
 -- name: end_all_series!
 DELETE FROM series;
 
