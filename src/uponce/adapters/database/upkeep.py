@@ -214,7 +214,8 @@ def touch(_: float) -> Steps[None]:
 def violations(now: float, rule: Rule, audit_seconds: int) -> Steps[Sequence[str]]:
     noted = yield from noted_settings.steps(now)
     ahead = max(_LEAST_AHEAD, int(noted.get("skew", 0)))
-    (rows,) = yield [(f"broken_{rule}", {"now": int(now), "audited": int(now) - audit_seconds + ahead})]
+    times = {"now": int(now), "audited": int(now) - audit_seconds + ahead, "ahead": ahead}
+    (rows,) = yield [(f"broken_{rule}", times)]
     subjects = [row["subject"] for row in rows]
     return [subject.hex() if isinstance(subject, bytes) else subject for subject in subjects]
 

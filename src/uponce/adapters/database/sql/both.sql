@@ -541,12 +541,17 @@ SELECT grant_key FROM relay_grants WHERE NOT EXISTS (
   SELECT 1 FROM grants WHERE grants.grant_key = relay_grants.grant_key AND pending > 0
 );
 
--- The audit has each use of a grant with a timestamp after `audited`. A grant may be spent before its timestamp.
+-- The audit has each use of a grant with a timestamp after `audited`, from its oldest row on: a server with a shorter
+-- setting may have purged the rows before. A grant may be spent `ahead` seconds before its timestamp. Of several uses,
+-- only the time of the last one is known.
 -- name: broken_audited
 SELECT grant_key AS subject FROM grants
-WHERE uses > 0 AND timestamp > :audited AND uses - pending != (
-  SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
-);
+WHERE uses > 0 AND timestamp > :audited
+  AND CASE WHEN uses - pending = 1 THEN spent_at ELSE timestamp - :ahead END
+    >= coalesce((SELECT min(at) FROM audit), 0)
+  AND uses - pending != (
+    SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
+  );
 
 -- name: broken_purged
 SELECT grant_key AS subject FROM grants WHERE keep_until < :now - 3600 AND @not_held;
