@@ -81,7 +81,7 @@ def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]
     return (yield from find.steps(now, secrets, api_key))
 
 
-@operation(rules=Rules.OWN)
+@operation(rules=Rules.OWN, patient=True)
 def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Steps[ApiKey | None]:
     (rows,) = yield [("find_key", {"api_key": api_key})]
     if not rows:
