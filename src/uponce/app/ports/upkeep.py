@@ -60,7 +60,8 @@ class Upkeep(Protocol):
     async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
         """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
 
-        Series without an arrived byte end after `empty` seconds. Repeat the call until it returns no key.
+        Series without an arrived byte end after `empty` seconds. One call ends few series if these have many parts or
+        signatures. Repeat the call until it returns no key.
         """
 
     async def end_slowest_series(

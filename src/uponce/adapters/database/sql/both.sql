@@ -368,10 +368,17 @@ DELETE FROM series WHERE id IN (
   LIMIT 1 @skip_locked
 ) RETURNING blob_key;
 
+-- The first one, however large it is, and further ones until `rows` signatures and parts go with their series.
 -- name: end_old_series
 DELETE FROM series WHERE id IN (
-  SELECT id FROM series WHERE created_at < :before OR (created_at < :empty_before AND arrived = 0)
-  ORDER BY created_at LIMIT :most @skip_locked
+  SELECT id FROM (
+    SELECT id, sum(signatures + parts) OVER (ORDER BY created_at, id) - signatures - parts AS rows_before FROM (
+      SELECT id, created_at, signatures, parts FROM series
+      WHERE created_at < :before OR (created_at < :empty_before AND arrived = 0)
+      ORDER BY created_at LIMIT :most @skip_locked
+    ) AS old
+  ) AS counted
+  WHERE rows_before < :rows
 ) RETURNING blob_key;
 
 -- name: end_series_of_key!
