@@ -129,7 +129,7 @@ _ON_BOTH: Sequence[_Row] = [
     (
         "a wider fence keeps series",
         _UPKEEP,
-        '("raise_fenced", wider), ("end_all_series", {})',
+        '("raise_fenced", wider), ("end_fenced_series", {"mark": wider["mark"]})',
         '("raise_fenced", wider)',
     ),
     (

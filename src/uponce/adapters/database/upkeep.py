@@ -124,7 +124,7 @@ def wider_fence(_: float, skew: int) -> Steps[Params | None]:
 def widen_fence(now: float, skew: int) -> Steps[None]:
     wider = yield from wider_fence.steps(now, skew)
     if wider is not None:
-        yield [("put_fence", wider), ("raise_fenced", wider), ("end_all_series", {})]
+        yield [("put_fence", wider), ("raise_fenced", wider), ("end_fenced_series", {"mark": wider["mark"]})]
 
 
 @operation(rules=Rules.OWN)

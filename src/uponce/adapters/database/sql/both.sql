@@ -387,6 +387,9 @@ DELETE FROM series WHERE api_key = :api_key;
 -- name: end_all_series!
 DELETE FROM series;
 
+-- name: end_fenced_series!
+DELETE FROM series WHERE id IN (SELECT series_id FROM series_grants WHERE timestamp <= :mark);
+
 
 -- Relays. `whole_relays` is a view: the relay with its grants as JSON.
 
