@@ -129,7 +129,7 @@ _ON_BOTH: Sequence[_Row] = [
     (
         "a wider fence keeps series",
         _UPKEEP,
-        '("raise_fenced", wider), ("end_all_series", {})',
+        '("raise_fenced", wider), ("end_fenced_series", {"mark": wider["mark"]})',
         '("raise_fenced", wider)',
     ),
     (
@@ -231,8 +231,13 @@ _ON_SQLITE: Sequence[_Row] = [
 _ON_POSTGRES: Sequence[_Row] = [
     ("a deletion locks no name", _COMMITS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
     ("a purge beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef purge_grants(", "(writes=True)\ndef purge_grants("),
-    ("a fence beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef fence(", "(writes=True)\ndef fence("),
-    ("a wider fence beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef widen_fence(", "(writes=True)\ndef widen_fence("),
+    ("a fence beside commits", _UPKEEP, "rules=Rules.OWN, patient=True)\ndef fence(", "writes=True)\ndef fence("),
+    (
+        "a wider fence beside commits",
+        _UPKEEP,
+        "rules=Rules.OWN, patient=True)\ndef widen_fence(",
+        "writes=True)\ndef widen_fence(",
+    ),
     (
         "a key is revoked beside commits",
         "adapters/database/keys.py",

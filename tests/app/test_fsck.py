@@ -230,6 +230,21 @@ def test_missing_audit_rows_beyond_their_time_are_no_fault(world: World) -> None
 
 
 @pytest.mark.usefixtures("few_places")
+def test_audit_rows_from_before_the_oldest_one_are_no_fault(world: World) -> None:
+    """A server that kept the audit for a shorter time has purged them. One of two uses may have its row."""
+    twice = world.sign({"max_uses": "2"}, key=world.server)
+    assert [attempt(world, fields) for fields in (world.sign(), twice)] == ["ok"] * 2
+    world.clock.time += 60
+    assert [attempt(world, fields) for fields in (world.sign(), twice)] == ["ok"] * 2
+    asyncio.run(world.database.purge(0))
+    assert world.sql("SELECT count(*) FROM audit") == 2
+    assert run(world).found.get("unaudited") is None
+    assert attempt(world, world.sign()) == "ok"
+    world.sql("DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)")
+    assert len(run(world).found["unaudited"]) == 1
+
+
+@pytest.mark.usefixtures("few_places")
 def test_files_that_are_not_ours_are_left_alone(world: World) -> None:
     for name in ("README", "a" * 31, "A" * 32):
         (world.media / "spool" / name).write_bytes(b"")

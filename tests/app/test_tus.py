@@ -16,6 +16,7 @@ from tests.tus import BYTES, Client, assert_refused, assert_state, play, stored
 from tests.world import World
 from tests.world import assert_refused as assert_plain_refused
 from uponce.adapters.database import series as operations
+from uponce.app.manage_keys import rotate_key
 from uponce.app.unbroken import finish_unbroken
 from uponce.app.uploading import resumable
 from uponce.core.errors import InvalidMedia, OutcomeUnknown
@@ -100,6 +101,14 @@ def test_a_revoked_signature_completes_nothing(world: World, client: Client) -> 
     asyncio.run(revoke(world, client.fields))
     assert_refused(last(client), 400, "signature_revoked")
     assert world.traces().assets == 0
+
+
+def test_a_leaked_secret_completes_nothing(world: World, client: Client) -> None:
+    """A request that continues an upload has no signature, so the rotation itself ends the upload."""
+    asyncio.run(rotate_key(world.services, world.browser.api_key, 0))
+    assert_refused(last(client), 404, "series_gone")
+    assert world.traces().assets == 0
+    assert rows(world) == NO_ROWS
 
 
 def test_its_signature_begins_no_other_upload(world: World, client: Client) -> None:

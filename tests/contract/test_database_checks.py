@@ -100,6 +100,17 @@ def test_a_use_long_before_the_timestamp_may_have_lost_its_audit_row(
     assert run(database.violations(Rule.AUDITED, 61)) == [early.key.hex()]
 
 
+def test_uses_from_before_the_oldest_audit_row_may_have_lost_theirs(backend: Backend, database: Database) -> None:
+    """A purge with a shorter time may have deleted them. One of two uses may have its row."""
+    twice = grant("twice", max_uses=2)
+    for number in (0, 1):
+        commit(database, KEYS[number])
+        run(database.commit(twice, draft("twice", blob=KEYS[number + 2]), CALLER))
+        backend.clock.time += 60
+    assert run(database.purge(60)) == 0
+    assert run(database.violations(Rule.AUDITED, AUDIT_SECONDS)) == []
+
+
 def test_violations_name_the_grant(backend: Backend, database: Database) -> None:
     forgotten = replace(grant("a"), keep_until=START - 10_000)
     run(database.commit(forgotten, draft(blob=KEYS[0]), CALLER))

@@ -75,16 +75,19 @@ def test_without_a_fence_keys_work_at_once(database: Database) -> None:
 
 
 def test_a_start_widens_a_fence_to_its_own_skew(backend: Backend, database: Database) -> None:
-    """The copy noted an older skew. What lies behind the fence already stays, and so do keys that are new since."""
+    """The copy noted an older skew. What lies behind the fence stays: keys that are new since, and later uploads."""
     run(database.fence(SKEW))
     run(database.add_key(replace(KEY, api_key="444", created_at=START + 1), new=True))
     begun = replace(series(), grant=grant("begun", at=START + SKEW + 1))
     started = run(database.create_series(begun, per_key=9, in_all=9))
+    later = replace(series("later", upload_id="later"), grant=grant("later", at=START + 3 * SKEW + 1))
+    lasting = run(database.create_series(later, per_key=9, in_all=9))
     backend.clock.time = START + 60
     run(database.widen_fence(SKEW))
     assert run(database.find_series(started.id)) is not None
     run(database.widen_fence(3 * SKEW))
     assert run(database.find_series(started.id)) is None
+    assert run(database.find_series(lasting.id)) is not None
     assert watermarks(database) == [START + 3 * SKEW, None]
     for skew in (0, 2 * SKEW):
         run(database.widen_fence(skew))

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.contract.databases import CALLER, Backend, draft, run
+from tests.contract.databases import CALLER, START, Backend, draft, grant, run
 from tests.contract.test_database_series import DAY, A, begin, series
+from uponce.adapters.database import series as operations
 from uponce.app.ports import Database
 from uponce.core.errors import ChunkInProgress
 from uponce.core.series import Series, StoredPart
@@ -96,6 +97,25 @@ def test_of_two_that_record_the_same_bytes_one_does(backend: Backend, database: 
         won = await asyncio.gather(*(record(number) for number in range(40)))
         assert [sum(won[start : start + 4]) for start in range(0, 40, 4)] == [1] * 10
         assert [each.name for each in await parts_of(database)] == [str(n) for n, is_mine in enumerate(won) if is_mine]
+
+    run(play())
+
+
+def test_old_series_end_a_few_at_a_time_and_a_large_one_alone(
+    backend: Backend, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call deletes few parts and signatures. Else it could outlast a time limit."""
+    monkeypatch.setattr(operations, "_ENDED_ROWS", 10)
+
+    async def play() -> None:
+        for number, count in enumerate((20, 4, 4, 4, 0)):
+            new = replace(series(f"{number}", upload_id=None, at=START + number), shared=True)
+            await begin(database, new, grant(f"{number}"))
+            for start in range(count):
+                await database.record_span(new.id, Span(start, start + 1), None, [part(start, start + 1, new.id)])
+        backend.clock.time = START + DAY + 10
+        ended = [sorted(await database.end_old_series(DAY, DAY)) for _ in range(4)]
+        assert ended == [["blob-0"], ["blob-1", "blob-2"], ["blob-3", "blob-4"], []]
 
     run(play())
 

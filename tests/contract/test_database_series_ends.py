@@ -1,9 +1,11 @@
 """The end of a complete series in any Database: what happened while its bytes came decides about its commit."""
 
+from dataclasses import replace
+
 import pytest
 
-from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, publish, relay, run
-from tests.contract.test_database_series import complete
+from tests.contract.databases import CALLER, KEY, OTHER, START, Backend, attempt, draft, grant, publish, relay, run
+from tests.contract.test_database_series import begin, complete, series
 from uponce.app.ports import Database
 from uponce.core.errors import BlobCondemned, UnknownApiKey
 from uponce.core.relaying import Relay
@@ -51,6 +53,23 @@ def test_a_key_that_was_revoked_meanwhile_passes_nothing_on(database: Database) 
             await database.begin_relay(passed_on, 60)
         assert await database.find_relay(passed_on.id) is None
         await check_nothing_happened(database, whole)
+
+    run(play())
+
+
+@pytest.mark.parametrize(("overlap", "is_ended"), [(0, True), (60, False)])
+def test_a_secret_that_ends_at_once_ends_the_series_of_its_key(
+    database: Database, overlap: int, is_ended: bool
+) -> None:
+    """Series of other keys go on."""
+
+    async def play() -> None:
+        await database.add_key(OTHER)
+        whole = await complete(database, A, B)
+        other = await begin(database, replace(series("other"), api_key=OTHER.api_key), grant("other", key=OTHER))
+        await database.rotate_key(KEY.api_key, "newer", overlap)
+        assert (await database.find_series(whole.id) is None) == is_ended
+        assert await database.find_series(other.id) == other
 
     run(play())
 

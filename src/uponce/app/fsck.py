@@ -74,7 +74,12 @@ RULES = {
     Rule.PENDING: Kind(
         "unsettled", DAMAGE, "signatures whose pending uses and passed-on uploads disagree: report a bug"
     ),
-    Rule.AUDITED: Kind("unaudited", DAMAGE, "signatures whose uses and audit rows disagree: report a bug"),
+    Rule.AUDITED: Kind(
+        "unaudited",
+        DAMAGE,
+        "signatures whose uses and audit rows disagree: report a bug, unless UPONCE_AUDIT_DAYS was raised and no "
+        "upload came since",
+    ),
     Rule.PURGED: Kind(
         "overdue", WARNING, "grants that expired more than an hour ago: run `uponce sweep`, or the server"
     ),

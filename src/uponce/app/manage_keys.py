@@ -108,9 +108,9 @@ async def rotate_key(
     """Give a key a new secret, and return the key. The old secret works for `overlap` more seconds.
 
     By default that is as long as its signatures live. `show` gets the key with the new secret first: if it fails, the
-    old secret stays, since no command shows a secret again. Raise NotFound if the key does not exist. Raise
-    InvalidParameter if it is revoked: a new secret would not work either. An older secret ends at once. If the caller
-    `keeps_older`, raise SettingRefused while one works, except with an overlap of 0.
+    old secret stays, since no command shows a secret again. An overlap of 0 also ends the key's series. Raise NotFound
+    if the key does not exist. Raise InvalidParameter if it is revoked: a new secret would not work either. An older
+    secret ends at once. If the caller `keeps_older`, raise SettingRefused while one works, except with an overlap of 0.
     """
     known = await services.database.find_key(api_key)
     if known is None:

@@ -169,7 +169,8 @@ def rotate(
 
     The new secret works if the command succeeds. When the old secret ends, delivery URLs of private and authenticated
     assets get 401 if the old secret signed them. The assets stay. A key has two secrets at most: while an older one
-    works, the command is refused without --yes or --overlap 0, which end it at once.
+    works, the command is refused without --yes or --overlap 0, which end it at once. With --overlap 0, unfinished
+    uploads of the key in chunks or by tus end too.
     """
     settings = load(data=data)
 
@@ -189,8 +190,9 @@ def renew(
     """Last resort when secret.key is lost and no backup has it: replace every API secret that cannot be read.
 
     Prints the new CLOUDINARY_URL of each key. Signatures made with the old secrets are refused from then on, also those
-    in delivery URLs of private and authenticated assets. Keys whose secret can be read stay as they are. Spent
-    signatures stay spent. A cloud that passes uploads on refuses them until you set its account again.
+    in delivery URLs of private and authenticated assets. Unfinished uploads of these keys end. Keys whose secret can be
+    read stay as they are. Spent signatures stay spent. A cloud that passes uploads on refuses them until you set
+    its account again.
     """
     settings = load(data=data)
     renewed: list[dict[str, Any]] = []

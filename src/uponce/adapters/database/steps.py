@@ -65,9 +65,9 @@ class Operation(Generic[T]):
     """An operation with its arguments. `begin` starts its steps at a moment in Unix seconds.
 
     `numbers` are those of the locks that it needs. A `grouped` operation shares a transaction with others on every
-    engine. A `patient` one may read without a time limit. A `timed` one only reads, and needs the moment. `first` is a
-    statement to run before it, if the engine has it. An operation that `writes` gets a transaction with its locks. If
-    it `waits`, a server that hangs may hold a lock that all such operations need.
+    engine. A `patient` one has no time limit, except for locks. A `timed` one only reads, and needs the moment. `first`
+    is a statement to run before it, if the engine has it. An operation that `writes` gets a transaction with its locks.
+    If it `waits`, a server that hangs may hold a lock that all such operations need.
     """
 
     begin: Callable[[float], Steps[T]]

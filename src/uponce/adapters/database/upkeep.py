@@ -94,9 +94,12 @@ def purge_audit(now: float, seconds: int, until: int, most: int) -> Steps[int]:
     return len(dropped)
 
 
-@operation(rules=Rules.OWN)
+@operation(rules=Rules.OWN, patient=True)
 def fence(now: float, skew: int) -> Steps[int]:
-    """Pending relays stay: uponce must still find out whether their uploads completed upstream."""
+    """Pending relays stay: uponce must still find out whether their uploads completed upstream.
+
+    The parts of all series may be millions of rows. With a time limit, no server could be admitted after a failover.
+    """
     noted, moment = (yield from noted_settings.steps(now)), int(now)
     mark = moment + max(skew, int(noted.get("skew", 0)))
     yield [
@@ -117,11 +120,11 @@ def wider_fence(_: float, skew: int) -> Steps[Params | None]:
     return None
 
 
-@operation(rules=Rules.OWN)
+@operation(rules=Rules.OWN, patient=True)
 def widen_fence(now: float, skew: int) -> Steps[None]:
     wider = yield from wider_fence.steps(now, skew)
     if wider is not None:
-        yield [("put_fence", wider), ("raise_fenced", wider), ("end_all_series", {})]
+        yield [("put_fence", wider), ("raise_fenced", wider), ("end_fenced_series", {"mark": wider["mark"]})]
 
 
 @operation(rules=Rules.OWN)
@@ -130,7 +133,7 @@ def freeze(_: float) -> Steps[None]:
     yield [("freeze", trigger) for trigger in _TRIGGERS]
 
 
-@operation(rules=Rules.OWN)
+@operation(rules=Rules.OWN, patient=True)
 def thaw(now: float, skew: int) -> Steps[int]:
     yield [("thaw", trigger) for trigger in _TRIGGERS]
     return (yield from fence.steps(now, skew))
@@ -214,7 +217,8 @@ def touch(_: float) -> Steps[None]:
 def violations(now: float, rule: Rule, audit_seconds: int) -> Steps[Sequence[str]]:
     noted = yield from noted_settings.steps(now)
     ahead = max(_LEAST_AHEAD, int(noted.get("skew", 0)))
-    (rows,) = yield [(f"broken_{rule}", {"now": int(now), "audited": int(now) - audit_seconds + ahead})]
+    times = {"now": int(now), "audited": int(now) - audit_seconds + ahead, "ahead": ahead}
+    (rows,) = yield [(f"broken_{rule}", times)]
     subjects = [row["subject"] for row in rows]
     return [subject.hex() if isinstance(subject, bytes) else subject for subject in subjects]
 

@@ -274,8 +274,8 @@ class Keys(Protocol):
     async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
         """Store a new secret, and return the key. The present secret works for `overlap` more seconds.
 
-        An older one ends now. With an overlap of 0 the present secret need not be readable. Return None if the key does
-        not exist.
+        An older one ends now. With an overlap of 0 the series of the key end too, and the present secret need not be
+        readable. Return None if the key does not exist.
         """
 
     async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:

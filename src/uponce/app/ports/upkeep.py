@@ -13,7 +13,7 @@ class Rule(StrEnum):
     WITHIN_USES = "within_uses"  # a grant has no more uses than it allows
     DATED = "dated"  # a grant has a time of spending exactly when it was spent
     PENDING = "pending"  # each pending use of a grant belongs to an upload that was passed on
-    AUDITED = "audited"  # each use of a grant that is not pending has its audit row, while audit rows are kept
+    AUDITED = "audited"  # each use of a grant that is not pending has its audit row, unless a purge may have deleted it
     PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp is after its key's watermark
 
@@ -60,7 +60,8 @@ class Upkeep(Protocol):
     async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
         """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
 
-        Series without an arrived byte end after `empty` seconds. Repeat the call until it returns no key.
+        Series without an arrived byte end after `empty` seconds. One call ends few series if these have many parts or
+        signatures. Repeat the call until it returns no key.
         """
 
     async def end_slowest_series(
@@ -76,7 +77,10 @@ class Upkeep(Protocol):
         """Return the faults in the engine's files, in its words. `deep` also compares indexes with rows."""
 
     async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
-        """Return the grants (hex) or assets that break a rule now. Audit rows count as kept for `audit_seconds`."""
+        """Return the grants (hex) or assets that break a rule now.
+
+        Audit rows count as kept for `audit_seconds`, but not from before the oldest one.
+        """
 
     async def owner(self) -> str | None:
         """Return the random name that the storage of this database has too. Return None before `make_owner`."""

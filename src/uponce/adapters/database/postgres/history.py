@@ -90,7 +90,7 @@ class Histories:
         return texts
 
 
-@operation(rules=Rules.OWN)
+@operation(rules=Rules.OWN, patient=True)
 def _enter_history(now: float, seen: str, fence_skew: int | None) -> Steps[tuple[int | None, str | None]]:
     """Fence if another history is recorded, and record this one. Return the last refused timestamp, or None, and the
     name.

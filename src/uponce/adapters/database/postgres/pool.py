@@ -211,7 +211,7 @@ def write(session: Session, operation: Operation[T]) -> T:
     failed: Callable[[Exception], UponceError] = unavailable
     try:
         with session.connection.pipeline():
-            now = session.begin(operation.rules, list(operation.numbers()))
+            now = session.begin(operation.rules, list(operation.numbers()), patient=operation.patient)
             try:
                 result = run(session, operation.begin(now))
             except (UponceError, RefusedAfterWrite) as refusal:

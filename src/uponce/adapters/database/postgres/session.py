@@ -52,12 +52,16 @@ class Session:
                 found[number] = rows
         return found
 
-    def begin(self, rules: Rules, numbers: Sequence[int], *, milliseconds: int | None = None) -> float:
+    def begin(
+        self, rules: Rules, numbers: Sequence[int], *, milliseconds: int | None = None, patient: bool = False
+    ) -> float:
         """Begin a transaction that holds these locks. Return the time after that.
 
-        If given, each further lock may take so many milliseconds.
+        If given, each further lock may take so many milliseconds. A `patient` transaction has no other time limit.
         """
         self.run("begin")
+        if patient:
+            self._be_patient()
         if rules is Rules.OWN:
             self.run("wait_briefly", {"milliseconds": OWN_MILLISECONDS})
         if rules in _RULES:
@@ -85,9 +89,14 @@ class Session:
         if first:
             self.run(first)
         if patient:
-            self.run("wait_long")
-            if ends_transactions(self.connection):
-                self.run("wait_longer")
+            self._be_patient()
+
+    def _be_patient(self) -> None:
+        """Let the statements of this transaction take as long as they need."""
+        self.limit(patient=True)
+        self.run("wait_long")
+        if ends_transactions(self.connection):
+            self.run("wait_longer")
 
     def moment(self) -> float:
         ((row,),) = self.ask([self._moment])

@@ -368,14 +368,27 @@ DELETE FROM series WHERE id IN (
   LIMIT 1 @skip_locked
 ) RETURNING blob_key;
 
+-- The first one, however large it is, and further ones until `rows` signatures and parts go with their series.
 -- name: end_old_series
 DELETE FROM series WHERE id IN (
-  SELECT id FROM series WHERE created_at < :before OR (created_at < :empty_before AND arrived = 0)
-  ORDER BY created_at LIMIT :most @skip_locked
+  SELECT id FROM (
+    SELECT id, sum(signatures + parts) OVER (ORDER BY created_at, id) - signatures - parts AS rows_before FROM (
+      SELECT id, created_at, signatures, parts FROM series
+      WHERE created_at < :before OR (created_at < :empty_before AND arrived = 0)
+      ORDER BY created_at LIMIT :most @skip_locked
+    ) AS old
+  ) AS counted
+  WHERE rows_before < :rows
 ) RETURNING blob_key;
+
+-- name: end_series_of_key!
+DELETE FROM series WHERE api_key = :api_key;
 
 -- name: end_all_series!
 DELETE FROM series;
+
+-- name: end_fenced_series!
+DELETE FROM series WHERE id IN (SELECT series_id FROM series_grants WHERE timestamp <= :mark);
 
 
 -- Relays. `whole_relays` is a view: the relay with its grants as JSON.
@@ -538,12 +551,17 @@ SELECT grant_key FROM relay_grants WHERE NOT EXISTS (
   SELECT 1 FROM grants WHERE grants.grant_key = relay_grants.grant_key AND pending > 0
 );
 
--- The audit has each use of a grant with a timestamp after `audited`. A grant may be spent before its timestamp.
+-- The audit has each use of a grant with a timestamp after `audited`, from its oldest row on: a server with a shorter
+-- setting may have purged the rows before. A grant may be spent `ahead` seconds before its timestamp. Of several uses,
+-- only the time of the last one is known.
 -- name: broken_audited
 SELECT grant_key AS subject FROM grants
-WHERE uses > 0 AND timestamp > :audited AND uses - pending != (
-  SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
-);
+WHERE uses > 0 AND timestamp > :audited
+  AND CASE WHEN uses - pending = 1 THEN spent_at ELSE timestamp - :ahead END
+    >= coalesce((SELECT min(at) FROM audit), 0)
+  AND uses - pending != (
+    SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
+  );
 
 -- name: broken_purged
 SELECT grant_key AS subject FROM grants WHERE keep_until < :now - 3600 AND @not_held;
