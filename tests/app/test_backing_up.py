@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.app.test_backup import LATER, Box, Interrupted, box, files, overwrite
 from tests.contract.databases import run
 from tests.world import START, assert_accepted
 from uponce.adapters.archive import Archive
+from uponce.adapters.database.sqlite import snapshot
 from uponce.adapters.database.sqlite.snapshot import Snapshot
 from uponce.adapters.spool import uploads
 from uponce.adapters.system import write_all
@@ -104,6 +106,20 @@ def test_a_backup_without_room_drops_what_an_earlier_one_left_there(box: Box, mo
     assert box.restore()[0].copied == 2
 
 
+def named_by_two(box: Box) -> set[str]:
+    """Return the blobs that the two kept databases name, one each."""
+    named = set[str]()
+    for path in (box.folder / "uponce.db", *box.folder.glob("uponce.db.2*Z")):
+        with closing(Snapshot(path)) as copy:
+            named |= set(run(copy.digests("")))
+    assert len(named) == 2
+    return named
+
+
+def blobs_of(box: Box) -> set[str]:
+    return {path.name for path in files(box.folder / "media" / "blobs")}
+
+
 def leave_two_databases(box: Box) -> Path:
     """Make the two kept databases name a file each, and no asset of the server name any. Return a copy to drop."""
     overwrite_first(box)
@@ -120,13 +136,7 @@ def lost_without_room(box: Box, monkeypatch: pytest.MonkeyPatch, leftover: Path)
     with pytest.raises(StorageFull):
         box.back_up()
     assert not leftover.exists()
-    named = set[str]()
-    copies = [box.folder / "uponce.db", *box.folder.glob("uponce.db.2*Z")]
-    for path in copies:
-        with closing(Snapshot(path)) as copy:
-            named |= set(run(copy.digests("")))
-    assert (len(copies), len(named)) == (2, 2)
-    return named - {path.name for path in files(box.folder / "media" / "blobs")}
+    return named_by_two(box) - blobs_of(box)
 
 
 def test_a_backup_without_room_drops_no_file_of_a_kept_database(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +177,33 @@ def test_a_backup_without_room_drops_nothing_if_a_kept_database_is_damaged(
     with pytest.raises(StorageFull):
         box.back_up()
     assert files(box.folder / "media") == before
+
+
+@pytest.mark.parametrize("code", ["SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_READ"])
+def test_a_backup_without_room_for_the_database_drops_what_no_kept_one_names(
+    box: Box, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """A failed backup may leave not even the room that the copy of the database needs."""
+    leftover, copy = leave_two_databases(box), snapshot._copy
+    named = named_by_two(box)
+
+    def refuse(*arguments: Any) -> None:
+        if leftover.exists():
+            error = sqlite3.OperationalError("refused")
+            error.sqlite_errorcode = getattr(sqlite3, code)
+            raise error
+        assert named == blobs_of(box)
+        copy(*arguments)
+
+    monkeypatch.setattr(snapshot, "_copy", refuse)
+    if code == "SQLITE_IOERR_READ":
+        with pytest.raises(SettingRefused, match=r"refused\. Check the disk there"):
+            box.back_up()
+        assert leftover.exists()
+    else:
+        done = box.back_up()
+        assert (done.facts["assets"], done.media.lost) == (0, {})
+        assert not leftover.exists()
 
 
 def test_a_backup_without_room_that_has_nothing_to_drop_copies_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:

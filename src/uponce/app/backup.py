@@ -53,7 +53,7 @@ class Archive(Protocol):
     def take(self, on_pages: OnPages) -> Snapshot:
         """Copy the database of the server as a draft, and open the draft.
 
-        Raise SettingRefused if the last copy has API keys or assets of another server.
+        Raise StorageFull without room. Raise SettingRefused if the last copy has API keys or assets of another server.
         """
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
@@ -116,17 +116,22 @@ async def back_up(
     if key is not None:
         archive.refuse_other_key(secrets)
     made_at = int(services.clock.now())  # before the copy: it may lack every deletion since then
-    with closing(archive.take(on_pages)) as snapshot:
-        with suppress(Unavailable):  # an interrupted backup left them; the next backup tries again
-            await archive.media.sweep_spool(0)
+    with suppress(Unavailable):  # an interrupted backup left them; the next backup tries again
+        await archive.media.sweep_spool(0)
+    dropped = 0
+    try:
+        snapshot = archive.take(on_pages)
+    except StorageFull:
+        dropped = await _drop(archive)
+        snapshot = archive.take(on_pages)
+    with closing(snapshot):
         copy = partial(copy_media, snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
-        dropped = 0
         try:
             media = await copy()
         except StorageFull:
-            dropped = await _drop(archive, snapshot)
-            if not dropped:
+            if not (more := await _drop(archive, snapshot)):
                 raise
+            dropped += more
             media = await copy()
     facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
     kept = key if archive.keeps_key else None
