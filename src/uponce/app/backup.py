@@ -109,8 +109,9 @@ async def back_up(
     The copy of the database replaces the last one only when all media are there. Raise SettingRefused, and copy
     nothing, if the folder is the backup of another server, or if such a backup could not be restored.
 
-    Without room, delete what earlier backups have copied and not finished, except the media of this one, and copy once
-    more. Raise StorageFull if that room is not enough: the next backup goes on from there.
+    Without room, delete the blobs that no finished copy of the database names, and try once more. Without room for the
+    media, the blobs that the draft names stay too. Raise StorageFull if the room is not enough: the next backup goes on
+    from there.
     """
     key = await _readable_key(services, secrets)
     if key is not None:
