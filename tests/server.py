@@ -86,8 +86,8 @@ class Server:
         """All that it has printed since its last start."""
         return self._log.read_text(errors="replace")
 
-    def start(self) -> None:
-        """Return when it is ready: database, storage and decoders answer."""
+    def start(self, ready: str = "/readyz") -> None:
+        """Return when it answers 200 to `ready`: database, storage and decoders answer."""
         options = ["serve", "--data", str(self.data_dir), "--port", str(self.port), "--workers", str(self.workers)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
         if self._program[0].endswith(".py"):  # a broken variant, which may use modules of the proof
@@ -110,7 +110,7 @@ class Server:
             (*browser, self.cloud), (*server, _) = found
             self.browser, self.server = Key(*browser), Key(*server)
             self.urls = tuple(re.findall(r"^CLOUDINARY_URL=(\S+)$", self.output, re.MULTILINE))
-        self._until(self._is_ready, "become ready")
+        self._until(lambda: self._answers(ready), "become ready")
 
     def wait_for_all(self) -> None:
         """Return when all workers serve: `start` waits for one of them. Its log level is `info` for this."""
@@ -182,9 +182,9 @@ class Server:
         """A path of this server, or a whole URL."""
         return asked(method, url if "://" in url else self.base + url, headers=headers)
 
-    def _is_ready(self) -> bool:
+    def _answers(self, path: str) -> bool:
         with suppress(urllib3.exceptions.HTTPError):
-            return self.get("/readyz").status == 200
+            return self.get(path).status == 200
         return False
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:

@@ -1,7 +1,7 @@
 """A real server on a disk that fills up: a small tmpfs for all of its data, for the media, or for the database.
 
-Reads go on, uploads are refused, and /readyz shows it. When there is space again, the same signatures that were refused
-work.
+Reads go on, uploads are refused, and /readyz shows it. A server that stops then starts again. When there is space
+again, the same signatures that were refused work.
 """
 
 import random
@@ -42,7 +42,7 @@ _FILES_ONLY = {"UPONCE_PACK_BYTES": "0"}  # packs need hardly any inodes
 DISKS = (
     Disk("all data", "size=6m"),
     Disk("storage", "size=3m", {"UPONCE_STORAGE": "file://{mount}/media"}),
-    Disk("database", "size=1m", {"UPONCE_DATABASE": "sqlite:///{mount}/uponce.db"}),
+    Disk("database", "size=6m", {"UPONCE_DATABASE": "sqlite:///{mount}/uponce.db"}),
     Disk(
         "inodes of the storage",
         "size=64m,nr_inodes=560",
@@ -80,6 +80,7 @@ def fill_and_free(folder: Path, disk: Disk, chance: random.Random, tally: Tally)
             story = Story(server, disk, mount, chance, tally)
             story.fill()
             story.look_around()
+            story.restart()
             story.free()
             server.stop()
         _show_as_default(data_dir, mount, env)
@@ -111,12 +112,24 @@ class Story:
 
     def look_around(self) -> None:
         """Reads go on; readiness is refused."""
-        for receipt in self._chance.sample(self.receipts, min(5, len(self.receipts))):
-            self._expect_served(receipt)
+        self._read()
         ready = self._server.get("/readyz").status
         self._tally.expect(ready == 503, "full disks that looked ready", f"{self._disk.name}: {ready}")
         asked = self._server.get("/readyz?for=balancer").status
         self._tally.expect(asked == 200, "full disks that end deliveries", f"{self._disk.name}: {asked}")
+
+    def restart(self) -> None:
+        """Reads go on, although another program takes what the log of the stopped database frees."""
+        self._server.stop()
+        self._load_ballast()
+        try:
+            self._server.start("/readyz?for=balancer")
+        except AssertionError as error:
+            self._tally.expect(False, "full disks that stop a start", f"{self._disk.name}: {error}")
+            self._unload_ballast()
+            self._server.start()
+        self._tally.counts["starts on full disks"] += 1
+        self._read()
 
     def free(self) -> None:
         """Delete the ballast. What was refused works within the promised time, each once."""
@@ -133,6 +146,10 @@ class Story:
             self._tally.expect(again.verdict == "signature_used", "wrong answers", f"{late}, then {again.verdict}")
         ready = self._server.get("/readyz").status
         self._tally.expect(ready == 200, "recoveries too late", f"{self._disk.name}: /readyz says {ready}")
+
+    def _read(self) -> None:
+        for receipt in self._chance.sample(self.receipts, min(5, len(self.receipts))):
+            self._expect_served(receipt)
 
     def _upload_new(self) -> None:
         self._sent += 1
@@ -168,7 +185,7 @@ class Story:
 
     def _load_ballast(self) -> None:
         ballast = self._mount / "ballast"
-        ballast.mkdir()
+        ballast.mkdir(exist_ok=True)
         with suppress(OSError):
             if self._disk.by_files:
                 for number in range(10_000):
@@ -178,7 +195,7 @@ class Story:
                     pass
 
     def _unload_ballast(self) -> None:
-        shutil.rmtree(self._mount / "ballast")
+        shutil.rmtree(self._mount / "ballast", ignore_errors=True)
 
 
 def _show_as_default(data_dir: Path, mount: Path, env: Mapping[str, str]) -> None:

@@ -1,13 +1,25 @@
-"""How a backup begins."""
+"""How a backup begins, and what it does without room."""
 
 import errno
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.app.test_backup import Box, box, files
-from tests.world import START
-from uponce.core.errors import SettingRefused
+from tests.app.test_backup import LATER, Box, Interrupted, box, files, overwrite_first
+from tests.contract.databases import run
+from tests.world import START, assert_accepted
+from uponce.adapters.archive import Archive
+from uponce.adapters.database.sqlite import snapshot
+from uponce.adapters.database.sqlite.snapshot import Snapshot
+from uponce.adapters.spool import uploads
+from uponce.adapters.system import write_all
+from uponce.app.copy_media import Copying
+from uponce.core.errors import SettingRefused, StorageFull
 
 __all__ = ["box"]  # a fixture
 
@@ -48,3 +60,163 @@ def test_a_server_without_the_keys_of_the_last_backup_replaces_nothing(box: Box)
     with pytest.raises(SettingRefused, match=rf"does not have its API keys .*{box.world.browser.api_key}.*restore the"):
         box.back_up()
     assert files(box.folder) - {box.folder / "uponce.db.new"} == before
+
+
+def put(box: Box, name: str) -> None:
+    """Upload a file of its own, too large for packs."""
+    assert_accepted(box.world.upload(box.world.sign({"public_id": name}), LATER + name.encode(), kind="raw"))
+
+
+def interrupt(*progress: object) -> None:
+    if isinstance(progress[0], Copying) and progress[0].copied:
+        raise Interrupted
+
+
+def leave_a_copy(box: Box) -> Path:
+    """Interrupt a backup after it has copied a file, and delete the asset of that file. Return the copy."""
+    before = files(box.folder / "media")
+    put(box, "burst")
+    with pytest.raises(Interrupted):
+        box.back_up(interrupt)
+    box.world.sql("DELETE FROM assets WHERE public_id = 'burst'")
+    (copy,) = files(box.folder / "media") - before
+    return copy
+
+
+def fill(box: Box, monkeypatch: pytest.MonkeyPatch, leftover: Path | None = None) -> None:
+    """Give the disk of the backup no room for media while the leftover is there, or ever."""
+
+    def refuse(descriptor: int, blocks: Sequence[bytes]) -> None:
+        is_backup = os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(box.folder))
+        if is_backup and (leftover is None or leftover.exists()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_all(descriptor, blocks)
+
+    monkeypatch.setattr(uploads, "write_all", refuse)
+
+
+def test_a_backup_without_room_drops_what_an_earlier_one_left_there(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All live files have room, and no other command deletes what a backup has copied and not finished."""
+    leftover = leave_a_copy(box)
+    put(box, "live")
+    fill(box, monkeypatch, leftover)
+    done = box.back_up()
+    assert (done.facts["assets"], done.media.lost, done.dropped) == (2, {}, 1)
+    assert not leftover.exists()
+    assert box.restore()[0].copied == 2
+
+
+def named_by_two(box: Box) -> set[str]:
+    """Return the blobs that the two kept databases name, one each."""
+    named = set[str]()
+    for path in (box.folder / "uponce.db", *box.folder.glob("uponce.db.2*Z")):
+        with closing(Snapshot(path)) as copy:
+            named |= set(run(copy.digests("")))
+    assert len(named) == 2
+    return named
+
+
+def blobs_of(box: Box) -> set[str]:
+    return {path.name for path in files(box.folder / "media" / "blobs")}
+
+
+def leave_two_databases(box: Box) -> Path:
+    """Make the two kept databases name a file each, and no asset of the server name any. Return a copy to drop."""
+    overwrite_first(box)
+    box.back_up()
+    leftover = leave_a_copy(box)
+    box.world.sql("DELETE FROM assets")
+    return leftover
+
+
+def lost_without_room(box: Box, monkeypatch: pytest.MonkeyPatch, leftover: Path) -> set[str]:
+    """Make a backup that never gets room. Return the blobs that its kept databases name and no longer have."""
+    put(box, "live")
+    fill(box, monkeypatch)
+    with pytest.raises(StorageFull):
+        box.back_up()
+    assert not leftover.exists()
+    return named_by_two(box) - blobs_of(box)
+
+
+def test_a_backup_without_room_drops_no_file_of_a_kept_database(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lost_without_room(box, monkeypatch, leave_two_databases(box)) == set()
+    assert box.restore()[0].lost == {}
+    box.database.unlink()
+    (older,) = box.folder.glob("uponce.db.2*Z")
+    older.rename(box.folder / "uponce.db")
+    assert box.restore(box.data / "older")[0].copied == 1
+
+
+@pytest.mark.parametrize("forgotten", [0, 1])
+def test_control_a_backup_that_forgets_a_kept_database_is_seen(
+    box: Box, monkeypatch: pytest.MonkeyPatch, forgotten: int
+) -> None:
+    leftover, kept = leave_two_databases(box), Archive.kept
+
+    @contextmanager
+    def without_one(archive: Archive) -> Iterator[Sequence[Any]]:
+        with kept(archive) as copies:
+            yield [copy for number, copy in enumerate(copies) if number != forgotten]
+
+    monkeypatch.setattr(Archive, "kept", without_one)
+    assert len(lost_without_room(box, monkeypatch, leftover)) == 1
+
+
+def test_a_backup_without_room_drops_nothing_if_a_kept_database_is_damaged(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overwrite_first(box)
+    older = box.back_up().before
+    assert older is not None
+    leftover = leave_a_copy(box)
+    before = files(box.folder / "media")
+    older.write_bytes(b"no database")
+    put(box, "live")
+    fill(box, monkeypatch, leftover)
+    with pytest.raises(StorageFull):
+        box.back_up()
+    assert files(box.folder / "media") == before
+
+
+@pytest.mark.parametrize("code", ["SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_READ"])
+def test_a_backup_without_room_for_the_database_drops_what_no_kept_one_names(
+    box: Box, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """A failed backup may leave not even the room that the copy of the database needs."""
+    leftover, copy = leave_two_databases(box), snapshot._copy
+    named = named_by_two(box)
+
+    def refuse(*arguments: Any) -> None:
+        if leftover.exists():
+            error = sqlite3.OperationalError("refused")
+            error.sqlite_errorcode = getattr(sqlite3, code)
+            raise error
+        assert named == blobs_of(box)
+        copy(*arguments)
+
+    monkeypatch.setattr(snapshot, "_copy", refuse)
+    if code == "SQLITE_IOERR_READ":
+        with pytest.raises(SettingRefused, match=r"refused\. Check the disk there"):
+            box.back_up()
+        assert leftover.exists()
+    else:
+        done = box.back_up()
+        assert (done.facts["assets"], done.media.lost) == (0, {})
+        assert not leftover.exists()
+
+
+def test_a_backup_without_room_that_has_nothing_to_drop_copies_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(box, "live")
+    fill(box, monkeypatch)
+    listed: list[str] = []
+    published = type(box.world.blobs).published
+
+    def listing(store: Any, prefix: str = "") -> Any:
+        listed.append(prefix)
+        return published(store, prefix)
+
+    monkeypatch.setattr(type(box.world.blobs), "published", listing)
+    with pytest.raises(StorageFull):
+        box.back_up()
+    assert len(listed) == 2  # of the copy, and of the look for what can be dropped

@@ -1,5 +1,6 @@
 """What a copy of the media makes of an asset that is overwritten while it runs: any moment of it, on purpose."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import CALLER, run
 from tests.world import World
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
+from uponce.adapters.spool.uploads import SpooledUpload
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.store.packs import HEADER_BYTES
@@ -22,7 +24,7 @@ from uponce.adapters.system import RandomIds
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
 from uponce.app.ports import PLACES, BlobStore, StoredBlob
 from uponce.app.signed_calls import SignedCall, destroy
-from uponce.core.errors import StorageUnavailable
+from uponce.core.errors import StorageFull, StorageUnavailable
 from uponce.core.values import ResourceType
 
 LARGE = bytes(PACK_BYTES + 1)  # a file of its own
@@ -102,6 +104,34 @@ def test_bytes_that_are_truly_gone_are_told(world: World, tmp_path: Path, target
         done = run(copy_media(snapshot, world.blobs, target, renew=snapshot.renew))
     assert copied(target) == [b"kept"]
     assert done.lost.keys() == {"demo/raw/upload/hollow"}
+
+
+class NoRoomForOne(LocalBlobs):
+    is_full = True
+
+    async def receive(self, key: str | None = None) -> SpooledUpload:
+        if self.is_full:
+            self.is_full = False
+            raise StorageFull("no room")
+        return await super().receive(key)
+
+
+def test_a_copy_that_fails_writes_nothing_more(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup then deletes files of the target, and begins again."""
+    monkeypatch.setattr("uponce.app.copy_media.PLACES", ("",))
+    for name in ("one", "two", "three"):
+        put(world, name, name.encode())
+    target = NoRoomForOne(tmp_path / "copy", ids=RandomIds())
+    target.open_store()
+
+    async def copy() -> int:
+        with pytest.raises(StorageFull):
+            await copy_media(world.database, world.blobs, target)
+        return len(asyncio.all_tasks())
+
+    with closing(target):
+        assert run(copy()) == 1  # this one
+        assert len(copied(target)) == 2
 
 
 def test_progress_counts_what_was_there(world: World, tmp_path: Path, target: Blobs) -> None:

@@ -26,6 +26,7 @@ class Machine:
             **names,
         }
         self.shell = ""  # commands that the reader has given to the shell before each block
+        self.inside: Sequence[str] = ()  # the command that starts the shell
         self._programs = folder / "bin"
         for made in (self._programs, folder / "units", folder / "caddy"):
             made.mkdir()
@@ -53,7 +54,7 @@ class Machine:
         others = [place for place in os.environ["PATH"].split(":") if Path(place) != _OWN_PROGRAMS]
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("UPONCE_", "AWS_"))}
         return subprocess.run(
-            ["bash", how, block],
+            [*self.inside, "bash", how, block],
             cwd=ROOT,
             env=plain | {"PATH": ":".join([str(self._programs), *others])} | dict(environment),
             capture_output=True,

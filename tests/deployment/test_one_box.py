@@ -24,7 +24,9 @@ pytestmark = [
 
 GUIDE = blocks("one-box.md")
 INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, RESTORE, KEEP, UPGRADE, *OTHERS = GUIDE
-NGINX, DISK, TO_BUCKET, IN_BUCKET = OTHERS
+NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
+
+LARGE = bytes(300_000)  # too large for packs
 
 
 @pytest.fixture
@@ -196,6 +198,55 @@ def test_the_media_move_to_another_disk(machine: Machine, box: Server, tmp_path:
     box.start()
     assert box.get(f"/{box.cloud}/raw/upload/small").data == b"in a pack"
     assert as_json(box, "fsck", "--deep")["damage"] == 0
+
+
+@pytest.fixture
+def disk(machine: Machine, box: Server, tmp_path: Path) -> Path:
+    """A disk that has the media of the stopped server. `mount` shows it, in one shell only."""
+    machine.inside = ("unshare", "--mount")
+    if subprocess.run([*machine.inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("ABSENT: only root can mount a disk, and not in every container")
+    assert box.post(box.signed({"public_id": "large"}), LARGE).status == 200
+    back_up(machine)
+    assert box.stop() == 0
+    (box.data_dir / "media").rename(tmp_path / "disk")
+    (box.data_dir / "media").mkdir()
+    machine.stub("mount", f'{shutil.which("mount")} --bind {tmp_path}/disk "$1"\n')
+    return tmp_path / "disk"
+
+
+def large_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size == len(LARGE)]
+
+
+MOUNT = DISK[DISK.index("mount /var") : DISK.index(" &&\n  cp -a")] + "\n"
+
+
+def test_a_restore_puts_the_media_on_the_disk_for_them(
+    machine: Machine, box: Server, disk: Path, tmp_path: Path
+) -> None:
+    """Not on the disk of the system, where the next boot would hide them below the mount."""
+    (lost,) = large_files(disk)
+    lost.unlink()
+    machine.run(MOUNT + RESTORE_DISK)
+    assert large_files(disk) == [lost]
+    assert not any((box.data_dir / "media").iterdir())  # seen without the mount
+    assert machine.asked()[-1] == "start uponce uponce-backup.timer"
+    assert (tmp_path / "private/uponce.before/uponce.db").exists()
+
+
+def test_a_restore_for_one_disk_moves_no_mount(machine: Machine, disk: Path, tmp_path: Path) -> None:
+    assert machine.paste(MOUNT + RESTORE) == 1
+    assert machine.asked() == []
+    assert not (tmp_path / "private/uponce.before").exists()
+
+
+def test_a_move_to_a_bucket_leaves_a_mounted_disk_alone(machine: Machine, box: Server, disk: Path) -> None:
+    """`mv` would move the database, and then refuse to move the mount."""
+    keys = "AWS_REGION=r AWS_ACCESS_KEY_ID=k AWS_SECRET_ACCESS_KEY=s\n"
+    assert machine.paste(MOUNT + keys + IN_BUCKET) == 1
+    assert machine.asked() == []
+    assert (box.data_dir / "uponce.db").exists() and not (box.data_dir / "before").exists()
 
 
 @pytest.mark.proof

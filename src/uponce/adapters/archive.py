@@ -9,8 +9,8 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -94,11 +94,15 @@ class Archive:
         self._refuse_other_server()
         return Snapshot(self._draft, self._live)
 
-    def last(self) -> Snapshot | None:
-        return Snapshot(self._database) if self._database.exists() else None
+    @contextmanager
+    def kept(self) -> Iterator[Sequence[Snapshot]]:
+        paths = [self._database] if self._database.exists() else []
+        with ExitStack() as opened:
+            yield [opened.enter_context(closing(Snapshot(path))) for path in (*paths, *self._older())]
 
-    def copy_at(self, path: Path) -> Snapshot:
-        return Snapshot(path)
+    def _older(self) -> Iterator[Path]:
+        """Return the paths of the replaced copies. It is one, or two if a backup was interrupted at its very end."""
+        return self.folder.glob(f"{self._database.name}.2*Z")
 
     def _refuse_other_server(self) -> None:
         """Raise SettingRefused if the last copy holds API keys or assets of another server than the draft.
@@ -106,10 +110,9 @@ class Archive:
         A new server may have the same keys, from its settings. A server that has deleted all its assets has the owner
         of the last copy.
         """
-        last = self.last()
-        if last is None:
+        if not self._database.exists():
             return
-        with closing(last), closing(Snapshot(self._draft)) as draft:
+        with closing(Snapshot(self._database)) as last, closing(Snapshot(self._draft)) as draft:
             if missing := last.api_keys() - draft.api_keys():
                 raise SettingRefused(
                     f"{self.folder} is the backup of another database: this server does not have its API keys "
@@ -176,7 +179,7 @@ class Archive:
             kept = self._keep()
             self._draft.replace(self._database)
             write_whole(self._facts, [json.dumps(facts, indent=2).encode() + b"\n"])
-            for old in self.folder.glob(f"{self._database.name}.2*Z"):
+            for old in self._older():
                 if old != kept:
                     old.unlink()
         return kept

@@ -1,8 +1,9 @@
 """Back up one box into a folder, restore one box from such a folder, and fence after a restore by other tools."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, unnamed
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
-from uponce.core.errors import SettingRefused, Unavailable
+from uponce.core.errors import SettingRefused, StorageFull, Unavailable
 from uponce.core.signature import utc
 from uponce.core.values import Asset
 
@@ -43,16 +44,16 @@ class Archive(Protocol):
     @property
     def media(self) -> BlobStore: ...
 
-    def last(self) -> Snapshot | None:
-        """Open the copy of the database that the last finished backup left. Return None if no backup has finished."""
+    def kept(self) -> AbstractContextManager[Sequence[Snapshot]]:
+        """Open every finished copy of the database in the folder. Raise SettingRefused, also later, if one is damaged.
 
-    def copy_at(self, path: Path) -> Snapshot:
-        """Open a copy that `finish` has returned. Raise SettingRefused, also later, if it is damaged."""
+        `media` must keep what these copies name.
+        """
 
     def take(self, on_pages: OnPages) -> Snapshot:
         """Copy the database of the server as a draft, and open the draft.
 
-        Raise SettingRefused if the last copy has API keys or assets of another server.
+        Raise StorageFull without room. Raise SettingRefused if the last copy has API keys or assets of another server.
         """
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
@@ -107,19 +108,36 @@ async def back_up(
 
     The copy of the database replaces the last one only when all media are there. Raise SettingRefused, and copy
     nothing, if the folder is the backup of another server, or if such a backup could not be restored.
+
+    Without room, delete the blobs that no finished copy of the database names, and try once more. Without room for the
+    media, the blobs that the draft names stay too. Raise StorageFull if the room is not enough: the next backup goes on
+    from there.
     """
     key = await _readable_key(services, secrets)
     if key is not None:
         archive.refuse_other_key(secrets)
     made_at = int(services.clock.now())  # before the copy: it may lack every deletion since then
-    with closing(archive.take(on_pages)) as snapshot:
-        with suppress(Unavailable):  # an interrupted backup left them; the next backup tries again
-            await archive.media.sweep_spool(0)
-        media = await copy_media(snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
+    with suppress(Unavailable):  # an interrupted backup left them; the next backup tries again
+        await archive.media.sweep_spool(0)
+    dropped = 0
+    try:
+        snapshot = archive.take(on_pages)
+    except StorageFull:
+        dropped = await _drop(archive)
+        snapshot = archive.take(on_pages)
+    with closing(snapshot):
+        copy = partial(copy_media, snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
+        try:
+            media = await copy()
+        except StorageFull:
+            if not (more := await _drop(archive, snapshot)):
+                raise
+            dropped += more
+            media = await copy()
     facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
     kept = key if archive.keeps_key else None
     before = archive.finish(facts, kept)
-    return BackedUp(facts, media, await _drop(archive, before), before, kept is not None)
+    return BackedUp(facts, media, dropped + await _drop(archive), before, kept is not None)
 
 
 async def restore(
@@ -203,15 +221,10 @@ def _refuse_slow_clock(made_at: int, now: int, skew: int) -> None:
         )
 
 
-async def _drop(archive: Archive, before: Path | None) -> int:
-    """Delete the blobs that neither the new copy nor the one `before` names. Return their number."""
-    last = archive.last()
-    assert last is not None
-    with closing(last):
-        if before is None:
-            return await forget_unnamed(archive.media, last)
-        try:
-            with closing(archive.copy_at(before)) as older:
-                return await forget_unnamed(archive.media, last, older)
-        except SettingRefused:  # damaged, and the next backup replaces it
-            return 0
+async def _drop(archive: Archive, *drafts: Snapshot) -> int:
+    """Delete the blobs that neither a finished copy nor a draft names. Return their number."""
+    try:
+        with archive.kept() as copies:
+            return await forget_unnamed(archive.media, *copies, *drafts)
+    except SettingRefused:  # a damaged copy may name any blob; the backups after this one replace it
+        return 0

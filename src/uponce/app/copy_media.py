@@ -118,7 +118,10 @@ class _Copier:
         self.done.present += len(present - self._early)
         left = iter(sorted(named.keys() - present))
         while batch := list(islice(left, _AT_ONCE)):
-            await asyncio.gather(*map(self._copy, batch))
+            # All end before the first failure is raised: the caller may delete blobs of the target then.
+            for outcome in await asyncio.gather(*map(self._copy, batch), return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
             self._progress(self.done)
         self.done.places += 1
         self._progress(self.done)

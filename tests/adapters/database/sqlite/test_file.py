@@ -297,7 +297,7 @@ def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
     asyncio.run(database.add_key(KEY))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     database.close()
-    assert modes == dict.fromkeys(("uponce.db", "uponce.db-wal", "uponce.db-shm"), 384)
+    assert modes == dict.fromkeys(("uponce.db", "uponce.db-wal", "uponce.db-shm", "uponce.reserve"), 384)
 
 
 def test_no_secret_stands_in_the_file_as_it_is(tmp_path: Path) -> None:

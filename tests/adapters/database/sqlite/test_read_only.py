@@ -48,7 +48,7 @@ def test_files_that_cannot_be_written_are_named_before_one_is_opened(
         SettingRefused, match=rf"cannot write {re.escape(named)}\. Let the user of the server write these"
     ):
         open_sqlite(tmp_path / "uponce.db")
-    assert {path.name for path in tmp_path.iterdir()} == {"uponce.db", *names}
+    assert {path.name for path in tmp_path.iterdir()} == {"uponce.db", "uponce.reserve", *names}
 
 
 def test_a_log_that_another_process_deletes_at_that_moment_is_no_fault(

@@ -14,7 +14,7 @@ from typing import TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite import file
+from uponce.adapters.database.sqlite import file, reserve
 from uponce.adapters.database.sqlite.connection import Checkpointer, Connection, Engine, Held, connect, unavailable
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
@@ -39,7 +39,7 @@ class SqliteDatabase(Database):
     ) -> None:
         self._path = path.absolute()
         self._clock = clock
-        self._connect = partial(connect, self._path)
+        self._connect = partial(reserve.connected, partial(connect, self._path), self._path)
         hold = partial(Held, self._path, self._connect)
         records = Records(secrets, unavailable, knows_grants=True)
         self._checkpointer = Checkpointer(hold())
@@ -65,6 +65,7 @@ class SqliteDatabase(Database):
             with file.locked(folder), closing(self._connect()) as connection:
                 file.migrate(connection)
                 _try_write(connection)
+                reserve.fill(self._path)
             self.glance.prepare()
         except (OSError, sqlite3.Error) as error:
             raise file.cannot_open(self._path, error) from None

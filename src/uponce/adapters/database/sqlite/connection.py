@@ -5,6 +5,7 @@ WAL, with an fsync before every COMMIT returns.
 Only this module reads SQLite's exceptions. It turns them into errors of core/errors.py.
 """
 
+import errno
 import sqlite3
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -339,6 +340,16 @@ def translated(error: Exception) -> Exception:
 
 def _is_full(error: Exception) -> bool:
     return code_of(error) == sqlite3.SQLITE_FULL
+
+
+def lacks_room(error: Exception) -> bool:
+    """Return whether a disk has no room for the file, or for the file of locks that SQLite needs beside it.
+
+    It does not show the outcome of a COMMIT.
+    """
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return _is_full(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE
 
 
 def code_of(error: Exception) -> int:

@@ -4,6 +4,7 @@ It may be on any file system, since no server uses it. Everything here blocks. T
 Catalog in app/copy_media.py; only commands use them, and a command may block.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,10 @@ from typing import TypeVar
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.commits import asset_of
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.connection import connect, lacks_room
 from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
+from uponce.adapters.files import refused
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Clock
 from uponce.core.errors import SettingRefused
@@ -118,10 +120,11 @@ class Snapshot:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """Raise SettingRefused if the copy is damaged, or if its disk is full."""
+        """Raise StorageFull if its disk is full, and SettingRefused if the copy is damaged or cannot be used."""
         try:
             yield
         except sqlite3.OperationalError as error:
+            _refuse_full(error)
             raise SettingRefused(f"{self.path} cannot be used: {error}. Check the disk there.") from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from None
@@ -146,7 +149,8 @@ def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
 def take(live: Path, path: Path, progress: Progress) -> None:
     """Make a new copy at `path`, instead of the file there. Servers may write to the live database during the copy.
 
-    `progress` gets the number of copied pages and of all pages. Raise SettingRefused, with the cure.
+    `progress` gets the number of copied pages and of all pages. Raise StorageFull without room, and SettingRefused,
+    with the cure, after another failure.
     """
     try:
         _copy(live, path, progress)
@@ -161,7 +165,14 @@ def take(live: Path, path: Path, progress: Progress) -> None:
             run(connection, upkeep.freeze().begin(0))
             connection.execute("COMMIT")
     except (OSError, sqlite3.Error) as error:
+        _refuse_full(error)
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
+
+
+def _refuse_full(error: Exception) -> None:
+    """Raise StorageFull if the failure is a lack of room."""
+    if lacks_room(error):
+        raise refused(OSError(errno.ENOSPC, str(error))) from None
 
 
 @contextmanager
