@@ -1,5 +1,7 @@
 """The end of a complete series in any Database: what happened while its bytes came decides about its commit."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, publish, relay, run
@@ -63,6 +65,23 @@ def test_an_asset_that_is_overwritten_leaves_its_blob(database: Database) -> Non
         assert (committed.overwritten, committed.unneeded_blob) == (True, old.blob_key)
         assert (committed.asset.asset_id, committed.asset.created_at) == (old.asset_id, old.created_at)
         assert await database.find_asset(PUBLISHED.asset.name) == committed.asset
+
+    run(play())
+
+
+def test_an_asset_that_is_kept_is_answered_with_the_bytes_that_arrived(database: Database) -> None:
+    """Clients of tus resume by that number, also after the reply to the last part was lost."""
+
+    async def play() -> None:
+        old = (await publish(database, "old")).asset
+        whole = await complete(database, A)
+        digest = replace(PUBLISHED.asset.digest, size=old.digest.size + 7)
+        kept = replace(draft(blob="published", overwrite=False, digest=digest), idempotency_key="the address")
+        committed = await database.commit_series(whole.id, kept, CALLER)
+        reply = await database.find_reply(A.key, "the address")
+        assert reply is not None
+        assert reply.answer == replace(committed, unneeded_blob=None)
+        assert (committed.asset, committed.existing, committed.received) == (old, True, digest.size)
 
     run(play())
 
