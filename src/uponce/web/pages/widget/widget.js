@@ -128,8 +128,8 @@ try {
   // The page may use no storage.
 } catch {}
 
-// The names of all elements on the page.
-const OWNERS = new Set();
+// All elements on the page.
+const HOSTS = new Set();
 
 // --- small helpers
 
@@ -617,8 +617,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
     const page = pathname + search + (/^#[/!]/.test(hash) ? hash : "");
     this.owner ??= `uponce ${page}#${this.id || this.getAttribute("name") + place}`;
-    while (OWNERS.has(this.owner)) this.owner += "+";
-    OWNERS.add(this.owner);
+    while ([...HOSTS].some(({ owner }) => owner === this.owner)) this.owner += "+";
+    HOSTS.add(this);
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
     this.attributeChangedCallback();
@@ -628,7 +628,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   /** Stop, unless it was moved. What is unfinished or may be tried again continues when the element is there again. */
   disconnectedCallback() {
-    OWNERS.delete(this.owner);
+    HOSTS.delete(this);
     document.removeEventListener("paste", this.#paste);
     queueMicrotask(() => {
       if (this.isConnected) return;
@@ -818,11 +818,16 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   next() {
     this.#sync();
     // Not at once: a call that stops many files begins none of them.
-    queueMicrotask(() => {
-      const room = (Number(this.getAttribute("parallel")) || 3) - this.#uploads.filter(({ state }) => LIVE.includes(state)).length;
-      const waiting = this.#uploads.filter(({ state, file }) => state === "queued" && file);
-      for (const upload of waiting.slice(0, Math.max(0, room))) upload.run();
-    });
+    queueMicrotask(() => [this, ...HOSTS].forEach((host) => host.#begin()));
+  }
+
+  #begin() {
+    const live = (...hosts) => hosts.flatMap((host) => host.#uploads).filter(({ state }) => LIVE.includes(state)).length;
+    for (const upload of this.#uploads.filter(({ state, file }) => state === "queued" && file)) {
+      // Over HTTP/1.1 a browser has six connections to a server. A request that waits for one would count as a broken line.
+      if (live(this) >= (Number(this.getAttribute("parallel")) || 3) || live(...HOSTS) >= 5) return;
+      upload.run();
+    }
   }
 
   ended(upload) {
