@@ -393,10 +393,9 @@ class Upload {
     } else await this.begin(signal);
     while (this.offset < this.size) {
       this.show("uploading");
-      const end = Math.min(this.offset + this.host.partSize, this.size);
-      const headers = { ...TUS, "Upload-Offset": this.offset, "Content-Type": "application/offset+octet-stream" };
-      if (end === this.size) headers.Prefer = "return=representation";
-      const reply = await this.send("PATCH", this.place, { headers, body: this.file.slice(this.offset, end), signal });
+      const body = this.file.slice(this.offset, this.offset + this.host.partSize);
+      const headers = { ...TUS, "Upload-Offset": this.offset, "Content-Type": "application/offset+octet-stream", Prefer: "return=representation" };
+      const reply = await this.send("PATCH", this.place, { headers, body, signal });
       this.arrived(reply);
       if (reply.json) return reply.json;
     }
@@ -508,11 +507,10 @@ class Upload {
     if (this.size <= this.host.timing.keep) store("files", "put", this.file, this.id);
   }
 
-  async save() {
+  async save(paused = this.state === "paused") {
     const { id, name, size, type, lastModified, grant, place, loaded, unknown, host } = this;
-    if (!host.keeps) return;
-    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner, tab: SAVED.uponce };
-    await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
+    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, paused, owner: host.owner, tab: SAVED.uponce, at: Date.now() };
+    if (host.keeps) await store("uploads", "put", record, id);
   }
 
   /** The lock is freed last: a tab that waits for it continues what it finds. */
@@ -617,7 +615,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
     const page = pathname + search + (/^#[/!]/.test(hash) ? hash : "");
     this.owner ??= `uponce ${page}#${this.id || this.getAttribute("name") + place}`;
-    while ([...HOSTS].some(({ owner }) => owner === this.owner)) this.owner += "+";
+    while ([...HOSTS].some((host) => host.owner === this.owner)) this.owner += "+";
     HOSTS.add(this);
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
@@ -669,7 +667,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   get keeps() {
-    return Boolean(navigator.locks && globalThis.indexedDB) && !this.hasAttribute("forget");
+    return navigator.locks && globalThis.indexedDB && !this.hasAttribute("forget");
   }
 
   async ask(params, { file, name, size, type }, signal) {
@@ -904,6 +902,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     } catch {}
   }
 
+  /** The next form at this address may be of another record. There, what this form leaves unfinished waits for the user. */
+  formAssociatedCallback(form) {
+    form?.addEventListener("submit", () => this.#uploads.forEach((upload) => upload.release && upload.save(true)));
+  }
+
   formResetCallback() {
     this.clear();
   }
@@ -1047,7 +1050,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #place(upload, picture) {
     const thumb = this.#views.get(upload)?.thumb;
-    picture.addEventListener("error", () => picture.remove());
+    picture.onerror = () => picture.remove();
     thumb?.querySelector("canvas, img, video")?.remove();
     thumb?.prepend(picture);
   }
