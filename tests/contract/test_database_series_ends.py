@@ -86,6 +86,23 @@ def test_an_asset_that_is_overwritten_leaves_its_blob(database: Database) -> Non
     run(play())
 
 
+def test_an_asset_that_is_kept_is_answered_with_the_bytes_that_arrived(database: Database) -> None:
+    """Clients of tus resume by that number, also after the reply to the last part was lost."""
+
+    async def play() -> None:
+        old = (await publish(database, "old")).asset
+        whole = await complete(database, A)
+        digest = replace(PUBLISHED.asset.digest, size=old.digest.size + 7)
+        kept = replace(draft(blob="published", overwrite=False, digest=digest), idempotency_key="the address")
+        committed = await database.commit_series(whole.id, kept, CALLER)
+        reply = await database.find_reply(A.key, "the address")
+        assert reply is not None
+        assert reply.answer == replace(committed, unneeded_blob=None)
+        assert (committed.asset, committed.existing, committed.received) == (old, True, digest.size)
+
+    run(play())
+
+
 def test_all_grants_of_a_series_are_passed_on_whichever_completes_it(database: Database) -> None:
     async def play() -> None:
         whole = await complete(database, A, B)

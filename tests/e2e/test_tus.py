@@ -214,6 +214,34 @@ def test_the_curl_of_the_guide(server: Server, curl: str, folder: Path, data: by
     assert server.get(told["secure_url"]).data == data
 
 
+def test_the_curl_of_the_guide_ends_after_a_final_refusal(server: Server, curl: str, folder: Path) -> None:
+    """The signature is spent elsewhere after the first 5 MB, so no later request succeeds."""
+    spend = """tail() { command tail "$@" | head -c 5000000; }
+    curl() {
+        [ "$offset:$2" != 0:-I ] || command curl -sS -o spent.json -T film.mp4 "$GRANT"
+        command curl "$@"
+    }
+    """
+    told = shell(server, folder, spend + block(GUIDE, "sh", "curl"), "bash", "-e", "-c")
+    assert json.loads((folder / "spent.json").read_bytes())["bytes"] == 25 * MB
+    assert '"code":"signature_used"' in told
+    assert '"done":false,"bytes":5000000' in told
+
+
+@pytest.mark.parametrize("broken", ["echo 503", "echo 000; return 56"])
+def test_the_curl_of_the_guide_pauses_before_it_tries_again(
+    server: Server, curl: str, folder: Path, data: bytes, tmp_path: Path, broken: str
+) -> None:
+    once = f"""curl() {{
+        if [[ "$*" != *PATCH* || -e {tmp_path}/pauses ]]; then command curl "$@"; else {broken}; fi
+    }}
+    sleep() {{ echo "$1" >> {tmp_path}/pauses; }}
+    """
+    told = json.loads(shell(server, folder, once + block(GUIDE, "sh", "curl"), "bash", "-e", "-c"))
+    assert told["etag"] == hashlib.md5(data).hexdigest()
+    assert (tmp_path / "pauses").read_text() == "5\n"
+
+
 def test_the_python_of_the_guide(server: Server, folder: Path, data: bytes) -> None:
     url = shell(server, folder, block(GUIDE, "python", "tusclient"), sys.executable, "-c").strip()
     assert server.get(url).data == data

@@ -283,6 +283,28 @@ def test_what_uppy_says_of_a_file_is_no_parameter(world: World) -> None:
     assert (told.json["format"], told.json["original_filename"]) == ("png", "cat")
 
 
+@pytest.mark.parametrize("kept", [100, 9000])
+def test_an_upload_that_changes_no_asset_shows_the_bytes_that_were_sent(world: World, kept: int) -> None:
+    """With `overwrite=0` it becomes the asset of that name, whose size is another one. Clients resume by the offset."""
+    name = {"public_id": "cat", "overwrite": "0"}
+    assert world.upload(world.sign(name), noise(kept)).status == 200
+    client, size = Client(world, DATA, fields=world.sign(name)), str(len(DATA))
+    _, _, last, state, again, told = play(
+        client.create,
+        lambda: client.patch(0, 2000),
+        lambda: client.patch(2000, headers={"prefer": "return=representation"}),
+        client.head,
+        lambda: client.patch(2000),
+        client.get,
+    )
+    (whole,) = play(lambda: Client(world, DATA, fields=world.sign(name)).create(body=[DATA]))
+    for answer in (last, state, told, whole):
+        assert (answer.headers["upload-offset"], answer.headers["upload-length"]) == (size, size)
+    assert_refused(again, 409, "upload_complete")
+    assert (told.json["existing"], told.json["bytes"]) == (True, kept)
+    assert last.json == told.json
+
+
 def test_a_delivery_type_is_a_parameter(world: World) -> None:
     client = Client(world, DATA, fields=world.sign({"type": "private"}))
     *_, told = play(client.create, lambda: client.patch(0), client.get)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
+from tests.e2e.test_readme import block
 from tests.e2e.widget.page import (
     COUNT_ASKS,
     HAS_ASKED_AGAIN,
@@ -128,6 +129,39 @@ def test_a_refused_choice_does_not_stop_a_field_for_one_file(widget: Widget, med
     widget.click("Continue cat.jpg")
     widget.stored()
     assert widget.js(_NAMES) == ["empty.txt", "cat.jpg"]
+
+
+def test_what_a_sent_form_left_behind_waits_in_the_next_form(line: Line, widget: Widget, media: Path) -> None:
+    """The next form at this address may be of another album. The user decides."""
+    body = form().replace("<form", '<iframe name="away"></iframe><form target="away"')
+    line.strike = lambda *_: Line.LOSE
+    widget.open(body)
+    widget.js("(el.timing.tries = 0)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    widget.page.click("text=Send")
+    widget.page.evaluate(WRITTEN)
+    line.strike = lambda *_: None
+    widget.open(body)
+    widget.until("el.uploads?.length")
+    assert widget.states() == ["paused"]
+    widget.click("Continue cat.jpg")
+    widget.stored()
+    assert len(widget.site.asked) == 1
+
+
+def test_the_logout_of_the_guide_leaves_the_next_user_no_file(widget: Widget, media: Path) -> None:
+    widget.open(form("paused"))
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    widget.page.evaluate(WRITTEN)
+    widget.page.goto(f"{widget.site.url}nowhere")
+    code = block("docs/guide/widget.md", "js", "deleteDatabase").strip().rstrip(";")
+    widget.page.evaluate(f"new Promise((resolve) => {{ ({code}).onsuccess = () => resolve() }})")
+    widget.open(form("paused"))
+    widget.js("el.restored")
+    widget.eventually(NO_LOCK)
+    assert widget.js("el.uploads") == []
 
 
 _DELETE = """new Promise((resolve) => {

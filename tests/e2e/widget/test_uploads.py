@@ -45,6 +45,23 @@ def test_ten_files_take_turns_with_one_signature_each(widget: Widget, media: Pat
     assert widget.page.evaluate("window.most") == 2
 
 
+def test_all_elements_of_a_page_together_have_five_requests_at_a_time(widget: Widget) -> None:
+    """Over HTTP/1.1 a browser keeps a seventh request back. The widget would take it for a broken line."""
+    widget.open(form('multiple parallel="10" id="many"') + form('multiple id="other"', "other"))
+    widget.page.evaluate(
+        """(window.most = 0, document.addEventListener("progress", () => {
+          const uploads = [...document.querySelectorAll("uponce-upload")].flatMap((each) => each.uploads);
+          const live = uploads.filter(({ state }) => ["signing", "uploading"].includes(state));
+          window.most = Math.max(window.most, live.length);
+        }))"""
+    )
+    for name in ("many", "other"):
+        files = """Array.from({ length: 8 }, (_, n) => new File([argument, n], n + ".txt"))"""
+        widget.js(f"el.add({files})", name, of=f"#{name}")
+    assert (len(widget.stored(8, of="#many")), len(widget.stored(8, of="#other"))) == (8, 8)
+    assert widget.page.evaluate("window.most") == 5
+
+
 def test_the_back_end_is_asked_for_what_the_attributes_say(widget: Widget, media: Path) -> None:
     widget.open(form('folder="cats" tags="a,b" headers=\'{"X-CSRFToken": "t"}\''))
     with widget.page.expect_request("**/sign") as asking:

@@ -95,7 +95,8 @@ def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
     A version grows even if the clock steps back.
     """
     if old is not None and not draft.overwrite:
-        return Committed(old, existing=True, unneeded_blob=draft.asset.blob_key)
+        size = draft.asset.digest.size
+        return Committed(old, existing=True, unneeded_blob=draft.asset.blob_key, received=size)
     if old is None:
         return Committed(replace(draft.asset, version=int(now), created_at=int(now)))
     version = max(int(now), old.version + 1)

@@ -31,7 +31,8 @@ class Committed:
 
     `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the new bytes if the
     asset existed and was not overwritten. The caller deletes it, or else the sweeper. `replayed`: nothing was stored;
-    this is the answer of an earlier upload with the same Idempotency-Key.
+    this is the answer of an earlier upload with the same Idempotency-Key. `received` is the number of bytes that the
+    client sent, or None if they are those of the asset.
     """
 
     asset: Asset
@@ -39,6 +40,7 @@ class Committed:
     overwritten: bool = False
     unneeded_blob: str | None = None
     replayed: bool = False
+    received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

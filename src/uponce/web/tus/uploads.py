@@ -157,9 +157,9 @@ def _described(services: Services, outcome: Progress, bases: Bases) -> tuple[Jso
     answer = chunk_answer(outcome, bases)
     if isinstance(outcome, Series):
         return answer, (*headers.progress(outcome, services.limits), *headers.description(outcome))
-    # An upstream's preset may change the bytes. Clients want to know that all they sent has arrived.
-    size = outcome.size if isinstance(outcome, Forwarded) else answer["bytes"]
-    return answer, headers.finished(size, answer.get("secure_url", ""))
+    # The asset may have other bytes, by `overwrite=0` or a preset. Clients want to know that all they sent has arrived.
+    size = outcome.size if isinstance(outcome, Forwarded) else outcome.committed.received
+    return answer, headers.finished(answer["bytes"] if size is None else size, answer.get("secure_url", ""))
 
 
 def _response(status: int, sent: tuple[Header, ...] = (), body: Json | None = None) -> Response:

@@ -128,8 +128,8 @@ try {
   // The page may use no storage.
 } catch {}
 
-// The names of all elements on the page.
-const OWNERS = new Set();
+// All elements on the page.
+const HOSTS = new Set();
 
 // --- small helpers
 
@@ -393,10 +393,9 @@ class Upload {
     } else await this.begin(signal);
     while (this.offset < this.size) {
       this.show("uploading");
-      const end = Math.min(this.offset + this.host.partSize, this.size);
-      const headers = { ...TUS, "Upload-Offset": this.offset, "Content-Type": "application/offset+octet-stream" };
-      if (end === this.size) headers.Prefer = "return=representation";
-      const reply = await this.send("PATCH", this.place, { headers, body: this.file.slice(this.offset, end), signal });
+      const body = this.file.slice(this.offset, this.offset + this.host.partSize);
+      const headers = { ...TUS, "Upload-Offset": this.offset, "Content-Type": "application/offset+octet-stream", Prefer: "return=representation" };
+      const reply = await this.send("PATCH", this.place, { headers, body, signal });
       this.arrived(reply);
       if (reply.json) return reply.json;
     }
@@ -508,11 +507,10 @@ class Upload {
     if (this.size <= this.host.timing.keep) store("files", "put", this.file, this.id);
   }
 
-  async save() {
+  async save(paused = this.state === "paused") {
     const { id, name, size, type, lastModified, grant, place, loaded, unknown, host } = this;
-    if (!host.keeps) return;
-    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner, tab: SAVED.uponce };
-    await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
+    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, paused, owner: host.owner, tab: SAVED.uponce, at: Date.now() };
+    if (host.keeps) await store("uploads", "put", record, id);
   }
 
   /** The lock is freed last: a tab that waits for it continues what it finds. */
@@ -617,8 +615,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
     const page = pathname + search + (/^#[/!]/.test(hash) ? hash : "");
     this.owner ??= `uponce ${page}#${this.id || this.getAttribute("name") + place}`;
-    while (OWNERS.has(this.owner)) this.owner += "+";
-    OWNERS.add(this.owner);
+    while ([...HOSTS].some((host) => host.owner === this.owner)) this.owner += "+";
+    HOSTS.add(this);
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
     this.attributeChangedCallback();
@@ -628,7 +626,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   /** Stop, unless it was moved. What is unfinished or may be tried again continues when the element is there again. */
   disconnectedCallback() {
-    OWNERS.delete(this.owner);
+    HOSTS.delete(this);
     document.removeEventListener("paste", this.#paste);
     queueMicrotask(() => {
       if (this.isConnected) return;
@@ -669,7 +667,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   get keeps() {
-    return Boolean(navigator.locks && globalThis.indexedDB) && !this.hasAttribute("forget");
+    return navigator.locks && globalThis.indexedDB && !this.hasAttribute("forget");
   }
 
   async ask(params, { file, name, size, type }, signal) {
@@ -818,11 +816,16 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   next() {
     this.#sync();
     // Not at once: a call that stops many files begins none of them.
-    queueMicrotask(() => {
-      const room = (Number(this.getAttribute("parallel")) || 3) - this.#uploads.filter(({ state }) => LIVE.includes(state)).length;
-      const waiting = this.#uploads.filter(({ state, file }) => state === "queued" && file);
-      for (const upload of waiting.slice(0, Math.max(0, room))) upload.run();
-    });
+    queueMicrotask(() => [this, ...HOSTS].forEach((host) => host.#begin()));
+  }
+
+  #begin() {
+    const live = (...hosts) => hosts.flatMap((host) => host.#uploads).filter(({ state }) => LIVE.includes(state)).length;
+    for (const upload of this.#uploads.filter(({ state, file }) => state === "queued" && file)) {
+      // Over HTTP/1.1 a browser has six connections to a server. A request that waits for one would count as a broken line.
+      if (live(this) >= (Number(this.getAttribute("parallel")) || 3) || live(...HOSTS) >= 5) return;
+      upload.run();
+    }
   }
 
   ended(upload) {
@@ -897,6 +900,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       // Names this tab. A reload keeps the name, a duplicate of the tab gets another one.
       sessionStorage.uponce = SAVED.uponce ??= random();
     } catch {}
+  }
+
+  /** The next form at this address may be of another record. There, what this form leaves unfinished waits for the user. */
+  formAssociatedCallback(form) {
+    form?.addEventListener("submit", () => this.#uploads.forEach((upload) => upload.release && upload.save(true)));
   }
 
   formResetCallback() {
@@ -1042,7 +1050,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #place(upload, picture) {
     const thumb = this.#views.get(upload)?.thumb;
-    picture.addEventListener("error", () => picture.remove());
+    picture.onerror = () => picture.remove();
     thumb?.querySelector("canvas, img, video")?.remove();
     thumb?.prepend(picture);
   }
