@@ -232,6 +232,8 @@ class QuickWorld(World):
             (root / "media").mkdir()
             for name, data in first_start().items():
                 (root / name).write_bytes(data)
+            with (root / "uponce.reserve").open("wb") as reserve:
+                reserve.truncate(1024 * 1024)  # as large as that of a start, in no time
         super().__init__(root, limits=limits, blobs=_two_shards(root))
 
 
@@ -240,7 +242,7 @@ def first_start() -> Mapping[str, bytes]:
     """The files of a server that has started once. Call it first where no test has patched anything."""
     with TemporaryDirectory() as folder:
         World(Path(folder), blobs=_two_shards(Path(folder))).close()
-        assert {path.name for path in Path(folder).iterdir()} == {"uponce.db", "media"}
+        assert {path.name for path in Path(folder).iterdir()} == {"uponce.db", "uponce.reserve", "media"}
         return {name: (Path(folder) / name).read_bytes() for name in ("uponce.db", "media/owner")}
 
 
