@@ -174,6 +174,27 @@ def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
     asyncio.run(play(socket.create_server(("127.0.0.1", 0))))
 
 
+def test_a_burst_to_a_slow_receiver_is_posted_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a burst finds the receiver free, then waits for its key. Only the first one may go."""
+    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.1)
+
+    async def play(url: str) -> list[str]:
+        notifier = Notifier(LOCAL, seconds=0.3)
+        await notifier.post(url, {}, b"{}")
+        assert await run_due(world.services, "notify", works(notifier)["notify"]) == 5
+        await notifier.close()
+        return [effect.error for effect in await world.database.list_effects(100)]
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/hook"
+        for number in range(5):
+            fields = world.sign({"notification_url": url, "public_id": f"cat{number}"})
+            assert_accepted(world.upload(fields, PNG))
+        errors = asyncio.run(play(url))
+    assert ["Timeout" in error for error in errors].count(True) == 1
+    assert ["answers too slowly" in error for error in errors].count(True) == 4
+
+
 def test_an_older_notification_to_a_slow_receiver_does_not_let_two_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.1)
     hosts = ("user:secret@slow.example/hook", "slow.example", "slow.example?upload=17", "SLOW.example?a@b#/c")
