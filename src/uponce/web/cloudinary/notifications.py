@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from uponce.app.manage_keys import PLAYGROUND
 from uponce.app.outbox import Later
 from uponce.app.ports import AfterCommit, Effect
 from uponce.app.relaying.reconcile import Notification, notified
@@ -54,9 +55,12 @@ class Notifications:
         self._bases = Bases(base, base)
         self._default = default
 
-    def url_for(self, spec: UploadSpec) -> str | None:
-        """Return the URL to which the answer of the upload is posted, or None."""
-        return spec.notification_url or self._default or None
+    def url_for(self, spec: UploadSpec, cloud: str) -> str | None:
+        """Return the URL to which the answer of the upload is posted, or None.
+
+        The default is not for the playground: the receiver cannot check a signature of its key.
+        """
+        return spec.notification_url or (self._default if cloud != PLAYGROUND else "") or None
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. Return None if the receiver accepted it, else when to try again."""
