@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import cloudinary
@@ -23,6 +24,7 @@ from uponce.web.cloudinary.notifications import Notifications
 BASE = "https://media.example"
 LOCAL = (ip_network("127.0.0.1"),)
 DAY = 86400
+GUIDE = Path(__file__).parents[2] / "docs/guide/notifications.md"
 
 
 @pytest.fixture
@@ -122,6 +124,23 @@ def test_a_receiver_that_never_accepts_gets_it_for_a_day_and_then_the_effect_is_
     assert asyncio.run(world.database.retry_effects()) == 1
     assert deliver(world) == 1
     assert effects(world) == []
+
+
+def test_what_the_guide_names_is_equal_on_each_repeat_and_differs_for_each_upload(
+    world: World, receiver: Receiver
+) -> None:
+    """Also if the second upload keeps the asset of the first: then `asset_id` and `version_id` are equal."""
+    receiver.statuses = [500]
+    for file in (PNG, OTHER_PNG):
+        fields = world.sign({"notification_url": receiver.url, "public_id": "cat", "overwrite": "0"})
+        assert_accepted(world.upload(fields, file))
+    deliver(world)
+    deliver(world, 10)
+    names = re.search(r"a notification may come twice. (.*?) the upload: store each", GUIDE.read_text(), re.DOTALL)
+    assert names is not None
+    named = re.findall(r"`(\w+)`", names[1])
+    first, repeat, second = ([json.loads(body)[name] for name in named] for _, body in receiver.got)
+    assert first == repeat != second
 
 
 def test_those_behind_a_notification_that_died_have_waited_with_it(world: World, receiver: Receiver) -> None:
