@@ -52,6 +52,14 @@ def test_show_by_id_by_url_and_by_fields(server: Server) -> None:
     assert "signature_used" in told
 
 
+def test_show_says_that_an_upload_kept_the_asset_of_its_name(server: Server) -> None:
+    first, second = (as_json(server, "sign", "public_id=taken", "overwrite=0") for _ in range(2))
+    for number, signed in enumerate((first, second)):
+        assert server.post(signed["fields"], samples.png(8 + number)).json()["public_id"] == "taken"
+    lines = [printed(beside(server, "signatures", "show", signed["id"])).splitlines()[-1] for signed in (first, second)]
+    assert [re.findall("spent +(taken  existing|taken)  ", line) for line in lines] == [["taken"], ["taken  existing"]]
+
+
 def test_a_line_of_many_refusals_says_how_many(tmp_path: Path) -> None:
     with Server(tmp_path / "data", env={"UPONCE_REFUSALS_PER_GRANT": "1"}) as server:
         signed = as_json(server, "sign")

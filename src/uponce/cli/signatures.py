@@ -58,7 +58,7 @@ def _lines(answer: Mapping[str, Any], limit: int) -> Iterator[str]:
     if "next_cursor" in answer:
         yield f"Earlier rows of the history are not shown. For more rows, set --limit above {limit}."
     for line in answer["history"]:
-        what = line.get("public_id") or line.get("code", "")
+        what = "  ".join(line[name] for name in ("public_id", "code") if name in line)
         times = f"  {line['count']} times, the last one shown" if "count" in line else ""
         yield f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}{times}"
 
