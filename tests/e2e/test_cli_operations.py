@@ -95,6 +95,16 @@ def test_revoking_an_unused_signature(server: Server, by: str) -> None:
     assert (again.code, again.stdout) == (0, f"revoked {signed['id']}\n")
 
 
+def test_a_revoked_signature_stays_in_the_ledger_for_the_times_of_the_server(tmp_path: Path) -> None:
+    """Else a purge would drop it too early, and the key's watermark would refuse long uploads at their commit."""
+    with Server(tmp_path / "data", env={"UPONCE_MAX_UPLOAD_SECONDS": "21600", "UPONCE_SKEW": "100"}) as server:
+        signed = as_json(server, "sign")
+        printed(beside(server, "signatures", "revoke", *(f"{n}={v}" for n, v in signed["fields"].items())))
+        with closing(sqlite3.connect(tmp_path / "data/uponce.db")) as database:
+            ((timestamp, keep_until),) = database.execute("SELECT timestamp, keep_until FROM grants")
+    assert keep_until - timestamp == 3600 + 100 + 21600
+
+
 def test_a_used_signature_cannot_be_revoked_and_says_so(server: Server) -> None:
     signed = as_json(server, "sign")
     assert code_of(server, signed["fields"]) == ""
