@@ -311,6 +311,7 @@ def test_a_server_notes_its_settings_for_commands_in_other_shells(
 
     expected = {"skew": "60", "audit_days": "7", "notification_days": "2", "cloud": "cats"}
     expected |= {"grace_seconds": "7200", "series_seconds": "86400", "empty_series_seconds": "300"}
+    expected["max_upload_seconds"] = "3600"
     assert asyncio.run(serve()) == (expected if room else {})
 
 

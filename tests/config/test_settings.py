@@ -375,6 +375,7 @@ def test_what_a_server_noted_counts_instead_of_the_settings_of_a_shell() -> None
         "grace_seconds": "7200",
         "series_seconds": "86400",
         "empty_series_seconds": "300",
+        "max_upload_seconds": "3600",
     }
     found = with_noted(shell, noted(server) | {"port": "2", "of_tomorrow": "3"})
     assert (found.cloud, found.limits.skew, found.port) == ("cats", 7, 1)

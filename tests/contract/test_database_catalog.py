@@ -24,6 +24,7 @@ from uponce.core.errors import (
 from uponce.core.values import (
     AssetName,
     AudioFacts,
+    AuditEvent,
     Caller,
     DeliveryType,
     MediaFacts,
@@ -63,7 +64,9 @@ def test_without_overwrite_the_present_asset_is_the_answer_and_the_grant_is_spen
     assert second.asset == first.asset
     assert second.unneeded_blob == "blob-b"
     assert run(attempt(database, grant("b"), draft("other", blob="c"))) == "signature_used"
-    assert run(database.history(grant("b").key, 10))[0].asset_id == first.asset.asset_id
+    (line,) = run(database.history(grant("b").key, 1))
+    assert (line.event, line.code, line.asset_id) == (AuditEvent.SPENT, "existing", first.asset.asset_id)
+    assert run(database.history(grant("a").key, 10))[0].code == ""
 
 
 def test_everything_known_of_an_asset_comes_back_as_it_went_in(database: Database) -> None:

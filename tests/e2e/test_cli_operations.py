@@ -52,6 +52,14 @@ def test_show_by_id_by_url_and_by_fields(server: Server) -> None:
     assert "signature_used" in told
 
 
+def test_show_says_that_an_upload_kept_the_asset_of_its_name(server: Server) -> None:
+    first, second = (as_json(server, "sign", "public_id=taken", "overwrite=0") for _ in range(2))
+    for number, signed in enumerate((first, second)):
+        assert server.post(signed["fields"], samples.png(8 + number)).json()["public_id"] == "taken"
+    lines = [printed(beside(server, "signatures", "show", signed["id"])).splitlines()[-1] for signed in (first, second)]
+    assert [re.findall("spent +(taken  existing|taken)  ", line) for line in lines] == [["taken"], ["taken  existing"]]
+
+
 def test_a_line_of_many_refusals_says_how_many(tmp_path: Path) -> None:
     with Server(tmp_path / "data", env={"UPONCE_REFUSALS_PER_GRANT": "1"}) as server:
         signed = as_json(server, "sign")
@@ -85,6 +93,16 @@ def test_revoking_an_unused_signature(server: Server, by: str) -> None:
     assert as_json(server, "signatures", "show", signed["id"])["status"] == "revoked"
     again = beside(server, "signatures", "revoke", signed["id"])
     assert (again.code, again.stdout) == (0, f"revoked {signed['id']}\n")
+
+
+def test_a_revoked_signature_stays_in_the_ledger_for_the_times_of_the_server(tmp_path: Path) -> None:
+    """Else a purge would drop it too early, and the key's watermark would refuse long uploads at their commit."""
+    with Server(tmp_path / "data", env={"UPONCE_MAX_UPLOAD_SECONDS": "21600", "UPONCE_SKEW": "100"}) as server:
+        signed = as_json(server, "sign")
+        printed(beside(server, "signatures", "revoke", *(f"{n}={v}" for n, v in signed["fields"].items())))
+        with closing(sqlite3.connect(tmp_path / "data/uponce.db")) as database:
+            ((timestamp, keep_until),) = database.execute("SELECT timestamp, keep_until FROM grants")
+    assert keep_until - timestamp == 3600 + 100 + 21600
 
 
 def test_a_used_signature_cannot_be_revoked_and_says_so(server: Server) -> None:

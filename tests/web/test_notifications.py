@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import cloudinary
@@ -23,6 +24,7 @@ from uponce.web.cloudinary.notifications import Notifications
 BASE = "https://media.example"
 LOCAL = (ip_network("127.0.0.1"),)
 DAY = 86400
+GUIDE = Path(__file__).parents[2] / "docs/guide/notifications.md"
 
 
 @pytest.fixture
@@ -124,6 +126,23 @@ def test_a_receiver_that_never_accepts_gets_it_for_a_day_and_then_the_effect_is_
     assert effects(world) == []
 
 
+def test_what_the_guide_names_is_equal_on_each_repeat_and_differs_for_each_upload(
+    world: World, receiver: Receiver
+) -> None:
+    """Also if the second upload keeps the asset of the first: then `asset_id` and `version_id` are equal."""
+    receiver.statuses = [500]
+    for file in (PNG, OTHER_PNG):
+        fields = world.sign({"notification_url": receiver.url, "public_id": "cat", "overwrite": "0"})
+        assert_accepted(world.upload(fields, file))
+    deliver(world)
+    deliver(world, 10)
+    names = re.search(r"a notification may come twice. (.*?) the upload: store each", GUIDE.read_text(), re.DOTALL)
+    assert names is not None
+    named = re.findall(r"`(\w+)`", names[1])
+    first, repeat, second = ([json.loads(body)[name] for name in named] for _, body in receiver.got)
+    assert first == repeat != second
+
+
 def test_those_behind_a_notification_that_died_have_waited_with_it(world: World, receiver: Receiver) -> None:
     """Had each of them a day of tries, one asset that is overwritten again and again would have ever more of them."""
     receiver.statuses = [401] * 100
@@ -172,6 +191,32 @@ def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
         await notifier.close()
 
     asyncio.run(play(socket.create_server(("127.0.0.1", 0))))
+
+
+def test_a_burst_to_a_slow_receiver_is_posted_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a burst finds the receiver free, then waits for its key. Only the first one may go."""
+    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0)
+    url, posted = "https://silent.example/hook", 0
+    for number in range(5):
+        assert_accepted(world.upload(world.sign({"notification_url": url, "public_id": f"cat{number}"}), PNG))
+
+    async def hang(*_: object) -> str:
+        nonlocal posted
+        posted += 1
+        while posted == 1 and [e.error for e in await world.database.list_effects(100)].count("") > 1:
+            await asyncio.sleep(0.01)
+        return "it hung"
+
+    async def play() -> None:
+        notifier = Notifier()
+        monkeypatch.setattr(notifier, "_post", lambda *_: answered("it hung"))
+        await notifier.post(url, {}, b"{}")
+        monkeypatch.setattr(notifier, "_post", hang)
+        assert await run_due(world.services, "notify", works(notifier)["notify"]) == 5
+
+    asyncio.run(play())
+    assert posted == 1
+    assert ["answers too slowly" in effect.error for effect in effects(world)].count(True) == 4
 
 
 def test_an_older_notification_to_a_slow_receiver_does_not_let_two_others_in(monkeypatch: pytest.MonkeyPatch) -> None:

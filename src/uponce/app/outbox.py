@@ -41,7 +41,7 @@ class Work:
     """One kind of effect. `run` does it. `details_of` is its row in `Services.after_commit`."""
 
     run: Handler
-    details_of: DetailsOf = lambda _: None
+    details_of: DetailsOf = lambda *_: None
 
 
 async def run_due(services: Services, name: str, work: Work) -> int:

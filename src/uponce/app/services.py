@@ -13,9 +13,9 @@ from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
-# Returns the details of the effect that a stored upload leaves, or None for no effect. It must not wait: the thread of
-# the database calls it.
-DetailsOf = Callable[[UploadSpec], str | None]
+# Returns the details of the effect that a stored upload leaves in this cloud, or None for no effect. It must not wait:
+# the thread of the database calls it.
+DetailsOf = Callable[[UploadSpec, str], str | None]
 # Returns the facts of a whole file, or None if only the inspector can find out. It uses no decoder and refuses nothing.
 OrdinaryReader = Callable[[bytes | memoryview, ResourceType | None, Limits], MediaFacts | None]
 

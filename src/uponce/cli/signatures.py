@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,7 +19,7 @@ from uponce.app.manage_signatures import (
 from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, parse_pairs, say, say_table
-from uponce.cli.store import cloud_of, on_store
+from uponce.cli.store import cloud_of, of_server, on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.signature import utc
@@ -58,7 +59,7 @@ def _lines(answer: Mapping[str, Any], limit: int) -> Iterator[str]:
     if "next_cursor" in answer:
         yield f"Earlier rows of the history are not shown. For more rows, set --limit above {limit}."
     for line in answer["history"]:
-        what = line.get("public_id") or line.get("code", "")
+        what = "  ".join(line[name] for name in ("public_id", "code") if name in line)
         times = f"  {line['count']} times, the last one shown" if "count" in line else ""
         yield f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}{times}"
 
@@ -97,12 +98,14 @@ def _row(record: GrantRecord) -> tuple[str, ...]:
 @app.command()
 def revoke(signature: list[str] = Which, data: Data = None, as_json: Json = False) -> None:
     """Refuse one unused signature from now on, also if no request has used it yet. Exit code 1 if it is used."""
-    named = _read(signature)
+    named, settings = _read(signature), load(data=data)
 
     async def work(services: Services) -> GrantRecord:
+        limits = (await of_server(services, settings)).limits  # they say until when the ledger keeps the row
+        services = replace(services, limits=limits)
         return await revoke_signature(services, await _operator_of(services, named), named, _CALLER)
 
-    record = on_store(load(data=data), work)
+    record = on_store(settings, work)
     say(f"{record.status} {record.grant.key.hex()}", describe_record(record), as_json)
     if record.status is not GrantStatus.REVOKED:
         raise typer.Exit(1)

@@ -255,7 +255,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     notification_url: Annotated[
         str,
         "Where uponce posts the answer of each upload, unless the upload signs its own `notification_url`. Empty: "
-        "nowhere. uponce posts no upload that a relay passes on.",
+        "nowhere. uponce posts no upload that a relay passes on, and none of the playground.",
         Rule("empty, or a URL like https://app.example/uploaded", lambda url: not url or _is_url(url)),
     ] = ""
     notification_networks: Annotated[

@@ -73,7 +73,9 @@ class Limits:
     max_frames: int = _number(2_000, "Maximum number of frames of an animation, or of pages of a TIFF.")
     max_samples: int = _number(5_000_000, "Maximum number of frames and sound samples in the index of an MP4 or MOV.")
     max_total_pixels: int = _pixels(500_000_000, "Maximum number of pixels (width × height × frames) of an animation.")
-    max_upload_seconds: int = _seconds(3600, "Maximum time of an upload, in seconds.")
+    max_upload_seconds: int = _seconds(
+        3600, "Maximum time of an upload, in seconds. Set the same on all servers of one database.", noted=True
+    )
     idle_seconds: int = _seconds(30, "Seconds without a byte after which uponce ends an upload.")
     attempts_per_grant: int = _number(
         4,

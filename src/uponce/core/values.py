@@ -266,6 +266,9 @@ class Caller:
 class AuditRecord:
     """One row of a grant's history. `code` is the error code of a refusal.
 
+    A use of a grant may have a code too. `existing`: the upload kept the asset of its name. `looked_up`: a relay found
+    the asset later.
+
     A row with `count` above 1 means that many refusals. Its time, code and caller are those of the last one. Later rows
     have a greater `id`.
     """

@@ -107,11 +107,12 @@ def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
 def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """Return the writes of an upload whose grants are spent: its asset, its audit rows, its replies and its effects.
 
-    An existing asset that was not overwritten is not written again. No later transaction could add a reply. The effects
-    of one asset run in the order of its commits.
+    An existing asset that was not overwritten is not written again, and the audit says `existing`. No later transaction
+    could add a reply. The effects of one asset run in the order of its commits.
     """
     writes: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
-    note = _note_of(AuditEvent.SPENT, committed.asset, caller, now)
+    code = "existing" if committed.existing else ""
+    note = replace(_note_of(AuditEvent.SPENT, committed.asset, caller, now), code=code)
     for grant in grants:
         writes.append(("write_audit", audit_params(grant, note)))
         if draft.idempotency_key is not None:

@@ -220,7 +220,7 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
     effects = tuple(
         (name, details)
         for name, details_of in services.after_commit.items()
-        if (details := details_of(spec)) is not None
+        if (details := details_of(spec, admitted.grant.cloud)) is not None
     )
     return Draft(asset, spec.overwrite, admitted.idempotency_key, effects)
 

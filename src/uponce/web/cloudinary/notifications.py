@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from uponce.app.manage_keys import PLAYGROUND
 from uponce.app.outbox import Later
 from uponce.app.ports import AfterCommit, Effect
 from uponce.app.relaying.reconcile import Notification, notified
@@ -54,9 +55,12 @@ class Notifications:
         self._bases = Bases(base, base)
         self._default = default
 
-    def url_for(self, spec: UploadSpec) -> str | None:
-        """Return the URL to which the answer of the upload is posted, or None."""
-        return spec.notification_url or self._default or None
+    def url_for(self, spec: UploadSpec, cloud: str) -> str | None:
+        """Return the URL to which the answer of the upload is posted, or None.
+
+        The default is not for the playground: the receiver cannot check a signature of its key.
+        """
+        return spec.notification_url or (self._default if cloud != PLAYGROUND else "") or None
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. Return None if the receiver accepted it, else when to try again."""
@@ -64,10 +68,7 @@ class Notifications:
         pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
         too_old = effect.now - effect.created_at > _DAY
         if self._receivers.is_busy(after.details):
-            # `retry` made an old one alive, and left its error. It waits a day more for its turn.
-            retried = too_old and effect.error and (effect.tries == 1 or effect.error == _RETRIED)
-            dead = effect.tries >= _TRIES_OF_A_DAY if retried else too_old
-            return Later(pause, _RETRIED if retried else _BUSY, dead=dead)
+            return _behind_another(effect, pause, too_old=too_old)
         key = await services.database.find_key(after.api_key)
         if key is None:
             return Later(_MOST_SECONDS, f"there is no API key {after.api_key} to sign the notification with", dead=True)
@@ -80,6 +81,8 @@ class Notifications:
             "X-Cld-Timestamp": str(now),
             "X-Cld-Signature": sign(body + str(now).encode(), signer.secret, signer.algorithm),
         }
+        if self._receivers.is_busy(after.details):  # one of the same burst got its key first
+            return _behind_another(effect, pause, too_old=too_old)
         problem = await self._receivers.post(after.details, headers, body)
         return Later(pause, problem, dead=too_old) if problem else None
 
@@ -95,6 +98,14 @@ class Notifications:
             "notification_context": {"triggered_at": moment, "triggered_by": {"source": "api", "id": signer.api_key}},
             "signature_key": signer.api_key,
         }
+
+
+def _behind_another(effect: Effect, pause: int, *, too_old: bool) -> Later:
+    """Return when to try a notification again whose receiver is busy with another one."""
+    # `retry` made an old one alive, and left its error. It waits a day more for its turn.
+    retried = too_old and effect.error and (effect.tries == 1 or effect.error == _RETRIED)
+    dead = effect.tries >= _TRIES_OF_A_DAY if retried else too_old
+    return Later(pause, _RETRIED if retried else _BUSY, dead=dead)
 
 
 async def notified_by_upstream(services: Services, request: Request) -> Response:
