@@ -206,6 +206,27 @@ def test_a_backup_without_room_for_the_database_drops_what_no_kept_one_names(
         assert not leftover.exists()
 
 
+def test_a_first_backup_without_room_for_the_database_keeps_what_it_has_copied(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would copy all of it again each night. No copy of the database is finished yet."""
+    (box.folder / "uponce.db").unlink()
+    put(box, "live")
+    with pytest.raises(Interrupted):
+        box.back_up(interrupt)
+    copied = files(box.folder / "media" / "blobs")
+    leftover, copy = leave_a_copy(box), snapshot._copy
+
+    def refuse(*arguments: Any) -> None:
+        if leftover.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert files(box.folder / "media" / "blobs") == copied != set()
+        copy(*arguments)
+
+    monkeypatch.setattr(snapshot, "_copy", refuse)
+    assert box.back_up().media.present == 2
+
+
 def test_a_backup_without_room_that_has_nothing_to_drop_copies_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     put(box, "live")
     fill(box, monkeypatch)

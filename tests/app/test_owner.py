@@ -152,7 +152,7 @@ def test_a_database_with_files_takes_no_empty_storage_by_mistake(
     with closing(LocalBlobs(tmp_path / "empty", ids=RandomIds())) as empty:
         empty.open_store()
         asyncio.run(claim_storage(world.database, empty))  # names no file yet
-        (warning,) = (record.message for record in caplog.records if "new to this database" in record.message)
+        (warning,) = (record.message for record in caplog.records if "had no owner" in record.message)
         assert "give it the same UPONCE_STORAGE" in warning
         (tmp_path / "empty" / "owner").unlink()
         upload(world)

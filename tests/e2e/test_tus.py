@@ -228,7 +228,7 @@ def test_the_curl_of_the_guide_ends_after_a_final_refusal(server: Server, curl: 
     assert '"done":false,"bytes":5000000' in told
 
 
-@pytest.mark.parametrize("broken", ["echo 503", "echo 000; return 56"])
+@pytest.mark.parametrize("broken", ["echo 503", "echo 000; return 7", "echo 100; return 56"])
 def test_the_curl_of_the_guide_pauses_before_it_tries_again(
     server: Server, curl: str, folder: Path, data: bytes, tmp_path: Path, broken: str
 ) -> None:

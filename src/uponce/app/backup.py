@@ -109,9 +109,8 @@ async def back_up(
     The copy of the database replaces the last one only when all media are there. Raise SettingRefused, and copy
     nothing, if the folder is the backup of another server, or if such a backup could not be restored.
 
-    Without room, delete the blobs that no finished copy of the database names, and try once more. Without room for the
-    media, the blobs that the draft names stay too. Raise StorageFull if the room is not enough: the next backup goes on
-    from there.
+    Without room, delete the blobs that neither a finished copy of the database nor this server names, and try once
+    more. Raise StorageFull if the room is not enough: the next backup goes on from there.
     """
     key = await _readable_key(services, secrets)
     if key is not None:
@@ -123,7 +122,8 @@ async def back_up(
     try:
         snapshot = archive.take(on_pages)
     except StorageFull:
-        dropped = await _drop(archive)
+        if not (dropped := await _drop(archive, services.database)):
+            raise
         snapshot = archive.take(on_pages)
     with closing(snapshot):
         copy = partial(copy_media, snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
@@ -221,10 +221,10 @@ def _refuse_slow_clock(made_at: int, now: int, skew: int) -> None:
         )
 
 
-async def _drop(archive: Archive, *drafts: Snapshot) -> int:
-    """Delete the blobs that neither a finished copy nor a draft names. Return their number."""
+async def _drop(archive: Archive, *others: Catalog) -> int:
+    """Delete the blobs that neither a finished copy nor one of the others names. Return their number."""
     try:
         with archive.kept() as copies:
-            return await forget_unnamed(archive.media, *copies, *drafts)
+            return await forget_unnamed(archive.media, *copies, *others)
     except SettingRefused:  # a damaged copy may name any blob; the backups after this one replace it
         return 0

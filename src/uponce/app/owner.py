@@ -52,9 +52,9 @@ async def claim_storage(database: Database, blobs: BlobStore, *, lacks_files: bo
         await check_owner(database, blobs)
         if had_another:
             log.warning(
-                "UPONCE_STORAGE is new to this database, which had a storage before. If other servers of this database "
-                "use that one, stop this server and give it the same UPONCE_STORAGE. Else files of one storage are not "
-                "found by servers of the other."
+                "UPONCE_STORAGE had no owner, and this database may have had another storage before. If its other "
+                "servers use another one, stop this server and give it the same UPONCE_STORAGE. Otherwise servers of "
+                "one storage do not find the files of the other."
             )
     return None
 

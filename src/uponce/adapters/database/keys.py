@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation, params_of
+from uponce.adapters.database.steps import Operation, Params, Row, Rules, Steps, json_text, operation, params_of
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
@@ -81,16 +81,26 @@ def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]
     return (yield from find.steps(now, secrets, api_key))
 
 
+def rotate(secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Operation[ApiKey | None]:
+    return _rotate(secrets, api_key, secret, overlap) if overlap else _rotate_at_once(secrets, api_key, secret)
+
+
 @operation(rules=Rules.OWN, patient=True)
-def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Steps[ApiKey | None]:
+def _rotate_at_once(now: float, secrets: SecretBox, api_key: str, secret: str) -> Steps[ApiKey | None]:
+    """End the key's series too: the requests that continue an unfinished upload may have no signature."""
+    key = yield from _rotate.steps(now, secrets, api_key, secret, 0)
+    yield [("end_series_of_key", {"api_key": api_key})]
+    return key
+
+
+@operation(rules=Rules.OWN)
+def _rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Steps[ApiKey | None]:
     (rows,) = yield [("find_key", {"api_key": api_key})]
     if not rows:
         return None
     cipher = secrets.encrypt(secret, _secret_context(rows[0]["cloud"], api_key))
     until = int(now) + overlap if overlap else 0  # a clock that steps back revives no secret that ended at once
-    # The requests that continue an unfinished upload may have no signature.
-    ends: list[Ask] = [] if overlap else [("end_series_of_key", {"api_key": api_key})]
-    yield [("rotate_key", {"api_key": api_key, "until": until, "secret": cipher}), *ends]
+    yield [("rotate_key", {"api_key": api_key, "until": until, "secret": cipher})]
     return (yield from find.steps(now, secrets, api_key))
 
 

@@ -117,7 +117,7 @@ class Session:
         self.connection.add_notice_handler(warnings.append)
         with self.connection.pipeline():  # its end waits for the answers
             # The wait for a synchronous standby is part of COMMIT. `transaction_timeout` does not count that wait, and
-            # stays: a server that hangs before COMMIT is sent must not keep its locks.
+            # stays, except for patient work: a server that hangs before COMMIT is sent must not keep its locks.
             self.run("wait_long")
             done = self.connection.execute(self.statements["commit"].text)
         self.connection.remove_notice_handler(warnings.append)

@@ -816,12 +816,16 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   next() {
     this.#sync();
     // Not at once: a call that stops many files begins none of them.
-    queueMicrotask(() => [this, ...HOSTS].forEach((host) => host.#begin()));
+    // The other elements come first.
+    queueMicrotask(() => {
+      HOSTS.delete(this) && HOSTS.add(this);
+      [...HOSTS, this].forEach((host) => host.#begin());
+    });
   }
 
   #begin() {
-    const live = (...hosts) => hosts.flatMap((host) => host.#uploads).filter(({ state }) => LIVE.includes(state)).length;
-    for (const upload of this.#uploads.filter(({ state, file }) => state === "queued" && file)) {
+    const live = (...hosts) => hosts.flatMap((host) => host.#uploads.filter(({ state }) => LIVE.includes(state))).length;
+    for (const upload of this.#uploads.filter(({ file, state }) => state === "queued" && file)) {
       // Over HTTP/1.1 a browser has six connections to a server. A request that waits for one would count as a broken line.
       if (live(this) >= (Number(this.getAttribute("parallel")) || 3) || live(...HOSTS) >= 5) return;
       upload.run();
