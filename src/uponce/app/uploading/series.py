@@ -99,14 +99,14 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
     A young series stays while a request sends bytes of it. A series without a recorded byte ends at any rate if no
     request sends bytes of it: what arrived before is lost, since its server died.
 
-    A complete series counts as ended too if its cloud has an upstream and no request passes it on: the upstream refused
-    it for now, and its client begins again.
+    A complete series ends if no request completes it: the last try failed, or died, and its client begins again.
     """
     now, limits = services.clock.now(), services.limits
     if series.complete:
-        key = await services.database.find_key(series.api_key)
-        is_refused = key is not None and key.upstream is not None
-        return is_refused and await drop_unless_held(services, series)
+        if series.shared and not await _is_passed_on(services, series):
+            return False  # another server may be completing it
+        await asyncio.sleep(_LOOK_SECONDS)  # a request whose bytes were the last ones is about to hold it
+        return await drop_unless_held(services, series)
     if now <= expires_at(series, limits) and not is_slow(series, now, limits):
         # Other servers hold bytes of a shared series without a lock that shows here.
         is_lost = not series.spans and not series.shared
@@ -116,6 +116,11 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
     if await services.database.end_series(series.id):
         await services.blobs.parts.drop(series.blob_key)
     return True
+
+
+async def _is_passed_on(services: Services, series: Series) -> bool:
+    key = await services.database.find_key(series.api_key)
+    return key is not None and key.upstream is not None
 
 
 async def _drop_slowest(services: Services, api_key: str) -> None:
