@@ -105,8 +105,11 @@ class Ledger(Protocol):
         have the version of the deleted asset. To rule that out, the database would need a row for every deleted name.
         """
 
-    async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
-        """Return the stored answer of a grant that was not revoked since. It is forgotten together with the grant."""
+    async def find_reply(self, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False) -> Reply | None:
+        """Return the stored answer of a grant, which is forgotten together with the grant.
+
+        Return None if the grant was revoked, unless the caller asks for answers of revoked grants too.
+        """
 
     async def find_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:
         """Return the ledger's record of a grant.

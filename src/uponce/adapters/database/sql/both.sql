@@ -219,6 +219,11 @@ WHERE grant_key = :grant_key AND id < :before ORDER BY id DESC LIMIT :most;
 SELECT answer, sha256 FROM replies JOIN grants USING (grant_key)
 WHERE grants.grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
 
+-- For the address of a series, which is no signature.
+-- name: find_reply_also_revoked
+SELECT answer, sha256 FROM replies JOIN grants USING (grant_key)
+WHERE grants.grant_key = :grant_key AND key_hash = :key_hash;
+
 -- It replaces the reply of a grant that was forgotten before its reply was.
 -- name: keep_reply!
 INSERT INTO replies (grant_key, key_hash, sha256, answer, keep_until)
