@@ -189,11 +189,11 @@ class Catalog(Protocol):
 class OpenSeries(Protocol):
     """Series that are not complete yet."""
 
-    async def create_series(self, new: Series, *, per_key: int, in_all: int) -> Series:
+    async def create_series(self, new: Series, *, per_key: int, in_all: int, complete_before: int = 0) -> Series:
         """Begin a series with its first grant. If a series of this upload_id exists, return it unchanged.
 
         Raise TooManySeries if the API key has `per_key` unfinished series, or if there are `in_all`. Otherwise raise as
-        `join_series` does.
+        `join_series` does, but complete shared series that began before `complete_before` hold no use of the grant.
         """
 
     async def join_series(self, series_id: str, grant: Grant, *, most: int) -> Series:
