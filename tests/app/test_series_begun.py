@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from tests.app.dying import Dead, Life, make_mortal
+from tests.app.failing import Failing, Held
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
 from uponce.adapters.spool.locks import in_progress
-from uponce.app.ports import HeldPart
+from uponce.app.ports import Assembly, HeldPart
 from uponce.app.sweep import sweep
+from uponce.app.uploading.series import hold_all
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.policy import Limits
 from uponce.core.spans import Span
 
@@ -97,6 +100,53 @@ def test_who_lost_the_first_chunk_may_begin_under_another_name(tmp_path: Path) -
         assert world.traces().spooled == frozenset()
     finally:
         world.close()
+
+
+@pytest.mark.parametrize("failure", [DatabaseUnavailable("down"), OutcomeUnknown("unknown")], ids=["down", "unknown"])
+def test_a_client_whose_last_chunk_failed_may_begin_under_another_name(world: World, failure: UponceError) -> None:
+    """Its page was loaded again, and knows the first name no more."""
+    client, healthy = Client(world, DATA), world.services
+    world.swap(database=Failing(world.database, before={"commit_series": failure}))
+    assert_refused(asyncio.run(client.all_of())[-1], 503, failure.code)
+    world.use(healthy)
+    client.upload_id = "another.name"
+    assert stored(world, asyncio.run(client.all_of())[-1]) == DATA
+    assert (rows(world), world.traces().spooled) == (NO_ROWS, frozenset())
+    assert (world.traces().assets, world.traces().grants, len(world.traces().blobs)) == (1, 1, 1)
+
+
+def test_a_series_whose_last_chunk_has_just_come_is_not_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request has released the chunk, and does not hold the whole series until another upload looks for it."""
+    client, find = Client(world, DATA), world.database.find_series_of
+    other = Client(world, DATA, fields=client.fields, upload_id="another.name")
+    inspector = Held(world.services.inspector, "inspect")
+
+    async def play() -> tuple[Answer, Answer]:
+        reached, looked = asyncio.Event(), asyncio.Event()
+
+        async def hold_later(*arguments: Any) -> Assembly:
+            reached.set()
+            await looked.wait()
+            return await hold_all(*arguments)
+
+        async def look(*arguments: Any) -> Any:
+            found = await find(*arguments)
+            looked.set()
+            return found
+
+        monkeypatch.setattr("uponce.app.uploading.completion.hold_all", hold_later)
+        monkeypatch.setattr(world.database, "find_series_of", look)
+        world.swap(inspector=inspector)
+        await client.chunk(*FIRST)
+        last = asyncio.create_task(client.chunk(*LAST))
+        await reached.wait()
+        refused = await other.chunk(*FIRST)
+        inspector.release.set()
+        return refused, await last
+
+    refused, last = asyncio.run(play())
+    assert_refused(refused, 400, "signature_in_use")
+    assert stored(world, last) == DATA
 
 
 def test_what_arrived_without_a_record_binds_no_signature(tmp_path: Path) -> None:

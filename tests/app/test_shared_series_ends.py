@@ -115,6 +115,41 @@ def test_a_commit_that_is_refused_leaves_its_series(both: Pair) -> None:
     assert stored(both.two, send(client, both.two, LAST)) == DATA
 
 
+@pytest.mark.parametrize("under_way", [False, True], ids=["failed", "under way elsewhere"])
+def test_beside_a_complete_series_its_signature_may_begin_another(both: Pair, under_way: bool) -> None:
+    """After some seconds. No lock shows if another server completes it. The first commit wins, as everywhere."""
+    client, healthy = almost(both), both.two.services
+    other = Client(both.one, DATA, fields=client.fields, upload_id="another.name")
+
+    async def play() -> tuple[Answer, Answer, Answer]:
+        held = Held(both.two.database, "commit_series")
+        both.two.swap(database=held if under_way else Failing(both.two.database, before={"commit_series": DOWN}))
+        last = asyncio.create_task(chunk(client, both.two, LAST))
+        await (held.reached.wait() if under_way else asyncio.wait([last]))
+        early = await other.chunk(*FIRST)
+        for world in both.both:
+            world.clock.time += LIMITS.rate_seconds + 1
+        assert [(await other.chunk(*span)).status for span in EARLY] == [200] * 3
+        held.release.set()
+        return early, await last, await other.chunk(*LAST)
+
+    early, first, second = asyncio.run(play())
+    assert_refused(early, 400, "signature_in_use")
+    if under_way:
+        assert stored(both.one, first) == DATA
+        assert_refused(second, 400, "signature_used")
+    else:
+        assert_refused(first, 503, "database_unavailable")
+        assert stored(both.one, second) == DATA
+        both.two.use(healthy)
+        assert_refused(send(client, both.two, LAST), 400, "signature_used")
+    assert both.one.sql("SELECT count(*) FROM assets") == 1
+    for world in both.both:
+        world.clock.time += 86401
+    both.sweep()
+    assert (len(both.published()), both.is_clean()) == (1, True)
+
+
 def test_a_sweep_between_publish_and_commit_spends_nothing(both: Pair) -> None:
     """The server that completes the series sleeps. The parts are still there, so any server completes it later."""
     client, healthy = almost(both), both.two.services

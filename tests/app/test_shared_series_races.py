@@ -209,3 +209,23 @@ def test_a_first_chunk_that_fails_ends_no_upload_in_which_another_has_arrived(bo
     assert (torn.status, arrived.json["bytes"]) == (400, 1000)
     assert [part.size for part in both.objects()] == [1000]
     assert both.one.sql("SELECT json_array_length(spans) FROM series") == 1
+
+
+def test_a_series_that_another_server_completes_is_not_dropped(both: Pair) -> None:
+    """No lock of that server shows here. Its client begins again with the same signature."""
+    client = almost(both)
+
+    async def play() -> tuple[Answer, Answer]:
+        held = Held(both.two.database, "commit_series")
+        both.two.swap(database=held)
+        last = asyncio.create_task(chunk(client, both.two, LAST))
+        await asyncio.wait_for(held.reached.wait(), 60)
+        other = Client(both.one, DATA, fields=client.fields, upload_id="another.name")
+        refused = await other.chunk(*FIRST)
+        held.release.set()
+        return refused, await last
+
+    refused, last = run(play())
+    assert_refused(refused, 400, "signature_in_use")
+    assert stored(both.one, last) == DATA
+    assert both.is_clean()

@@ -1,6 +1,7 @@
 """Shared series in any Database: in which objects their bytes lie."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from tests.contract.databases import CALLER, START, Backend, draft, grant, run
 from tests.contract.test_database_series import DAY, A, begin, series
 from uponce.adapters.database import series as operations
 from uponce.app.ports import Database
-from uponce.core.errors import ChunkInProgress
+from uponce.core.errors import ChunkInProgress, SignatureInUse
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 
@@ -136,5 +137,26 @@ def test_parts_end_with_their_series(backend: Backend, database: Database, how: 
             case "fenced":
                 await database.fence(0)
         assert await parts_of(database) == []
+
+    run(play())
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "of one server"])
+@pytest.mark.parametrize("total", [10, 11, None])
+def test_a_complete_shared_series_holds_no_use_after_its_time(
+    database: Database, shared: bool, total: int | None
+) -> None:
+    """Another server may be completing it, so it stays, and another series may begin beside it."""
+
+    async def play() -> None:
+        begun = replace(series(), shared=shared)
+        await database.create_series(begun, per_key=9, in_all=9)
+        parts = [part(0, 10)] if shared else []
+        await database.record_span(begun.id, Span(0, 10), total, parts)
+        again = replace(begun, id="two", upload_id="two", blob_key="two")
+        with pytest.raises(SignatureInUse):
+            await database.create_series(again, per_key=9, in_all=9, complete_before=begun.created_at)
+        with nullcontext() if shared and total == 10 else pytest.raises(SignatureInUse):
+            await database.create_series(again, per_key=9, in_all=9, complete_before=begun.created_at + 1)
 
     run(play())

@@ -120,6 +120,19 @@ def test_a_revoked_grant_answers_nothing_any_more(database: Database) -> None:
     assert run(attempt(database, grant("a", max_uses=2), keyed("again"))) == "signature_revoked"
 
 
+def test_a_caller_may_look_up_the_answer_of_a_revoked_grant(backend: Backend, database: Database) -> None:
+    """It is forgotten with the grant, as every answer is."""
+    first = commit(database, keyed("first"), grant("a", max_uses=2))
+    run(database.revoke_grant(grant("a", max_uses=2), CALLER))
+    reply = run(database.find_reply(grant("a").key, KEY, also_revoked=True))
+    assert reply is not None
+    assert reply.answer == first
+    assert run(database.find_reply(grant("b").key, KEY, also_revoked=True)) is None
+    backend.clock.time = grant("a").keep_until + 1
+    run(database.purge(audit_seconds=10**6))
+    assert run(database.find_reply(grant("a").key, KEY, also_revoked=True)) is None
+
+
 def test_a_commit_that_fails_stores_no_answer(database: Database) -> None:
     run(database.condemn(["first"]))
     assert run(attempt(database, grant("a"), keyed("first"))) == "attempt_expired"

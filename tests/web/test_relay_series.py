@@ -11,6 +11,7 @@ from tests.asgi import END, Answer, part, parts_of
 from tests.upstreams import ANSWERS, Received, StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
+from tests.web.test_relayed_calls import act, basic
 from tests.world import World, assert_accepted, assert_refused
 from uponce.app.outbox import Work, run_due
 from uponce.app.relaying.reconcile import LookUps
@@ -151,8 +152,8 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
         """Settle the upload between the two questions."""
         ask = getattr(database, name)
 
-        async def answer(*args: Any) -> Any:
-            found = await ask(*args)
+        async def answer(*args: Any, **more: Any) -> Any:
+            found = await ask(*args, **more)
             asked.append(name)
             if len(asked) == 1:
                 await run_due(relay.services, "relay", Work(LookUps().reconcile))
@@ -163,6 +164,18 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
     between("find_grant")
     between("find_reply")
     assert relay.request("HEAD", place, headers={"tus-resumable": "1.0.0"}).status == 200
+
+
+def test_a_revocation_of_a_pending_upload_hides_no_asset(relay: World, stub: StubUpstream) -> None:
+    """The account has stored the file. The address shows that as soon as a look-up has found it."""
+    fields = relay.sign()
+    place = begin_tus(relay, fields, 9)
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(patch(relay, place, b"some data"), 503, "outcome_unknown")
+    assert_accepted(act(relay, "signatures/revoke", fields, authorization=basic(relay)))
+    reconcile(relay)
+    head = relay.request("HEAD", place, headers={"tus-resumable": "1.0.0"})
+    assert (head.status, head.headers["upload-offset"]) == (200, "9")
 
 
 def test_an_answer_in_the_middle_of_a_chunk_that_says_yes_ends_the_upload(relay: World, stub: StubUpstream) -> None:

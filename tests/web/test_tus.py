@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.app.test_series import revoke
 from tests.asgi import Answer
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import BYTES, VERSION, Client, assert_refused, assert_state, metadata, play, stored
@@ -206,6 +207,18 @@ def test_a_finished_upload_takes_nothing_more(world: World, client: Client) -> N
     assert_refused(created, 400, "signature_used")
     after = world.traces()
     assert (after.assets, after.grants, after.blobs, after.spooled) == (1, 1, before.blobs, frozenset())
+
+
+def test_a_revocation_after_the_end_hides_no_asset(world: World) -> None:
+    """It takes the uses that are left. The address is no signature, so it still shows what the upload became."""
+    client = Client(world, DATA, fields=world.sign({"max_uses": 3}))
+    made = play(client.create, lambda: client.patch(0))[-1]
+    asyncio.run(revoke(world, client.fields))
+    state, shown, again = play(client.head, client.get, lambda: client.patch(0))
+    assert_state(state, 200, len(DATA))
+    assert state.headers["upload-asset"] == made.headers["upload-asset"] == shown.json["secure_url"]
+    assert_refused(again, 409, "upload_complete")
+    assert_refused(play(client.create)[0], 400, "signature_revoked")
 
 
 def test_the_wrong_offset(client: Client) -> None:

@@ -25,8 +25,9 @@ def find(_: float, key: bytes, forgotten: bool = False) -> Steps[GrantRecord | N
 
 
 @operation()
-def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply | None]:
-    (rows,) = yield [commits.ask_reply(grant_key, idempotency_key)]
+def find_reply(_: float, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False) -> Steps[Reply | None]:
+    name, values = commits.ask_reply(grant_key, idempotency_key)
+    (rows,) = yield [("find_reply_also_revoked" if also_revoked else name, values)]
     return commits.reply_of(rows[0]) if rows else None
 
 

@@ -41,7 +41,7 @@ _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 
 @operation(rules=Rules.SHARED, waits=True, locks=lambda new, **_: (BEGINNING_A_SERIES, of_grant(new.grant.key)))
-def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Series]:
+def create(now: float, new: Series, *, per_key: int, in_all: int, complete_before: int = 0) -> Steps[Series]:
     (count,), existing = yield [
         ("count_series", {"api_key": new.api_key}),
         ("find_named_series", params_of(new, "cloud api_key upload_id")),  # without a name, none is found
@@ -50,7 +50,7 @@ def create(now: float, new: Series, *, per_key: int, in_all: int) -> Steps[Serie
         return _series_of(existing[0])
     _check_room(count["of_key"], per_key, "with this API key")
     _check_room(count["in_all"], in_all, "on this server")
-    yield from _check_joins(new.grant)
+    yield from _check_joins(new.grant, complete_before)
     yield [("add_series", _series_params(new)), _joining(new.id, new.grant, now)]
     return new
 
@@ -68,10 +68,10 @@ def join(now: float, series_id: str, grant: Grant, *, most: int) -> Steps[Series
     return (yield from _get(series_id))
 
 
-def _check_joins(grant: Grant) -> Steps[None]:
+def _check_joins(grant: Grant, complete_before: int = 0) -> Steps[None]:
     keys, (count,), records = yield [
         commits.ask_watermark(grant),
-        ("count_holders", {"grant_key": grant.key}),
+        ("count_holders", {"grant_key": grant.key, "complete_before": complete_before}),
         commits.ask_grant(grant.key),
     ]
     commits.check_key(grant, keys)

@@ -105,8 +105,11 @@ class Ledger(Protocol):
         have the version of the deleted asset. To rule that out, the database would need a row for every deleted name.
         """
 
-    async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
-        """Return the stored answer of a grant that was not revoked since. It is forgotten together with the grant."""
+    async def find_reply(self, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False) -> Reply | None:
+        """Return the stored answer of a grant, which is forgotten together with the grant.
+
+        Return None if the grant was revoked, unless the caller asks for answers of revoked grants too.
+        """
 
     async def find_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:
         """Return the ledger's record of a grant.
@@ -186,11 +189,11 @@ class Catalog(Protocol):
 class OpenSeries(Protocol):
     """Series that are not complete yet."""
 
-    async def create_series(self, new: Series, *, per_key: int, in_all: int) -> Series:
+    async def create_series(self, new: Series, *, per_key: int, in_all: int, complete_before: int = 0) -> Series:
         """Begin a series with its first grant. If a series of this upload_id exists, return it unchanged.
 
         Raise TooManySeries if the API key has `per_key` unfinished series, or if there are `in_all`. Otherwise raise as
-        `join_series` does.
+        `join_series` does, but complete shared series that began before `complete_before` hold no use of the grant.
         """
 
     async def join_series(self, series_id: str, grant: Grant, *, most: int) -> Series:

@@ -29,6 +29,7 @@ from uponce.core.upstream import read_obeyed
 from uponce.core.values import Caller
 
 _PENDING_SECONDS = 10
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 5, 0.5  # with a database that fails when a series is to end
 # A stop of the server cancels a request.
 _BROKEN_OFF = (
     errors.ChunkSuperseded,
@@ -77,21 +78,35 @@ async def begin_with(
     part: Part,
     blocks: AsyncIterator[bytes],
 ) -> tuple[Address, Progress]:
-    """Do `begin` and `resume` in one request. If it fails, no client knows the address, so nothing stays."""
+    """Do `begin` and `resume` in one request. If it fails, no client knows the address, so nothing stays.
+
+    Also after OutcomeUnknown: if the row of the series can be deleted, no commit has happened, and none can follow.
+    """
     series = await begin(services, request, filename, total)
     address = address_of(series)
     with awaited_by_the_stop():
         try:
             return address, await resume(services, address, part, blocks, request.caller)
-        except errors.OutcomeUnknown:
-            raise
         except asyncio.CancelledError:
             await drop_unless_held(services, series)  # unless the upload is just being completed
             raise
         except errors.UponceError:
-            with suppress(errors.UponceError):
-                await terminate(services, series)
+            await _terminate_patiently(services, series)
             raise
+
+
+async def _terminate_patiently(services: Services, series: Series) -> None:
+    """End a series that may have ended already, also if the database fails for some seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _PATIENCE_SECONDS
+    while True:
+        with suppress(errors.Unavailable):
+            with suppress(errors.SeriesGone):
+                await terminate(services, series)
+            return
+        if loop.time() > until:  # then a new series with its signature ends it, or the sweeper
+            return
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def address_of(series: Series) -> Address:
@@ -164,7 +179,8 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
     Raise OutcomeUnknown if an upload with its grant is pending in an upstream.
     """
     record = await services.database.find_grant(address.grant_key)  # first: the reply comes when `pending` ends
-    reply = await services.database.find_reply(address.grant_key, reply_key(address.series_id))
+    # No client can guess the address, so it leads to the answer also if the signature was revoked since.
+    reply = await services.database.find_reply(address.grant_key, reply_key(address.series_id), also_revoked=True)
     if reply is None and record is not None and record.grant.cloud == address.cloud and record.pending:
         raise errors.OutcomeUnknown(
             "This upload was passed on to the upstream, and its outcome is not known yet. Wait "

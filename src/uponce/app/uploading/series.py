@@ -80,7 +80,14 @@ async def _undo_begin(services: Services, new: Series) -> None:
 
 async def _insert(services: Services, new: Series) -> Series:
     limits = services.limits
-    insert = partial(services.database.create_series, new, per_key=limits.max_series_per_key, in_all=limits.max_series)
+    insert = partial(
+        services.database.create_series,
+        new,
+        per_key=limits.max_series_per_key,
+        in_all=limits.max_series,
+        # No lock shows if another server completes such a series. So it stays, and the first commit wins.
+        complete_before=new.created_at - limits.rate_seconds,
+    )
     for _ in range(_TRIES):
         try:
             return await insert()
@@ -99,14 +106,15 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
     A young series stays while a request sends bytes of it. A series without a recorded byte ends at any rate if no
     request sends bytes of it: what arrived before is lost, since its server died.
 
-    A complete series counts as ended too if its cloud has an upstream and no request passes it on: the upstream refused
-    it for now, and its client begins again.
+    A complete series ends if no request completes it: the last try failed, or died, and its client begins again. If it
+    is shared, another server may be completing it, so it stays unless the file goes to an upstream.
     """
     now, limits = services.clock.now(), services.limits
     if series.complete:
-        key = await services.database.find_key(series.api_key)
-        is_refused = key is not None and key.upstream is not None
-        return is_refused and await drop_unless_held(services, series)
+        if series.shared and not await _is_passed_on(services, series):
+            return False
+        await asyncio.sleep(_LOOK_SECONDS)  # a request whose bytes were the last ones is about to hold it
+        return await drop_unless_held(services, series)
     if now <= expires_at(series, limits) and not is_slow(series, now, limits):
         # Other servers hold bytes of a shared series without a lock that shows here.
         is_lost = not series.spans and not series.shared
@@ -116,6 +124,11 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
     if await services.database.end_series(series.id):
         await services.blobs.parts.drop(series.blob_key)
     return True
+
+
+async def _is_passed_on(services: Services, series: Series) -> bool:
+    key = await services.database.find_key(series.api_key)
+    return key is not None and key.upstream is not None
 
 
 async def _drop_slowest(services: Services, api_key: str) -> None:

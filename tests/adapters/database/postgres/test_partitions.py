@@ -318,7 +318,15 @@ def test_a_vacuum_of_another_part_is_not_in_the_way(database: PostgresDatabase, 
     assert run(database.find_grant(newer.key)) is not None
 
 
-@pytest.mark.parametrize("find", [ledger.find, lambda key: ledger.find_reply(key, "key")], ids=["grant", "reply"])
+@pytest.mark.parametrize(
+    "find",
+    [
+        ledger.find,
+        lambda key: ledger.find_reply(key, "key"),
+        lambda key: ledger.find_reply(key, "key", also_revoked=True),
+    ],
+    ids=["grant", "reply", "reply of any"],
+)
 def test_a_group_locks_no_partition_that_it_does_not_need(
     database: PostgresDatabase, find: Callable[[bytes], Operation[Any]]
 ) -> None:

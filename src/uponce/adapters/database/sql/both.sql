@@ -219,6 +219,11 @@ WHERE grant_key = :grant_key AND id < :before ORDER BY id DESC LIMIT :most;
 SELECT answer, sha256 FROM replies JOIN grants USING (grant_key)
 WHERE grants.grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
 
+-- For the address of a series, which is no signature.
+-- name: find_reply_also_revoked
+SELECT answer, sha256 FROM replies JOIN grants USING (grant_key)
+WHERE grants.grant_key = :grant_key AND key_hash = :key_hash;
+
 -- It replaces the reply of a grant that was forgotten before its reply was.
 -- name: keep_reply!
 INSERT INTO replies (grant_key, key_hash, sha256, answer, keep_until)
@@ -322,8 +327,11 @@ SELECT id FROM series WHERE id = :series_id @for_update;
 -- name: add_series!
 INSERT INTO series (@series_columns) VALUES (:@series_columns);
 
+-- Without shared series that are complete and older than `complete_before`.
 -- name: count_holders
-SELECT count(*) AS holders FROM series_grants WHERE grant_key = :grant_key;
+SELECT count(*) AS holders FROM series_grants JOIN series ON series.id = series_id WHERE grant_key = :grant_key
+  AND NOT (shared = 1 AND created_at < :complete_before
+    AND coalesce(spans = '[[0,' || CAST(total AS TEXT) || ']]', false));
 
 -- name: add_series_grant!
 INSERT INTO series_grants (series_id, grant_key, timestamp, max_uses, keep_until)
