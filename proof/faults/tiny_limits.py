@@ -53,6 +53,7 @@ app.uploading.pipeline              _MOST_SEEN                       5
 app.uploading.series                _PARTS                           2
 app.uploading.series                _NOTE_SECONDS                    0.02
 app.uploading.series                _LOOK_SECONDS                    0.02
+app.uploading.series                _ABOUT_TO_HOLD_SECONDS           0.02
 app.ports.database                  CONTEXT_WINDOW                   5
 app.sweep                           _BATCH                           3
 app.owner                           _SAMPLE                          3

@@ -196,6 +196,7 @@ _ON_BOTH: Sequence[_Row] = [
     ),
     ("a complete series of one server holds no signature", _BOTH, "shared = 1 AND created_at", "created_at"),
     ("a young complete series holds no signature", _BOTH, "created_at < :complete_before", "created_at > 0"),
+    ("complete series hold no signature", _SERIES, "holders - min(idle, left) >= left", "holders - idle >= left"),
     ("a series takes a signature too many", _SERIES, "series.signatures >= most", "series.signatures > most"),
     ("a series counts no signature", _BOTH, "signatures = signatures + 1", "signatures = signatures + 0"),
     ("a series commits a condemned blob", _SERIES, "    if condemned:\n        raise commits.refuse_condemned()\n", ""),

@@ -19,7 +19,7 @@ from uponce.adapters.database import series as operations
 from uponce.app.manage_keys import rotate_key
 from uponce.app.unbroken import finish_unbroken
 from uponce.app.uploading import resumable
-from uponce.core.errors import InvalidMedia, OutcomeUnknown, UponceError
+from uponce.core.errors import InvalidMedia, OutcomeUnknown
 from uponce.core.policy import Limits
 
 DATA = noise(5007)
@@ -267,59 +267,6 @@ def test_a_stop_during_a_creation_with_bytes_leaves_nothing(world: World, tmp_pa
     assert (rows(again), again.traces().spooled) == (NO_ROWS, frozenset())
     assert play(client.create)[0].status == 201
     again.close()
-
-
-@pytest.mark.parametrize("failure", [DOWN, OutcomeUnknown("unknown")], ids=["not done", "unknown"])
-@pytest.mark.parametrize("ends", [True, False], ids=["ended", "left"])
-def test_a_creation_with_bytes_whose_commit_fails_may_be_sent_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, failure: UponceError, ends: bool
-) -> None:
-    """No client knows its address, so no client can complete it. The database may be away for the end of it, too."""
-    monkeypatch.setattr(resumable, "_PATIENCE_SECONDS", 0)
-    client, healthy = Client(world, DATA), world.services
-    left = {} if ends else {"end_series": DOWN}
-    world.swap(database=Failing(world.database, before={"commit_series": failure, **left}))
-    (refused,) = play(lambda: client.create(body=[DATA]))
-    assert_refused(refused, 503, failure.code)
-    assert rows(world)["series"] == (0 if ends else 1)
-    world.use(healthy)
-    (made,) = play(lambda: client.create(body=[DATA]))
-    assert made.status == 201
-    assert stored(world, made.headers["upload-asset"]) == DATA
-    assert (rows(world), world.traces().spooled) == (NO_ROWS, frozenset())
-    assert (world.traces().assets, world.traces().grants, len(world.traces().blobs)) == (1, 1, 1)
-
-
-def test_a_creation_with_bytes_ends_when_the_database_is_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within seconds, before its client sends it again."""
-    client, end = Client(world, DATA), world.database.end_series
-    tries = 0
-
-    async def end_later(*arguments: Any, **more: Any) -> bool:
-        nonlocal tries
-        tries += 1
-        if tries < 3:
-            raise DOWN
-        return await end(*arguments, **more)
-
-    monkeypatch.setattr(world.database, "end_series", end_later)
-    world.swap(database=Failing(world.database, before={"commit_series": DOWN}))
-    (refused,) = play(lambda: client.create(body=[DATA]))
-    assert_refused(refused, 503, "database_unavailable")
-    assert (tries, rows(world), world.traces().spooled) == (3, NO_ROWS, frozenset())
-
-
-def test_a_commit_whose_reply_comes_late_is_not_ended(world: World) -> None:
-    """It has happened, and the server could not read it back. The end of the series deletes nothing."""
-    client, healthy = Client(world, DATA), world.services
-    lost = Failing(world.database, after={"commit_series": OutcomeUnknown("unknown")}, before={"find_commit": DOWN})
-    world.swap(database=lost)
-    (refused,) = play(lambda: client.create(body=[DATA]))
-    assert_refused(refused, 503, "outcome_unknown")
-    world.use(healthy)
-    (blob,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
-    assert (blob.read_bytes(), world.traces().assets) == (DATA, 1)
-    assert_refused(play(lambda: client.create(body=[DATA]))[0], 400, "signature_used")
 
 
 def test_a_length_below_what_has_arrived_is_refused_for_good(world: World) -> None:

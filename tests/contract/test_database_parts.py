@@ -158,5 +158,9 @@ def test_a_complete_shared_series_holds_no_use_after_its_time(
             await database.create_series(again, per_key=9, in_all=9, complete_before=begun.created_at)
         with nullcontext() if shared and total == 10 else pytest.raises(SignatureInUse):
             await database.create_series(again, per_key=9, in_all=9, complete_before=begun.created_at + 1)
+            await database.record_span(again.id, Span(0, 10), total, parts)
+            third = replace(begun, id="three", upload_id="three", blob_key="three")
+            with pytest.raises(SignatureInUse):  # or one signature could begin any number
+                await database.create_series(third, per_key=9, in_all=9, complete_before=begun.created_at + 1)
 
     run(play())

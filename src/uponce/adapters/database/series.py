@@ -75,7 +75,7 @@ def _check_joins(grant: Grant, complete_before: int = 0) -> Steps[None]:
         commits.ask_grant(grant.key),
     ]
     commits.check_key(grant, keys)
-    _check_use_left(grant, commits.first_grant(records), count["holders"])
+    _check_use_left(grant, commits.first_grant(records), count["holders"], count["idle"])
 
 
 def _joining(series_id: str, grant: Grant, now: float) -> Ask:
@@ -242,13 +242,15 @@ def _check_signatures(series: Series, most: int) -> None:
         )
 
 
-def _check_use_left(grant: Grant, record: GrantRecord | None, holders: int) -> None:
+def _check_use_left(grant: Grant, record: GrantRecord | None, holders: int, idle: int) -> None:
     """Raise SignatureUsed or SignatureRevoked if the grant's row says so.
 
-    Raise SignatureInUse if `holders`, the number of series with the grant, will need all remaining uses.
+    Raise SignatureInUse if `holders`, the number of series with the grant, will need all remaining uses. As many `idle`
+    ones as there are uses do not count: their completion may have failed. With more, one signature could fill a server.
     """
     commits.check_usable(record, grant)
-    if holders >= grant.max_uses - (record.uses if record else 0):
+    left = grant.max_uses - (record.uses if record else 0)
+    if holders - min(idle, left) >= left:
         raise SignatureInUse(
             "This signature belongs to another upload, which is not complete yet. Resume that upload, or ask for a "
             f"new signature. {WHY_SIGNATURES_COLLIDE}",

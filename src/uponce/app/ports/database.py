@@ -193,7 +193,8 @@ class OpenSeries(Protocol):
         """Begin a series with its first grant. If a series of this upload_id exists, return it unchanged.
 
         Raise TooManySeries if the API key has `per_key` unfinished series, or if there are `in_all`. Otherwise raise as
-        `join_series` does, but complete shared series that began before `complete_before` hold no use of the grant.
+        `join_series` does. Of complete shared series that began before `complete_before`, as many hold no use of the
+        grant as it has uses left.
         """
 
     async def join_series(self, series_id: str, grant: Grant, *, most: int) -> Series:

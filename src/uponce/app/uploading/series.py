@@ -26,6 +26,7 @@ _NOTE_SECONDS = 2.0
 _TRIES = 5
 _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 0.25
+_ABOUT_TO_HOLD_SECONDS = 1.0  # a request whose bytes were the last ones holds the series of a slow server by then
 
 
 async def begin(
@@ -93,6 +94,8 @@ async def _insert(services: Services, new: Series) -> Series:
             return await insert()
         except errors.SignatureInUse:
             others = await services.database.find_series_of(new.grant.key)
+            if any(series.complete for series in others):
+                await asyncio.sleep(_ABOUT_TO_HOLD_SECONDS)
             if others and not any([await _drop_if_slow(services, series) for series in others]):
                 raise
         except errors.TooManySeries:
@@ -113,7 +116,6 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
     if series.complete:
         if series.shared and not await _is_passed_on(services, series):
             return False
-        await asyncio.sleep(_LOOK_SECONDS)  # a request whose bytes were the last ones is about to hold it
         return await drop_unless_held(services, series)
     if now <= expires_at(series, limits) and not is_slow(series, now, limits):
         # Other servers hold bytes of a shared series without a lock that shows here.

@@ -327,11 +327,12 @@ SELECT id FROM series WHERE id = :series_id @for_update;
 -- name: add_series!
 INSERT INTO series (@series_columns) VALUES (:@series_columns);
 
--- Without shared series that are complete and older than `complete_before`.
+-- `idle`: those of them that are shared, complete and older than `complete_before`.
 -- name: count_holders
-SELECT count(*) AS holders FROM series_grants JOIN series ON series.id = series_id WHERE grant_key = :grant_key
-  AND NOT (shared = 1 AND created_at < :complete_before
-    AND coalesce(spans = '[[0,' || CAST(total AS TEXT) || ']]', false));
+SELECT count(*) AS holders, count(
+  CASE WHEN shared = 1 AND created_at < :complete_before AND spans = '[[0,' || CAST(total AS TEXT) || ']]' THEN 1 END
+) AS idle
+FROM series_grants JOIN series ON series.id = series_id WHERE grant_key = :grant_key;
 
 -- name: add_series_grant!
 INSERT INTO series_grants (series_id, grant_key, timestamp, max_uses, keep_until)
