@@ -134,6 +134,7 @@ def test_a_series_whose_last_chunk_has_just_come_is_not_dropped(world: World, mo
             looked.set()
             return found
 
+        monkeypatch.setattr("uponce.app.uploading.series._ABOUT_TO_HOLD_SECONDS", 3)  # whatever the machine does
         monkeypatch.setattr("uponce.app.uploading.completion.hold_all", hold_later)
         monkeypatch.setattr(world.database, "find_series_of", look)
         world.swap(inspector=inspector)

@@ -39,6 +39,8 @@ def test_a_creation_with_bytes_whose_commit_fails_may_be_sent_again(
 
 def test_a_creation_with_bytes_ends_when_the_database_is_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within seconds, before its client sends it again."""
+    monkeypatch.setattr(resumable, "_PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(resumable, "_PAUSE_SECONDS", 0)
     client, end = Client(world, DATA), world.database.end_series
     tries = 0
 

@@ -11,7 +11,7 @@ from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, unnamed
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
-from uponce.core.errors import SettingRefused, StorageFull, Unavailable
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, Unavailable
 from uponce.core.signature import utc
 from uponce.core.values import Asset
 
@@ -226,5 +226,5 @@ async def _drop(archive: Archive, *others: Catalog) -> int:
     try:
         with archive.kept() as copies:
             return await forget_unnamed(archive.media, *copies, *others)
-    except SettingRefused:  # a damaged copy may name any blob; the backups after this one replace it
+    except (SettingRefused, DatabaseUnavailable):  # a damaged copy may name any blob; later backups replace it
         return 0
