@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -36,6 +37,11 @@ TAKEN: Any = object()
 More: TypeAlias = "Callable[[], Sequence[Operation[Any]]]"
 
 _REMEMBERED_SECONDS = 1.0  # a rotated secret may expire without a change of the database
+# So long an operation whose lock is taken lets others pass: it is tried again in each group, or after a pause. Else one
+# signature that all servers need would keep everything else waiting, in each of them. With eight servers, others took
+# 29 ms instead of 5 at the median. With 0.1 they take 18, with 1.0 the operations of that signature last longer.
+_GIVES_WAY_SECONDS = 0.3
+_PAUSE_SECONDS = 0.01
 
 
 class Engine(Protocol):
@@ -211,10 +217,31 @@ class Committer:
                 self._give_up(error)
         taken = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is TAKEN]
         self._answer(group, outcomes)
-        group[:] = taken
+        group[:] = self._without_young(taken)
         if group:
             outcomes = self._engine.wait([_operation(each) for each in group], self._others_wait)
             self._answer(group, [in_the_way() if outcome is TAKEN else outcome for outcome in outcomes])
+
+    def _without_young(self, taken: Sequence[Waiting]) -> list[Waiting]:
+        """Leave the operations that give way to the next group. Return those whose locks must be waited for now."""
+        before = monotonic() - _GIVES_WAY_SECONDS
+        young = [each for each in taken if each.since > before]
+        if young and len(young) == len(taken):
+            self._pause({number for each in young for number in _operation(each).numbers()})
+        self._later.extendleft(reversed(young))
+        self._put_off += len(young)
+        return [each for each in taken if each.since <= before]
+
+    def _pause(self, numbers: AbstractSet[int]) -> None:
+        """Wait for an operation that needs none of these locks, and not longer than a pause."""
+        if any(each.operation is None or numbers.isdisjoint(_operation(each).numbers()) for each in self._later):
+            return
+        with suppress(Empty):
+            waiting = self._queue.get(timeout=_PAUSE_SECONDS)
+            if waiting is None:
+                self._queue.put(None)
+            else:
+                self._later.append(waiting)
 
     def _others_wait(self) -> bool:
         return bool(self._later) or not self._queue.empty()

@@ -15,6 +15,8 @@ from tests.adapters.database.postgres.patience import wait_at_most
 from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, prepared, relay, run
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
+from uponce.adapters.database import committer
+from uponce.adapters.database.committer import More
 from uponce.adapters.database.postgres import PostgresDatabase, pool
 from uponce.adapters.database.postgres.connection import connect
 from uponce.adapters.database.postgres.pool import Engine
@@ -39,6 +41,11 @@ def database() -> Iterator[PostgresDatabase]:
     database._pool.seconds = 1  # for a lock that another server holds
     yield database
     database.close()
+
+
+@pytest.fixture(autouse=True)
+def no_operation_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "_GIVES_WAY_SECONDS", 0)
 
 
 @pytest.fixture
@@ -156,6 +163,56 @@ def test_a_lock_that_becomes_free_is_waited_for(database: PostgresDatabase, monk
         return await waiting
 
     assert run(story()) == "ok"
+
+
+def test_a_young_operation_lets_all_others_pass(
+    database: PostgresDatabase, waits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the thread waited for its lock, the others would, too: the lock stays taken until they are answered."""
+    monkeypatch.setattr(committer, "_GIVES_WAY_SECONDS", 1000)
+    monkeypatch.setattr(database._pool, "seconds", 1000)
+
+    async def story() -> list[str]:
+        with stuck(database, STUCK["a signature"]):
+            uses = [attempt(database, grant("stuck"), draft(f"{number}", blob=f"{number}")) for number in range(20)]
+            waiting = [asyncio.create_task(each) for each in uses]
+            for number in range(OTHERS):
+                name = f"other {number}"
+                assert await attempt(database, grant(name), draft(name, blob=name)) == "ok"
+        return await asyncio.gather(*waiting)
+
+    told = run(story())
+    assert sorted(set(told)) == ["ok", "signature_used"]
+    assert told.count("ok") == 1
+    assert waits == []
+
+
+def test_an_operation_that_gives_way_is_tried_again_with_the_next_one_or_after_a_pause(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the pause, each server would ask the database without end."""
+    monkeypatch.setattr(committer, "_GIVES_WAY_SECONDS", 1000)
+    monkeypatch.setattr(committer, "_PAUSE_SECONDS", 1000)
+    tries: list[int] = []
+    transact = Engine.transact
+
+    def noted(engine: Engine, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
+        tries.append(len(operations))
+        return transact(engine, operations, more)
+
+    monkeypatch.setattr(Engine, "transact", noted)
+
+    async def story() -> list[str]:
+        with stuck(database, STUCK["a name"]):
+            waiting = asyncio.create_task(attempt(database, grant("a"), draft("stuck", blob="a")))
+            while not tries:
+                await asyncio.sleep(0.01)
+            told = [await attempt(database, grant("b"), draft("b", blob="b"))]
+        monkeypatch.setattr(committer, "_PAUSE_SECONDS", 0)
+        return [*told, await attempt(database, grant("c"), draft("c", blob="c")), await waiting]
+
+    assert run(story()) == ["ok", "ok", "ok"]
+    assert tries[:3] == [1, 2, 2]
 
 
 def until_one_waits(database: PostgresDatabase) -> None:
