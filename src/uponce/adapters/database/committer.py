@@ -37,10 +37,10 @@ TAKEN: Any = object()
 More: TypeAlias = "Callable[[], Sequence[Operation[Any]]]"
 
 _REMEMBERED_SECONDS = 1.0  # a rotated secret may expire without a change of the database
-# So long an operation whose lock is taken lets others pass: it is tried again in each group, or after a pause. Else one
-# signature that all servers need would keep everything else waiting, in each of them. With eight servers, others took
-# 29 ms instead of 5 at the median. With 0.1 they take 18, with 1.0 the operations of that signature last longer.
-_GIVES_WAY_SECONDS = 0.3
+# So long an operation is young. If its lock is taken, others pass, and it is tried again in each group, or after 10 ms.
+# Else one signature that all servers need would keep everything else waiting. With eight servers, others took 29 ms
+# instead of 5 at the median. With 0.1 they take 18. With 1.0 the operations of that signature take longer.
+_YOUNG_SECONDS = 0.3
 _PAUSE_SECONDS = 0.01
 
 
@@ -223,8 +223,8 @@ class Committer:
             self._answer(group, [in_the_way() if outcome is TAKEN else outcome for outcome in outcomes])
 
     def _without_young(self, taken: Sequence[Waiting]) -> list[Waiting]:
-        """Leave the operations that give way to the next group. Return those whose locks must be waited for now."""
-        before = monotonic() - _GIVES_WAY_SECONDS
+        """Leave young operations to the next group. Return those whose locks must be waited for now."""
+        before = monotonic() - _YOUNG_SECONDS
         young = [each for each in taken if each.since > before]
         if young and len(young) == len(taken):
             self._pause({number for each in young for number in _operation(each).numbers()})

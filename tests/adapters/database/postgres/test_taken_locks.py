@@ -44,8 +44,8 @@ def database() -> Iterator[PostgresDatabase]:
 
 
 @pytest.fixture(autouse=True)
-def no_operation_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer, "_GIVES_WAY_SECONDS", 0)
+def no_operation_is_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "_YOUNG_SECONDS", 0)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_young_operation_lets_all_others_pass(
     database: PostgresDatabase, waits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the thread waited for its lock, the others would, too: the lock stays taken until they are answered."""
-    monkeypatch.setattr(committer, "_GIVES_WAY_SECONDS", 1000)
+    monkeypatch.setattr(committer, "_YOUNG_SECONDS", 1000)
     monkeypatch.setattr(database._pool, "seconds", 1000)
 
     async def story() -> list[str]:
@@ -187,11 +187,11 @@ def test_a_young_operation_lets_all_others_pass(
     assert waits == []
 
 
-def test_an_operation_that_gives_way_is_tried_again_with_the_next_one_or_after_a_pause(
+def test_a_young_operation_is_tried_again_with_the_next_one_or_after_a_pause(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the pause, each server would ask the database without end."""
-    monkeypatch.setattr(committer, "_GIVES_WAY_SECONDS", 1000)
+    monkeypatch.setattr(committer, "_YOUNG_SECONDS", 1000)
     monkeypatch.setattr(committer, "_PAUSE_SECONDS", 1000)
     tries: list[int] = []
     transact = Engine.transact
