@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -147,7 +146,7 @@ class Committer:
         self._records = records
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._later: deque[Waiting] = deque()  # taken from the queue, for the next group
-        self._put_off = 0  # so many of the first ones were in a group before
+        self._put_off = 0  # so many of them were in a group before
         self._gate = threading.Lock()
         self._open = False
         self._thread = threading.Thread(target=self._serve, name="uponce-committer", daemon=True)
@@ -228,7 +227,7 @@ class Committer:
         young = [each for each in taken if each.since > before]
         if young and len(young) == len(taken):
             self._pause({number for each in young for number in _operation(each).numbers()})
-        self._later.extendleft(reversed(young))
+        self._later.extend(young)  # behind those that found no place beside them
         self._put_off += len(young)
         return [each for each in taken if each.since <= before]
 
@@ -288,8 +287,8 @@ class Committer:
             self._queue.put(None)
         before = monotonic() - self._engine.seconds if self._open else inf
         late = [each for each in self._later if each.since <= before]
-        self._put_off = sum(each.since > before for each in islice(self._later, self._put_off))
         self._later = deque(each for each in self._later if each.since > before)
+        self._put_off = min(self._put_off, len(self._later))
         error = no_answer(f"it waited for operations that failed: {failure.for_operator}")
         self._answer(late, [error] * len(late))
 
