@@ -58,6 +58,7 @@ SIZE = Kind("size", DAMAGE, f"blobs with another size than the upload: {_REPLACE
 HASH = Kind("hash", DAMAGE, f"blobs with other bytes than the upload: check the disk, {_REPLACE}")
 UNREADABLE = Kind("unreadable", DAMAGE, f"blobs that cannot be read: check the disk, {_REPLACE}")
 DATABASE = Kind("database", DAMAGE, "faults of the database file: stop the server, restore the database from a backup")
+UNCHECKED = Kind("unchecked", WARNING, "faults of the database that do no harm yet: each line says what to do")
 SECRET = Kind("secret", DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below")
 OWNER = Kind("owner", DAMAGE, "the storage of another database: use the right UPONCE_DATABASE and UPONCE_STORAGE")
 ORPHAN = Kind("orphan", REMOVABLE, "blobs that no asset names")
@@ -152,14 +153,13 @@ async def fsck(
     gone after `audit_seconds`.
     """
     report = Report()
-    broken = await services.database.integrity(deep=deep)
-    for sentence in broken:
-        report.add(Finding(DATABASE, "database", sentence))
+    for fault in await services.database.integrity(deep=deep):
+        report.add(Finding(DATABASE if fault.is_damage else UNCHECKED, "database", fault.message))
     try:
         await _check_rows(services, audit_seconds, report)
         await _Comparison(services, grace_seconds, deep, settle_seconds, progress, report).run()
     except DatabaseUnavailable:
-        if not broken:  # otherwise a finding already has the reason
+        if DATABASE not in report.counts:  # otherwise a finding already has the reason
             raise
     return report
 

@@ -28,7 +28,7 @@ def amcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server of the tests has no extensions, so one is pretended. Its database has two indexes."""
     ask = Session.ask
     pretended = {
-        "find_amcheck": [{"extname": "amcheck"}],
+        "find_amcheck": [{"role": "uponce", "schema": "public"}],
         "list_indexes": [{"name": "grants_other_pkey"}, {"name": "assets_pkey"}],
     }
 
@@ -67,7 +67,7 @@ def test_faults_are_named_and_an_index_that_is_gone_has_none(
         )
     checking(monkeypatch, "SELECT broken(:name)")
     found = run(database.integrity(deep=True))
-    assert [fault.splitlines()[0] for fault in found] == ["item order"] * 2
+    assert [(fault.message.splitlines()[0], fault.is_damage) for fault in found] == [("item order", True)] * 2
 
 
 @pytest.mark.usefixtures("amcheck")
@@ -77,3 +77,36 @@ def test_a_check_that_fails_for_another_reason_is_no_success(
     checking(monkeypatch, "SELECT 1 / length(substr(:name, 1000))")
     with pytest.raises(DatabaseUnavailable):
         run(database.integrity(deep=True))
+
+
+@pytest.mark.usefixtures("amcheck")
+@pytest.mark.parametrize("sqlstate", ["42501", "42883"])
+def test_a_function_that_the_role_cannot_call_is_named_with_the_cure(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, sqlstate: str
+) -> None:
+    """The extension takes EXECUTE from PUBLIC, so the role of the guide has no right at first."""
+    with psycopg.connect(database._address.url) as connection:
+        connection.execute(
+            "CREATE FUNCTION refused(text) RETURNS void LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE 'permission denied' USING ERRCODE = '{sqlstate}'; END $$"
+        )
+    checking(monkeypatch, "SELECT refused(:name)")
+    (fault,) = run(database.integrity(deep=True))
+    assert not fault.is_damage
+    assert "permission denied" in fault.message
+    assert "GRANT EXECUTE ON FUNCTION bt_index_check(regclass, boolean) TO uponce" in fault.message
+    run(database.ping())
+
+
+def test_only_valid_b_trees_are_compared(database: PostgresDatabase) -> None:
+    """`bt_index_check` refuses every other index."""
+    with psycopg.connect(database._address.url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE notes (words text[])")
+        connection.execute("CREATE INDEX notes_words ON notes USING gin (words)")
+        connection.execute("INSERT INTO notes VALUES ('{}'), ('{}')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("CREATE UNIQUE INDEX CONCURRENTLY notes_invalid ON notes (words)")
+        listed = {name for (name,) in connection.execute(load("postgres")["list_indexes"].text.encode())}
+        connection.execute("DROP INDEX notes_invalid")  # the other tests of this server would report it
+    assert "assets_pkey" in listed
+    assert not listed & {"notes_words", "notes_invalid"}

@@ -182,13 +182,16 @@ SELECT 'index ' || CAST(indexrelid AS regclass) || ' is not valid' AS message
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE NOT indisvalid AND relkind = 'i';
 
 -- name: find_amcheck
-SELECT extname FROM pg_extension WHERE extname = 'amcheck';
+SELECT quote_ident(current_user) AS role, quote_ident(current_schema()) AS schema
+FROM pg_extension WHERE extname = 'amcheck';
 
+-- Those that amcheck can compare.
 -- name: list_indexes
 SELECT CAST(CAST(index.indexrelid AS regclass) AS text) AS name
 FROM pg_index AS index JOIN pg_class ON pg_class.oid = index.indexrelid
 JOIN pg_class AS owner ON owner.oid = index.indrelid
-WHERE owner.relnamespace = CAST(current_schema() AS regnamespace) AND pg_class.relkind = 'i';
+WHERE owner.relnamespace = CAST(current_schema() AS regnamespace) AND pg_class.relkind = 'i'
+AND index.indisvalid AND pg_class.relam = (SELECT oid FROM pg_am WHERE amname = 'btree');
 
 -- name: check_index!
 SELECT bt_index_check(CAST(:name AS regclass), true);
