@@ -156,7 +156,7 @@ def _unless_locked() -> Iterator[list[DatabaseUnavailable]]:
 def _integrity(session: Session, deep: bool) -> Sequence[Fault]:
     try:
         found = session.ask([("checksum_failures", {}), ("invalid_indexes", {}), ("find_amcheck", {})])
-        faults = [Fault(row["message"]) for rows in found[:2] for row in rows]
+        faults = [Fault(**row) for rows in found[:2] for row in rows]
         for amcheck in found[2] if deep else ():
             faults += _compare_all(session, _GRANT.format_map(amcheck))
     except Exception as error:
@@ -186,7 +186,8 @@ def _compare(session: Session, index: str) -> Sequence[Fault]:
     except psycopg.Error as error:
         if error.sqlstate not in _CORRUPT:
             raise
-        return [Fault(str(error))]
+        cure = f"Run REINDEX INDEX {index}. If that fails, stop the servers and restore the database from a backup"
+        return [Fault(f"{error.diag.message_primary}. {cure}")]
     finally:
         session.run("roll_back")
     return []
