@@ -25,8 +25,19 @@ from tests.app.test_sweep import orphan
 from tests.app.uploads import attempt
 from tests.world import World
 from uponce.adapters.store.packs import HEADER_BYTES
-from uponce.app.fsck import PLACES, RULES, Examined, Finding, Severity, fsck
-from uponce.app.ports import Rule
+from uponce.app.fsck import (
+    HASH,
+    HOLLOW,
+    PLACES,
+    RULES,
+    SIZE,
+    UNREADABLE,
+    Examined,
+    Finding,
+    Severity,
+    fsck,
+)
+from uponce.app.ports import Fault, Rule
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
@@ -140,6 +151,27 @@ def test_a_torn_database_is_told_and_not_raised(world: World) -> None:
         assert any(finding.kind.name == "database" for finding in run(broken).findings)
     finally:
         broken.close()
+
+
+def test_the_cure_of_lost_bytes_fits_a_bucket_and_a_folder() -> None:
+    """A box that moved to a bucket keeps the keys of its packs, which are ordinary objects there."""
+    for kind in (HOLLOW, SIZE, HASH, UNREADABLE):
+        of_bucket, of_folder = kind.meaning.split("In a local folder, ")
+        assert "In a bucket, copy the objects" in of_bucket
+        assert "uponce restore --reuse-storage" in of_folder
+
+
+def test_what_the_database_could_not_check_is_a_warning_and_the_rest_is_checked(world: World) -> None:
+    async def integrity(*, deep: bool) -> list[Fault]:
+        return [Fault("its indexes were not compared", is_damage=False)]
+
+    plant_healthy(world, 3)
+    world.swap(database=Around(world.database, integrity=integrity))
+    checked = run(world, deep=True)
+    assert [(found.kind.severity, found.detail) for found in checked.findings] == [
+        (Severity.WARNING, "its indexes were not compared")
+    ]
+    assert checked.examined.hashed
 
 
 def test_a_database_that_cannot_be_read_raises(world: World) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from tests.scrape import Scraped
-from uponce.adapters.metrics import PrometheusMetrics
+from uponce.adapters.metrics import INTERNAL_ERROR, PrometheusMetrics
+from uponce.core.errors import GrantRefused, Unavailable
 
 GUIDE = (Path(__file__).parents[2] / "docs/guide/production.md").read_text()
 _, SECTION = GUIDE.split("\n## Metrics\n")
@@ -34,21 +35,36 @@ def test_the_scrape_config_sends_the_token() -> None:
     assert len(job["static_configs"][0]["targets"]) == 2
 
 
+def rules() -> list[dict[str, str]]:
+    ((group,),) = [documents()[1]["groups"]]
+    found: list[dict[str, str]] = group["rules"]
+    return found
+
+
 def test_the_alerts_ask_for_what_is_told() -> None:
     labels: dict[str, set[str]] = {}
     for sample in told().samples:
         labels.setdefault(sample.name, set()).update(sample.labels)
-    ((group,),) = [documents()[1]["groups"]]
-    alerts = {"UponceFails", "UponceNotReady", "UponceDoesNotPurge", "UponceDoesNotSweep", "UponceSweepsFail"}
-    assert {rule["alert"] for rule in group["rules"]} == alerts
-    for rule in group["rules"]:
+    names = {"Fails", "UploadsFail", "NotReady", "DoesNotPurge", "DoesNotSweep", "SweepsFail"}
+    assert {rule["alert"] for rule in rules()} == {f"Uponce{name}" for name in names}
+    for rule in rules():
         asked = re.findall(r"\b(uponce_\w+)(?:\{([^}]*)\})?", rule["expr"])
         assert asked or rule["alert"] == "UponceNotReady"
         for name, matchers in asked:
             assert name in labels, name
             assert set(re.findall(r"(\w+)\s*(?:=~|!=|=)", matchers)) <= labels[name]
         assert set(re.findall(r"by \((\w+)\)", rule["expr"])) <= PROMETHEUS_OWN
-        assert re.fullmatch(r"\d+[mh]", rule["for"])
+        # A missed scrape ends what is pending, so days belong into the expression.
+        assert re.fullmatch(r"[1-5]?\dm|1h", rule["for"])
+
+
+def test_the_alert_of_uploads_counts_every_failure_of_the_server_and_no_refusal() -> None:
+    """A store that refuses writes fails few requests among many deliveries, and no `/readyz`."""
+    (expr,) = [rule["expr"] for rule in rules() if rule["alert"] == "UponceUploadsFail"]
+    (outcomes,) = re.findall(r'outcome=~"([^"]*)"', expr)
+    failures = {INTERNAL_ERROR, *(error.code for error in Unavailable.__subclasses__())}
+    refusals = {"ok", *(error.code for error in GrantRefused.__subclasses__())}
+    assert {code for code in failures | refusals if re.fullmatch(outcomes, code)} == failures
 
 
 def test_the_guide_names_every_metric_and_no_other() -> None:

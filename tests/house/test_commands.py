@@ -1,11 +1,14 @@
 """The commands of the README and of CI: what they call, and that CI takes neither a skip nor a failure."""
 
+import json
 import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from botocore.session import get_session
+from botocore.validate import ParamValidator
 
 ROOT = Path(__file__).parents[2]
 CI = ROOT / ".ci/run"
@@ -78,3 +81,18 @@ def test_each_test_belongs_to_one_command() -> None:
         "full": [" -m full -s --timeout 0"],
     }
     assert " check" in recipe("test")
+
+
+def test_the_lifecycle_rule_of_the_guide_is_one_for_s3_and_touches_no_other_prefix() -> None:
+    """The command replaces all rules of the bucket, so the guide shows how to read them first."""
+    guide = (ROOT / "docs/guide/production.md").read_text()
+    before, _, after = guide.partition("put-bucket-lifecycle-configuration")
+    lifecycle = json.loads(after.partition("'")[2].partition("'")[0])
+    shape = get_session().get_service_model("s3").operation_model("PutBucketLifecycleConfiguration").input_shape
+    asked = {"Bucket": "my-bucket", "LifecycleConfiguration": lifecycle}
+    assert not ParamValidator().validate(asked, shape).has_errors()
+    (rule,) = lifecycle["Rules"]
+    assert rule["Filter"] == {"Prefix": "media/"}
+    assert rule["Expiration"] == {"ExpiredObjectDeleteMarker": True}
+    assert rule["NoncurrentVersionExpiration"]["NoncurrentDays"] >= 7
+    assert "get-bucket-lifecycle-configuration" in before

@@ -28,8 +28,8 @@ _LISTED = 10_000  # findings of each kind: the report of a ruined store must not
 _READ_AT_ONCE = 8
 _ABSENT = "it does not exist, or the store cannot read it"
 _REPLACE = (
-    "restore these blobs from a backup. Blobs that begin with p: with `uponce restore --reuse-storage`, since a file "
-    "beside a pack has no effect"
+    "restore these blobs from a backup. In a bucket, copy the objects. In a local folder, blobs that begin with p need "
+    "`uponce restore --reuse-storage`, since a file beside a pack has no effect"
 )
 
 
@@ -57,7 +57,12 @@ HOLLOW = Kind("hollow", DAMAGE, f"assets whose bytes are missing: check the disk
 SIZE = Kind("size", DAMAGE, f"blobs with another size than the upload: {_REPLACE}")
 HASH = Kind("hash", DAMAGE, f"blobs with other bytes than the upload: check the disk, {_REPLACE}")
 UNREADABLE = Kind("unreadable", DAMAGE, f"blobs that cannot be read: check the disk, {_REPLACE}")
-DATABASE = Kind("database", DAMAGE, "faults of the database file: stop the server, restore the database from a backup")
+DATABASE = Kind(
+    "database",
+    DAMAGE,
+    "faults of the database. SQLite: stop the server, restore the database from a backup. PostgreSQL: as each line says",
+)
+UNCHECKED = Kind("unchecked", WARNING, "parts of the database that may have faults: each line says what to do")
 SECRET = Kind("secret", DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below")
 OWNER = Kind("owner", DAMAGE, "the storage of another database: use the right UPONCE_DATABASE and UPONCE_STORAGE")
 ORPHAN = Kind("orphan", REMOVABLE, "blobs that no asset names")
@@ -152,14 +157,13 @@ async def fsck(
     gone after `audit_seconds`.
     """
     report = Report()
-    broken = await services.database.integrity(deep=deep)
-    for sentence in broken:
-        report.add(Finding(DATABASE, "database", sentence))
+    for fault in await services.database.integrity(deep=deep):
+        report.add(Finding(DATABASE if fault.is_damage else UNCHECKED, "database", fault.message))
     try:
         await _check_rows(services, audit_seconds, report)
         await _Comparison(services, grace_seconds, deep, settle_seconds, progress, report).run()
     except DatabaseUnavailable:
-        if not broken:  # otherwise a finding already has the reason
+        if DATABASE not in report.counts:  # otherwise a finding already has the reason
             raise
     return report
 

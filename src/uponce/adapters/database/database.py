@@ -9,7 +9,7 @@ from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
-from uponce.app.ports import Effect
+from uponce.app.ports import Effect, Fault
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.first_failure import FirstFailure
 from uponce.core.relaying import Forwarded, Relay
@@ -31,7 +31,7 @@ class Backend(Protocol):
     async def write(self, operation: Operation[T]) -> T:
         """Return the result of the operation, or raise its refusal, after it is durable."""
 
-    async def integrity(self, *, deep: bool) -> Sequence[str]:
+    async def integrity(self, *, deep: bool) -> Sequence[Fault]:
         """Return what Upkeep.integrity returns."""
 
 

@@ -37,7 +37,7 @@ from uponce.app.ports.database import (
     Table,
 )
 from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
-from uponce.app.ports.upkeep import Rule, Upkeep
+from uponce.app.ports.upkeep import Fault, Rule, Upkeep
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 

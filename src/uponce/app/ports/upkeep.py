@@ -1,6 +1,7 @@
 """The port of what keeps a database in order, and the values that go through it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -16,6 +17,14 @@ class Rule(StrEnum):
     AUDITED = "audited"  # each use of a grant that is not pending has its audit row, unless a purge may have deleted it
     PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp is after its key's watermark
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What an engine reports about its files. Without damage, `message` also says what the operator can do."""
+
+    message: str
+    is_damage: bool = True
 
 
 class Upkeep(Protocol):
@@ -73,7 +82,7 @@ class Upkeep(Protocol):
         second, or if all bytes of the file are recorded.
         """
 
-    async def integrity(self, *, deep: bool) -> Sequence[str]:
+    async def integrity(self, *, deep: bool) -> Sequence[Fault]:
         """Return the faults in the engine's files, in its words. `deep` also compares indexes with rows."""
 
     async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:

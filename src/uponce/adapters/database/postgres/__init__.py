@@ -26,7 +26,7 @@ from uponce.adapters.database.postgres.history import Histories
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation
-from uponce.app.ports import Clock
+from uponce.app.ports import Clock, Fault
 from uponce.core.errors import DatabaseUnavailable
 
 __all__ = ["Address", "PostgresDatabase", "is_set_up"]
@@ -38,6 +38,10 @@ T = TypeVar("T")
 _SLACK_SECONDS = 2700
 _READ_BYTES = 100 * 1024 * 1024  # PostgreSQL reads more of a table in a second: 1.6 GB from memory
 _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
+_GRANT = (
+    "As a superuser, run in this database: GRANT EXECUTE ON FUNCTION bt_index_check(regclass, boolean) TO {role}. If "
+    "the function does not exist, run before: ALTER EXTENSION amcheck SET SCHEMA {schema}"
+)
 
 
 class PostgresDatabase(Database):
@@ -101,7 +105,7 @@ class PostgresDatabase(Database):
             return await self._committer.run(operation)
         return await self._pool.run(partial(write, operation=operation), waits=operation.waits)
 
-    async def integrity(self, *, deep: bool) -> Sequence[str]:
+    async def integrity(self, *, deep: bool) -> Sequence[Fault]:
         """Return the faults that PostgreSQL has noticed. `deep` compares every index too, if it has amcheck."""
         return await self._pool.run(partial(_integrity, deep=deep), patient=True)
 
@@ -149,20 +153,30 @@ def _unless_locked() -> Iterator[list[DatabaseUnavailable]]:
         locked.append(error)
 
 
-def _integrity(session: Session, deep: bool) -> Sequence[str]:
+def _integrity(session: Session, deep: bool) -> Sequence[Fault]:
     try:
         found = session.ask([("checksum_failures", {}), ("invalid_indexes", {}), ("find_amcheck", {})])
-        messages = [row["message"] for rows in found[:2] for row in rows]
-        if deep and found[2]:
-            (indexes,) = session.ask([("list_indexes", {})])
-            for index in indexes:
-                messages += _compare(session, index["name"])
+        faults = [Fault(**row) for rows in found[:2] for row in rows]
+        for amcheck in found[2] if deep else ():
+            faults += _compare_all(session, _GRANT.format_map(amcheck))
     except Exception as error:
         raise unavailable(error) from error
-    return messages
+    return faults
 
 
-def _compare(session: Session, index: str) -> Sequence[str]:
+def _compare_all(session: Session, cure: str) -> Sequence[Fault]:
+    """Return the faults of all indexes. If the role may not call amcheck, the rest of fsck still has a use."""
+    (indexes,) = session.ask([("list_indexes", {})])
+    faults: list[Fault] = []
+    try:
+        for index in indexes:
+            faults += _compare(session, index["name"])
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction) as error:
+        faults.append(Fault(f"indexes were not checked: {error.diag.message_primary}. {cure}", is_damage=False))
+    return faults
+
+
+def _compare(session: Session, index: str) -> Sequence[Fault]:
     """Return the faults of an index, however long the comparison takes. An index that is gone has none."""
     session.begin_reading("", patient=True)
     try:
@@ -172,7 +186,8 @@ def _compare(session: Session, index: str) -> Sequence[str]:
     except psycopg.Error as error:
         if error.sqlstate not in _CORRUPT:
             raise
-        return [str(error)]
+        cure = f"Run REINDEX INDEX {index}. If that fails, stop the servers and restore the database from a backup"
+        return [Fault(f"{error.diag.message_primary}. {cure}")]
     finally:
         session.run("roll_back")
     return []

@@ -172,23 +172,31 @@ WHERE ctid IN (SELECT ctid FROM schema_version FOR UPDATE SKIP LOCKED);
 -- name: count_on!
 SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table};
 
+-- The number never falls, also not after a repair. A week, for a check that runs weekly: it sees each failure as damage.
 -- name: checksum_failures
-SELECT 'page checksums failed ' || checksum_failures || ' times, last ' || checksum_last_failure AS message
+SELECT 'page checksums failed ' || checksum_failures || ' times, last ' || checksum_last_failure
+|| '. The log of PostgreSQL names the file. REINDEX a broken index; for a broken table, restore the database from a '
+|| 'backup. When pg_dump and `uponce fsck --deep` succeed, run as a superuser: SELECT pg_stat_reset(); ANALYZE' AS message,
+checksum_last_failure > now() - interval '7 days' AS is_damage
 FROM pg_stat_database WHERE datname = current_database() AND checksum_failures > 0;
 
 -- Not of a partitioned table: it has no rows itself, and older parts may lack an index.
 -- name: invalid_indexes
-SELECT 'index ' || CAST(indexrelid AS regclass) || ' is not valid' AS message
+SELECT 'index ' || CAST(indexrelid AS regclass) || ' is not valid. Run REINDEX INDEX ' || CAST(indexrelid AS regclass)
+AS message, true AS is_damage
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE NOT indisvalid AND relkind = 'i';
 
 -- name: find_amcheck
-SELECT extname FROM pg_extension WHERE extname = 'amcheck';
+SELECT quote_ident(current_user) AS role, quote_ident(current_schema()) AS schema
+FROM pg_extension WHERE extname = 'amcheck';
 
+-- Those that amcheck can compare.
 -- name: list_indexes
 SELECT CAST(CAST(index.indexrelid AS regclass) AS text) AS name
 FROM pg_index AS index JOIN pg_class ON pg_class.oid = index.indexrelid
 JOIN pg_class AS owner ON owner.oid = index.indrelid
-WHERE owner.relnamespace = CAST(current_schema() AS regnamespace) AND pg_class.relkind = 'i';
+WHERE owner.relnamespace = CAST(current_schema() AS regnamespace) AND pg_class.relkind = 'i'
+AND index.indisvalid AND pg_class.relam = (SELECT oid FROM pg_am WHERE amname = 'btree');
 
 -- name: check_index!
 SELECT bt_index_check(CAST(:name AS regclass), true);

@@ -18,7 +18,7 @@ from uponce.adapters.database.sqlite import file, reserve
 from uponce.adapters.database.sqlite.connection import Checkpointer, Connection, Engine, Held, connect, unavailable
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
-from uponce.app.ports import Clock
+from uponce.app.ports import Clock, Fault
 from uponce.core.errors import SettingRefused
 
 __all__ = ["SqliteDatabase"]
@@ -94,9 +94,9 @@ class SqliteDatabase(Database):
     async def write(self, operation: Operation[T]) -> T:
         return await self._committer.run(operation)
 
-    async def integrity(self, *, deep: bool) -> Sequence[str]:
+    async def integrity(self, *, deep: bool) -> Sequence[Fault]:
         """Return the messages of SQLite's own check, each once."""
-        return await self._readers.run(partial(file.integrity, deep=deep))
+        return [Fault(message) for message in await self._readers.run(partial(file.integrity, deep=deep))]
 
 
 def _try_write(connection: Connection) -> None:
