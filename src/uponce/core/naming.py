@@ -91,6 +91,15 @@ class Naming:
         """
         return check_public_id(self.written(kind, filename, random, suffix))
 
+    def check_length(self) -> None:
+        """Raise InvalidParameter if the name is too long for every file: refuse it before the file arrives."""
+        shortest = len(self.written(ResourceType.IMAGE, "a", "r" * RANDOM_LENGTH, "s" * UNIQUE_SUFFIX_LENGTH))
+        if shortest > MAX_LENGTH:
+            raise InvalidParameter(
+                f"folder, public_id_prefix and public_id make a name of at least {shortest} characters, {MAX_LENGTH} "
+                "are allowed. Sign shorter ones."
+            )
+
     def written(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
         """Return the public_id that `name` returns, unchecked: another server may allow it."""
         base = self.bare(kind, filename, random, suffix)
