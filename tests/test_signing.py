@@ -72,6 +72,8 @@ def test_what_the_server_would_refuse_raises_when_it_is_signed() -> None:
         uponce.sign(URL, timestamp=1767225600.123456)  # type: ignore[arg-type]
     with pytest.raises(InvalidParameter, match="context ends with a backslash"):
         uponce.sign(URL, context={"title": "x\\", "moderated": "no"})
+    with pytest.raises(InvalidParameter, match="make a name of at least 301 characters, 255 are allowed"):
+        uponce.sign(URL, folder="f" * 200, public_id="p" * 100)
     with pytest.raises(uponce.UponceError, match="Unknown parameter foldr"):
         uponce.sign(URL, foldr="x")  # type: ignore[call-arg]
     with pytest.raises(uponce.UponceError, match="file is never signed"):

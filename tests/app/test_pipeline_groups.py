@@ -66,8 +66,8 @@ class Beside:
 
 
 TOO_LONG = {
-    "a folder and a public_id that are too long": upload(folder="f" * 200, public_id="p" * 100),
-    "a folder that leaves no room": upload(folder="f" * 252, use_filename="true"),
+    "a folder that leaves no room for an extension": upload(b"MZ", "raw", folder="f" * 234),
+    "a folder that leaves no room for a random name": upload(folder="f" * 246, filename="??", use_filename="true"),
 }
 
 

@@ -58,6 +58,44 @@ def test_anything_else_is_refused_by_its_name(params: dict[str, Any], code: str,
     assert says in message
 
 
+LISTS = {"tags": ["pet-*", "cat", "of 2026,home"], "context": ["caption=*", r"alt=a\|b"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("tags", "pet-1", None),
+        ("tags", "pet-1, cat,pet-2,", None),
+        ("tags", "of 2026,home", None),
+        ("tags", "pet-1,approved", "approved"),
+        ("tags", "approved,pet-1", "approved"),
+        ("tags", "pet-1,home", "home"),
+        ("tags", "pet-1,pet-", "pet-"),
+        ("tags", ",", ","),
+        ("context", "caption=x", None),
+        ("context", r"caption=x\|role=staff|alt=a\|b", None),
+        ("context", "caption=x|role=staff", "role=staff"),
+        ("context", "role=staff|caption=x", "role=staff"),
+        ("context", r"caption=x|caption\=y=z", r"caption\=y=z"),
+        ("context", "caption=x|alt=a", "alt=a"),
+    ],
+)
+def test_each_tag_and_each_entry_of_a_context_must_be_allowed(name: str, value: str, refused: str | None) -> None:
+    """Otherwise a page could add any other one behind an allowed beginning."""
+    reply = SignRules(URL, "auto", LISTS, {}).reply(True, JSON, json.dumps({"params": {name: value}}).encode())
+    if refused is None:
+        assert reply.body["fields"][name] == value
+    else:
+        says = f"Parameter {name} cannot be '{refused}' here. Choose one of: {', '.join(LISTS[name])}."
+        assert refusal(reply) == (400, "invalid_parameter", says)
+
+
+def test_a_star_alone_allows_every_list() -> None:
+    rules = SignRules(URL, "auto", {"tags": ["*"], "context": ["*"]}, {})
+    for params in ({"tags": "a,b"}, {"tags": ","}, {"context": "a=b|c=d"}):
+        assert rules.reply(True, JSON, json.dumps({"params": params}).encode()).status == 200
+
+
 @pytest.mark.parametrize("granted", [False, None, 0, "", "yes", object()])
 def test_only_true_or_parameters_let_a_page_in(granted: Any) -> None:
     assert refusal(ask({}, granted))[:2] == (403, "scope_denied")

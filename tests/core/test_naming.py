@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.core.strategies import public_ids
@@ -112,6 +112,30 @@ def test_a_folder_that_leaves_no_room_for_a_file_name_is_refused() -> None:
 def test_parts_that_are_too_long_together_are_refused() -> None:
     with pytest.raises(InvalidParameter, match=r"^public_id \(f{100}\) is invalid: it has 401 characters, 255 are"):
         Naming(folder="f" * 200, public_id="p" * 200).name(IMAGE, None, RANDOM, SUFFIX)
+
+
+@given(
+    folder=st.integers(0, 255),
+    prefix=st.integers(0, 30),
+    public_id=st.integers(0, 255),
+    use=st.booleans(),
+    unique=st.booleans(),
+    override=st.sampled_from([None, "n" * 99 + ".jpg", "???.jpg"]),
+)
+@example(folder=234, prefix=0, public_id=0, use=False, unique=True, override=None)
+@example(folder=246, prefix=0, public_id=0, use=True, unique=True, override=None)
+@example(folder=253, prefix=0, public_id=0, use=True, unique=False, override=None)
+def test_a_name_is_refused_beforehand_only_if_it_is_too_long_for_each_file(
+    folder: int, prefix: int, public_id: int, use: bool, unique: bool, override: str | None
+) -> None:
+    naming = Naming("p" * public_id or None, "x" * prefix or None, "f" * folder or None, use, unique, override)
+    files = ["a", "a.jpg", "a.docx", "n" * 300 + ".csv", "???", None]
+    shortest = min(len(naming.written(kind, file, RANDOM, SUFFIX)) for kind in ResourceType for file in files)
+    if shortest <= MAX_LENGTH:
+        naming.check_length()
+        return
+    with pytest.raises(InvalidParameter, match=f"make a name of at least {shortest} characters, 255 are allowed"):
+        naming.check_length()
 
 
 @given(public_id=public_ids)

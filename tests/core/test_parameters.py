@@ -208,6 +208,10 @@ def test_an_unknown_parameter_is_refused(name: str) -> None:
         ({"public_id": "/a"}, "public_id (/a) is invalid: it begins or ends with '/', has '//' in it, or is empty"),
         ({"public_id": "a?"}, "public_id (a?) is invalid: the character '?' (U+003F) is not allowed"),
         ({"public_id_prefix": "a//b"}, "public_id_prefix (a//b) is invalid: it begins or ends with '/', has '//'"),
+        (
+            {"folder": "f" * 200, "public_id": "p" * 100},
+            "folder, public_id_prefix and public_id make a name of at least",
+        ),
         ({"folder": "../etc"}, "folder (../etc) is invalid: it has a '.' or '..' segment"),
         ({"sha256": HASH.upper()}, "Parameter sha256 must be 64 lower-case hex digits"),
         ({"sha256": HASH[:-1]}, "Parameter sha256 must be 64 lower-case hex digits"),

@@ -181,6 +181,36 @@ def test_a_raw_file_keeps_its_extension_and_auto_is_looked_for_everywhere() -> N
     assert set(auto.names) == {("image", "a"), ("video", "a"), ("raw", "a.pdf"), ("raw", "a")}
 
 
+@pytest.mark.parametrize("filename", ["a.docx", "a.XLSX", "a.tar.gz", "a.do c ", "a.x%"])
+def test_to_auto_an_extension_of_no_media_format_is_sent_and_looked_for(filename: str) -> None:
+    """Otherwise the account has a document without an extension, and `a.docx` and `a.xlsx` under one name."""
+    for params in ({"use_filename": "1", "unique_filename": "0"}, {"use_filename": "1", "folder": "f"}, {}):
+        raw, auto = (aimed(params, kind, filename) for kind in (ResourceType.RAW, None))
+        assert (auto.fields, auto.is_own) == (raw.fields, raw.is_own)
+        ((_, name),) = raw.names
+        assert auto.names == (("image", name), ("video", name), ("raw", name))
+
+
+@pytest.mark.parametrize(
+    "filename", ["a.JPEG", "a.tif", "a.mp4", "a.heic", "a.PSD", "a.ogv", "a.jpg ", "a", ".a", None]
+)
+def test_to_auto_an_extension_that_may_be_of_a_media_format_is_not_sent(filename: str | None) -> None:
+    for params in ({"use_filename": "1", "unique_filename": "0"}, {}):
+        image, auto = (aimed(params, kind, filename) for kind in (ResourceType.IMAGE, None))
+        assert auto.fields == image.fields
+        assert "." not in auto.fields["public_id"]
+        assert ("raw", aimed(params, ResourceType.RAW, filename).fields["public_id"]) in auto.names
+
+
+def test_to_auto_a_signed_name_is_sent_as_it_is() -> None:
+    for name in ("a", "a.docx"):
+        auto = aimed({"public_id": name}, None, "b.docx")
+        assert auto.fields["public_id"] == name
+        assert auto.names == (("image", name), ("video", name), ("raw", name))
+    override = {"use_filename": "1", "unique_filename": "0", "filename_override": "b.docx"}
+    assert aimed(override, None, "a.jpg").fields["public_id"] == "b.docx"
+
+
 def test_a_name_that_is_cut_in_its_folder_is_looked_for_as_it_was_sent() -> None:
     params = {"use_filename": "1", "folder": "f" * 190, "public_id_prefix": "p"}
     raw, auto = (aimed(params, kind, "n" * 99 + ".pdf") for kind in (ResourceType.RAW, None))

@@ -114,6 +114,20 @@ def test_a_refusal_of_the_account_reaches_the_sdk_and_spends_nothing(pair: Pair)
     assert pair.relay.post(fields, b"no picture at all", resource_type="raw").status == 200
 
 
+@pytest.mark.parametrize("params", [{}, {"use_filename": "1"}, {"use_filename": "1", "unique_filename": "0"}])
+def test_documents_to_auto_keep_their_extension(pair: Pair, params: Json) -> None:
+    """So two documents of one name stay two assets, as they do in the account itself."""
+    for server in (pair.account, pair.relay):
+        stored = [
+            server.post(
+                server.signed({**params, "folder": f"of-{server.base[-5:]}"}), name.encode(), filename=name
+            ).json()
+            for name in ("report.docx", "report.xlsx")
+        ]
+        assert [each["public_id"][-5:] for each in stored] == [".docx", ".xlsx"]
+        assert not any(each.get("overwritten") for each in stored)
+
+
 @pytest.mark.parametrize("size", [300_000, 24_000_000], ids=["one request", "two chunks"])
 def test_a_large_file_arrives_whole(pair: Pair, size: int, tmp_path: Path) -> None:
     path = tmp_path / "large.bin"

@@ -61,6 +61,14 @@ def test_any_order_with_or_without_a_total(
     assert final.json["etag"] == hashlib.md5(DATA).hexdigest()
 
 
+def test_a_name_that_is_too_long_is_refused_with_the_first_chunk(world: World) -> None:
+    """Its parts are allowed, and too long together: no file could be stored under it."""
+    client = Client(world, DATA, fields=world.sign({"folder": "f" * 240}))
+    with world.untouched():
+        assert_refused(asyncio.run(client.chunk(*client.spans[0])), 400, "invalid_parameter")
+        assert rows(world) == NO_ROWS
+
+
 def test_ten_in_parallel(world: World) -> None:
     """As Directus does it: one signature, one total at the end, whatever order they arrive in."""
     data = noise(30 * CHUNK)

@@ -42,6 +42,35 @@ def test_a_private_asset_with_a_transformation_says_nothing_without_a_signature(
     assert_refused(world.get(path), 400, "unsupported_call")
 
 
+@pytest.mark.parametrize("type_", ["upload", "private", "authenticated"])
+@pytest.mark.parametrize(("public_id", "version"), [("cat.png", 5), ("a/cat.png", None), ("a~b c/cat.png", "12")])
+def test_a_signed_transformation_with_a_version_is_refused_by_name(
+    shared: World, type_: str, public_id: str, version: object
+) -> None:
+    """SDKs sign the text without the version, which they write behind the transformation."""
+    options = {"transformation": [{"width": 100, "crop": "scale"}, {"effect": "sepia"}], "version": version}
+    path = signed_path(shared, public_id, type=type_, **options)
+    assert "/c_scale,w_100/e_sepia/v" in path
+    for sent in (path, path.replace("%7E", "~")):
+        answer = shared.get(sent)
+        assert_refused(answer, 400, "unsupported_call")
+        assert answer.message == f"Transformations {IN_URLS}. Remove c_scale,w_100/e_sepia from the URL."
+    for other in (path.replace("w_100", "w_200"), path.replace("cat.png", "dog.png"), path.replace("e_sepia/", "")):
+        assert_refused(shared.get(other), 401, "delivery_denied")
+
+
+def test_a_signed_transformation_opens_no_asset_that_has_its_version_as_a_folder(world: World) -> None:
+    asset = store(world, public_id="w_100/v1/cat", type="private")
+    assert world.get(asset["path"]).body == PNG
+    unversioned = signed_path(world, "w_100/v1/cat.png", type="private", force_version=False)
+    assert unversioned.endswith("--/w_100/v1/cat.png")
+    assert world.get(unversioned).body == PNG
+    other = signed_path(world, "cat.png", type="private", width=100, version=1)
+    assert other.endswith("--/w_100/v1/cat.png")
+    assert other != unversioned
+    assert_refused(world.get(other), 400, "unsupported_call")
+
+
 def test_security_warns_of_parameters_that_give_away_private_files(world: World) -> None:
     """The parameters are those of the page. The last lines are the cures that the page names."""
     page = (Path(__file__).parents[2] / "SECURITY.md").read_text()

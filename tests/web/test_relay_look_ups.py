@@ -46,6 +46,19 @@ def test_an_older_asset_counts_where_only_this_grant_can_have_its_name(
     assert until_it_ends(relay, fields) is status
 
 
+@pytest.mark.parametrize("params", [{}, {"use_filename": "1"}, {"use_filename": "1", "unique_filename": "0"}])
+@pytest.mark.parametrize(("filename", "kind"), [("report.zip", "raw"), ("report.txt", "raw"), ("scan.tmp", "image")])
+def test_a_file_to_auto_is_found_with_the_extension_that_was_sent(
+    relay: World, stub: StubUpstream, params: dict[str, object], filename: str, kind: str
+) -> None:
+    fields = relay.sign(params)
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, filename=filename), 503, "outcome_unknown")
+    ((stored, _, name),) = stub.store
+    assert (stored, name.endswith(filename[-4:])) == (kind, True)
+    assert until_it_ends(relay, fields) is GrantStatus.USED
+
+
 def test_an_older_asset_under_one_name_does_not_hide_that_of_the_upload_under_another(
     relay: World, stub: StubUpstream
 ) -> None:

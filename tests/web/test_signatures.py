@@ -112,6 +112,7 @@ def test_two_mints_of_one_second_are_two_signatures(shared: World, key: str) -> 
         ({"no_such": "1"}, "unknown_parameter"),
         ({"timestamp": "soon"}, "invalid_parameter"),
         ({"public_id": "a&b"}, "invalid_parameter"),
+        ({"folder": "f" * 200, "public_id": "p" * 100}, "invalid_parameter"),
         ({"valid_for": "3601"}, "invalid_parameter"),
         ({"tags": "a%26b"}, "invalid_parameter"),
         ({"signature_algorithm": "md5"}, "invalid_parameter"),

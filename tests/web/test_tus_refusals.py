@@ -79,6 +79,15 @@ def test_forgeries_leave_nothing(world: World, changed: dict[str, str]) -> None:
         assert rows(world) == NO_ROWS
 
 
+def test_a_name_that_is_too_long_is_refused_before_the_first_byte(world: World) -> None:
+    """Its parts are allowed, and too long together: no file could be stored under it."""
+    client = Client(world, DATA, fields=world.sign({"folder": "f" * 200, "public_id": "p" * 100}))
+    with world.untouched():
+        (answer,) = play(client.create)
+        assert_refused(answer, 400, "invalid_parameter")
+        assert rows(world) == NO_ROWS
+
+
 def test_a_failed_creation_with_bytes_leaves_nothing(world: World, client: Client) -> None:
     """Nobody has learnt its address."""
     with world.untouched():

@@ -1,5 +1,6 @@
 """Find an asset by its delivery URL or by its name, and open its bytes."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 
 from uponce.app.ports import OpenBlob
@@ -25,10 +26,7 @@ async def find(services: Services, path: DeliveryPath) -> Asset:
         if asset is not None:
             stored_as = asset.facts.format
     if path.transformation is not None:
-        raise errors.UnsupportedCall(
-            "Transformations in delivery URLs are not supported by uponce yet. Remove "
-            f"{errors.shown(path.transformation)} from the URL."
-        )
+        raise _untransformed(path.transformation)
     if stored_as is not None:
         raise errors.UnsupportedCall(
             "Conversion to another format is not supported by uponce yet. This asset is stored as "
@@ -88,9 +86,24 @@ async def _check_signature(services: Services, path: DeliveryPath) -> None:
         return
     keys = await services.database.list_keys(name.cloud)
     secrets = [secret for key in keys if key.revoked_at is None for secret in key.secrets]
-    signature = path.signature
-    if signature is None or not any(verify_delivery(each, signature, secrets) for each in spellings_of(path.source)):
-        raise errors.DeliveryDenied("deny or ACL failure")
+    if path.signature is not None:
+        if _fits(path.source, path.signature, secrets):
+            return
+        # This signature is good for another text than `source`, so it never opens an asset of these names.
+        if path.transformation and path.unversioned and _fits(path.unversioned, path.signature, secrets):
+            raise _untransformed(path.transformation)
+    raise errors.DeliveryDenied("deny or ACL failure")
+
+
+def _fits(source: str, signature: str, secrets: Sequence[str]) -> bool:
+    return any(verify_delivery(each, signature, secrets) for each in spellings_of(source))
+
+
+def _untransformed(transformation: str) -> errors.UnsupportedCall:
+    return errors.UnsupportedCall(
+        "Transformations in delivery URLs are not supported by uponce yet. Remove "
+        f"{errors.shown(transformation)} from the URL."
+    )
 
 
 def _is_wanted(asset: Asset, extension: str | None) -> bool:

@@ -11,7 +11,7 @@ UponceError at once for a CLOUDINARY_URL or a fixed parameter that is wrong.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +25,7 @@ from uponce.core.errors import (
     UponceError,
     shown,
 )
+from uponce.core.parameters import CONTEXT_BAR, tags
 from uponce.signing import Params, ResourceType, Signed, account_of, sign
 
 MAX_BODY = 16 * 1024
@@ -45,7 +46,7 @@ class SignRules:
     """The rules of an endpoint: `fixed` parameters for every upload, and those in `allow` that a page may ask for.
 
     `allow` has a list of values for each parameter that a page may choose. A value that ends with `*` allows every
-    value with that beginning. A page may always send a `nonce`.
+    value with that beginning. Each tag and each entry of a context must be allowed. A page may always send a `nonce`.
     """
 
     cloudinary_url: str | None
@@ -93,10 +94,20 @@ class SignRules:
         if values is None:
             allowed = ", ".join(["nonce", *self.allow])
             raise UnknownParameter(f"Parameter {shown(name)} cannot be chosen here. Ask only for: {allowed}.")
-        if not any(_fits(value, pattern) for pattern in values):
-            raise InvalidParameter(
-                f"Parameter {name} cannot be '{shown(value)}' here. Choose one of: {', '.join(values)}."
-            )
+        for part in () if value in values else _parts(name, value):
+            if not any(_fits(part, pattern) for pattern in values):
+                raise InvalidParameter(
+                    f"Parameter {name} cannot be '{shown(part)}' here. Choose one of: {', '.join(values)}."
+                )
+
+
+def _parts(name: str, value: str) -> Sequence[str]:
+    """Return what must fit `allow`: each tag, each entry of a context, or the whole value of another parameter."""
+    if name == "tags":
+        return tags(name, value) or [value]
+    if name == "context":
+        return [entry for entry in CONTEXT_BAR.split(value) if entry] or [value]
+    return [value]
 
 
 def _fits(value: str, pattern: str) -> bool:

@@ -91,6 +91,15 @@ class Naming:
         """
         return check_public_id(self.written(kind, filename, random, suffix))
 
+    def check_length(self) -> None:
+        """Raise InvalidParameter if the name is too long for every file: refuse it before the file arrives."""
+        shortest = len(self.written(ResourceType.IMAGE, "a", "r" * RANDOM_LENGTH, "s" * UNIQUE_SUFFIX_LENGTH))
+        if shortest > MAX_LENGTH:
+            raise InvalidParameter(
+                f"folder, public_id_prefix and public_id make a name of at least {shortest} characters, {MAX_LENGTH} "
+                "are allowed. Sign shorter ones."
+            )
+
     def written(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
         """Return the public_id that `name` returns, unchecked: another server may allow it."""
         base = self.bare(kind, filename, random, suffix)
@@ -164,7 +173,8 @@ class DeliveryPath:
     `candidates` are the names that the last part can mean, likeliest first. Each has the extension that the URL then
     asks for: `a.b` is `a` as a `b`, or an asset called `a.b` in its own format. `source` is the text that a signature
     covers. `version` is None if the URL has no version. `transformation` is the leading text that reads like a
-    transformation. A folder may have such a name too, so the catalog decides.
+    transformation. A folder may have such a name too, so the catalog decides. `unversioned` is what SDKs sign for a
+    transformation with a version behind it: `source` without that version. It signs no asset of these names.
     """
 
     candidates: tuple[tuple[AssetName, str | None], ...]
@@ -172,6 +182,7 @@ class DeliveryPath:
     signature: str | None
     source: str
     transformation: str | None = None
+    unversioned: str | None = None
 
 
 def parse_path(raw_path: str) -> DeliveryPath:
@@ -183,7 +194,9 @@ def parse_path(raw_path: str) -> DeliveryPath:
     signature = _SIGNATURE.fullmatch(rest[0]) if len(rest) > 1 else None
     if signature:
         rest = rest[1:]
-    transformation = _transformation(rest)
+    transformation = list(takewhile(_TRANSFORMATION.fullmatch, rest[:-1]))
+    behind = rest[len(transformation) :]
+    has_version = transformation and len(behind) > 1 and _VERSION.fullmatch(behind[0])
     version = _VERSION.fullmatch(rest[0]) if len(rest) > 1 else None
     if version:
         rest = rest[1:]
@@ -204,14 +217,9 @@ def parse_path(raw_path: str) -> DeliveryPath:
         version=version and int(version[1]),
         signature=signature and signature[1],
         source=source,
-        transformation=transformation,
+        transformation="/".join(transformation)[:100] or None,
+        unversioned="/".join([*transformation, *behind[1:]]) if has_version else None,
     )
-
-
-def _transformation(segments: list[str]) -> str | None:
-    """Return the leading segments that read like a transformation, without the public_id."""
-    named = takewhile(_TRANSFORMATION.fullmatch, segments[:-1])
-    return "/".join(named)[:100] or None
 
 
 def _normal(name: str) -> str:

@@ -244,7 +244,9 @@ _uses, _type = partial(positive, limit=MAX_USES), partial(choice, choices=Delive
 
 _SUPPORTED = (
     Parameter("timestamp", Use.SIGNED_ONLY, timestamp, "When it was signed: Unix seconds.", _EVERY),
-    Parameter("public_id", Use.NAMING, public_id, "The name of the asset.", _EVERY),
+    Parameter(
+        "public_id", Use.NAMING, public_id, "The name of the asset. At most 255 characters with folders.", _EVERY
+    ),
     Parameter("public_id_prefix", Use.NAMING, folder, "A folder in front of the public_id."),
     Parameter("folder", Use.NAMING, folder, "A folder in front of the prefix and the public_id."),
     Parameter("use_filename", Use.NAMING, boolean, "Name the asset after the file. Default: no."),
@@ -339,6 +341,7 @@ def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) 
     rows = [_row(name, call) for name in params]
     found = [(row, row.read(row.name, params[row.name])) for row in rows if row.read is not None]
     naming = Naming(**{row.name: value for row, value in found if row.use is Use.NAMING})
+    naming.check_length()
     return UploadSpec(naming=naming, **{row.name: value for row, value in found if row.use is Use.SPEC})
 
 

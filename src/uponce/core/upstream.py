@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from uponce.core.account import account_url, read_account
 from uponce.core.errors import InvalidParameter, shown
+from uponce.core.formats import FORMATS, canonical_format
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
 from uponce.core.parameters import CONTEXT_BAR, UNSIGNED, UploadSpec, read_parameters
 from uponce.core.signature import sign, string_to_sign
@@ -29,6 +30,14 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _OF_RELAY = frozenset("nonce valid_for max_bytes sha256 origin max_uses timestamp callback".split())
 _NAMES = ("public_id", "public_id_prefix", "folder", "asset_folder")
 _IN_PATHS = (*_NAMES, "type")
+
+# Other extensions of what Cloudinary or uponce takes as an image or a video.
+_OTHER_MEDIA = frozenset(
+    """
+    3g2 3gpp ai aifc apng arw asf bw cr2 cr3 djvu dng ept eps eps3 f4v fbx flif glb gltf hdp heic heif indd jfif jp2 jxl
+    jxr m2ts m3u8 m4b mka mpd mpeg mts mxf obj oga ogv opus ply ps psd qt svgz tga u3ma usdz vob wdp weba wma
+    """.split()
+)
 
 
 def parse_upstream(url: str, secret: str | None = None) -> Upstream:
@@ -174,23 +183,27 @@ def aim(
     suffix = _digits(upstream.secret, b"suffix" + seed, UNIQUE_SUFFIX_LENGTH)
     naming = spec.naming
     is_own = naming.public_id is None and (naming.unique_filename or not naming.use_filename)
+    as_image, as_raw = (naming.bare(each, filename, random, suffix) for each in (ResourceType.IMAGE, ResourceType.RAW))
+    # Only the upstream knows what a file to `auto` is. With an extension that no media format has, it is a document.
+    extension = canonical_format(as_raw.removeprefix(as_image).removeprefix("."))
+    is_document = extension not in FORMATS and extension not in _OTHER_MEDIA
+    is_raw = is_document if requested is None else requested is ResourceType.RAW
+    bare = as_raw if is_raw else as_image
     if naming.public_id is None:
-        # The upstream itself adds folder and prefix. It adds an extension only to a file that it takes as raw.
-        fields["public_id"] = naming.bare(requested or ResourceType.IMAGE, filename, random, suffix)
+        fields["public_id"] = bare  # the upstream itself adds folder and prefix
         if is_own:
             fields.setdefault("overwrite", "false")
     folders = [naming.folder]
     if _is_on(params, "use_asset_folder_as_public_id_prefix"):  # accounts with fixed folders ignore it
         folders.insert(0, params.get("asset_folder"))
-    kinds = [(each, ResourceType(each)) for each in _kinds(requested)]
-    if requested is None:
-        kinds.append((ResourceType.RAW.value, ResourceType.IMAGE))
+    names = [(each, bare) for each in _kinds(requested)]
+    if requested is None:  # the upstream may add the extension to a file that it takes as raw
+        names.append((ResourceType.RAW.value, as_raw))
     found = dict[tuple[str, str], None]()
     for folder in folders:
-        for each, named_as in kinds:
-            bare = naming.bare(named_as, filename, random, suffix)
-            placed = replace(naming, folder=folder, public_id=bare)
-            found[each, placed.written(named_as, filename, random, suffix)] = None
+        for each, name in names:
+            placed = replace(naming, folder=folder, public_id=name)
+            found[each, placed.written(ResourceType(each), filename, random, suffix)] = None
     return Target(kind, delivery_type, fields, tuple(found), None, is_own, account)
 
 
