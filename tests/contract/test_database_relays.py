@@ -68,7 +68,7 @@ def whole(database: Database) -> None:
 
 
 def test_a_pending_relay_comes_back_as_it_was_begun(backend: Backend, database: Database) -> None:
-    new = relay(A, key_hash=sha256(b"key").digest())
+    new = replace(relay(A, key_hash=sha256(b"key").digest()), bound=1202)
     made = run(begun(database, new))
     assert made == replace(new, pending_at=START)
     for server in (database, backend.server()):

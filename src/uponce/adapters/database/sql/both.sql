@@ -25,7 +25,7 @@ id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_
 arrived, spans, signatures, parts
 
 -- fragment: relay_columns
-relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses
+relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses, bound
 
 -- fragment: relay_grant_columns
 relay_id, grant_key, api_key, timestamp, max_uses, keep_until
@@ -406,10 +406,11 @@ DELETE FROM series;
 DELETE FROM series WHERE id IN (SELECT series_id FROM series_grants WHERE timestamp <= :mark);
 
 
--- Relays. `whole_relays` is a view: the relay with its grants as JSON.
+-- Relays. `whole_relays` is a view: the relay with its grants as JSON. It lacks the columns of later migrations.
 
 -- name: find_relay
-SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
+SELECT @relay_columns, (SELECT grants FROM whole_relays WHERE relay_id = relays.relay_id) AS grants
+FROM relays WHERE relay_id = :relay_id;
 
 -- name: find_pending_repeat
 SELECT relay_id FROM relay_grants JOIN relays USING (relay_id)
