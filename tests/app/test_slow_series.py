@@ -274,7 +274,18 @@ def test_complete_series_that_no_request_completes_keep_no_place_of_a_key(world:
     world.clock.time += 1
     assert patch(begun(world), 0).status == 204
     assert sorted(asyncio.run(client.head()).status for client in left) == [200, 200, 404]
-    assert (rows(world), world.traces().spooled, world.traces().assets) == (NO_ROWS, frozenset(), 3)
+    traces = world.traces()
+    assert (rows(world), traces.spooled, traces.assets, len(traces.blobs)) == (NO_ROWS, frozenset(), 3, 3)
+
+
+def test_one_series_makes_room_also_while_its_bytes_cannot_be_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_complete(world, 3)
+    world.clock.time += LIMITS.rate_seconds + LIMITS.idle_seconds + 1
+    monkeypatch.setattr(world.blobs.parts, "drop", Failing(world.blobs.parts, before={"drop": DOWN}).drop)
+    begun(world)
+    assert rows(world)["series"] == 3
 
 
 def test_a_series_that_completes_makes_no_room(world: World) -> None:

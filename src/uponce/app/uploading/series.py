@@ -311,7 +311,8 @@ async def drop_unless_held(services: Services, series: Series, *, if_empty: bool
         assembly = await _parts(services, series).assembly(series.blob_key)
         try:
             if await services.database.end_series(series.id, if_empty=if_empty):
-                await services.blobs.parts.drop(series.blob_key)
+                with suppress(errors.Unavailable):  # if this fails, the sweeper deletes them
+                    await services.blobs.parts.drop(series.blob_key)
         finally:
             await assembly.release()
     except (errors.ChunkInProgress, errors.Unavailable):
