@@ -203,6 +203,8 @@ _ON_BOTH: Sequence[_Row] = [
     ("a series of a revoked key commits", _SERIES, _EACH_KEY, ""),
     ("a series of the very second ends", _BOTH, "created_at < :before OR", "created_at <= :before OR"),
     ("series of other keys make room", _BOTH, "coalesce(api_key = :api_key, true)", "coalesce(api_key > '', true)"),
+    ("complete series of other keys make room", _BOTH, "coalesce(api_key = :of_key, true)", "true"),
+    ("young complete series make room", _BOTH, "created_at < :before AND spans", "created_at > 0 AND spans"),
     ("series that arrived make room", _BOTH, "total > 0 AND spans <>", "true OR spans <>"),
     ("bytes that failed keep a series", _BOTH, "total > 0 AND spans <>", "arrived < total AND spans <>"),
     ("refusals have no end", _COMMITS, 'known["refusals"] <= most', 'known["refusals"] >= 0'),

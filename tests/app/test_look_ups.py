@@ -48,7 +48,7 @@ class Pending:
     async def list_upstreams(self) -> Mapping[str, Upstream]:
         return ACCOUNTS
 
-    async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
+    async def postpone_effect(self, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> None:
         self.postponed.append((seconds, error))
 
 

@@ -36,7 +36,7 @@ class Due:
     async def finish_effect(self, effect_id: int) -> None:
         self.finished.append(effect_id)
 
-    async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
+    async def postpone_effect(self, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> None:
         self.died.append(dead)
 
 

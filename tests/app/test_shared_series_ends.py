@@ -150,6 +150,28 @@ def test_beside_a_complete_series_its_signature_may_begin_another(both: Pair, un
     assert (len(both.published()), both.is_clean()) == (1, True)
 
 
+def test_a_complete_series_that_makes_room_while_another_server_completes_it_spends_nothing(both: Pair) -> None:
+    """No lock shows that. Its client begins again."""
+    client, held = almost(both), Held(both.two.database, "commit_series")
+    both.two.swap(database=held)
+    both.one.swap(limits=replace(LIMITS, max_series_per_key=1))
+
+    async def play() -> tuple[Answer, Answer]:
+        last = asyncio.create_task(chunk(client, both.two, LAST))
+        await held.reached.wait()
+        for world in both.both:
+            world.clock.time += LIMITS.rate_seconds + LIMITS.idle_seconds + 1
+        other = await Client(both.one, DATA, upload_id="another.name").chunk(*FIRST)
+        held.release.set()
+        return await last, other
+
+    ended, other = asyncio.run(play())
+    assert (ended.code, other.status) == ("series_gone", 200)
+    assert (both.one.sql("SELECT count(*) FROM assets"), both.published()) == (0, set())
+    assert [send(client, both.one, span).status for span in client.spans] == [200] * len(client.spans)
+    assert both.one.sql("SELECT count(*) FROM assets") == 1
+
+
 def test_a_sweep_between_publish_and_commit_spends_nothing(both: Pair) -> None:
     """The server that completes the series sleeps. The parts are still there, so any server completes it later."""
     client, healthy = almost(both), both.two.services

@@ -140,16 +140,38 @@ def due(database: Database, now: float = START) -> list[int]:
     return sorted(effect.id for effect in run(database.list_effects(100)) if effect.due_at <= now and not effect.dead)
 
 
+def postpone(database: Database, number: int, error: str, *, dead: bool = False) -> None:
+    effect = run(database.find_effect(number))
+    assert effect is not None
+    run(database.postpone_effect(effect, 0, error, dead=dead))
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_effect_that_was_made_due_during_its_run_stays_due(backend: Backend, database: Database, dies: bool) -> None:
+    """By a notification, by a new URL of the account, or by an operator. The next run may be postponed."""
+    run(begun(database, relay(B), seconds=0))
+    (first,) = run(database.claim_effects("relay", 10, 60))
+    run(database.hasten_relays("demo", ["cat"], 5))
+    run(database.postpone_effect(first, 360, "found nothing", dead=dies))
+    backend.clock.time += 5
+    (second,) = run(database.claim_effects("relay", 10, 60))
+    run(database.postpone_effect(first, 0, "claimed again by now", dead=dies))
+    assert run(database.claim_effects("relay", 10, 60)) == []
+    run(database.postpone_effect(second, 360, "found nothing", dead=dies))
+    (listed,) = run(database.list_effects(10))
+    assert (listed.due_at, listed.error, listed.dead) == (START + 365, "found nothing", dies)
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_an_effect_is_due_when_the_one_before_it_has_ended(database: Database, dies: bool) -> None:
     """Meanwhile no look reads it, however many wait."""
     for number in waiting(database):
         assert claimed(database) == [number]
         assert claimed(database) == due(database) == []
-        run(database.postpone_effect(number, 0, "not yet"))
+        postpone(database, number, "not yet")
         assert claimed(database) == [number]
         if dies:
-            run(database.postpone_effect(number, 0, "gone", dead=True))
+            postpone(database, number, "gone", dead=True)
         else:
             run(database.finish_effect(number))
 
@@ -167,7 +189,7 @@ def test_the_first_effect_of_each_asset_is_found_behind_any_number_that_wait(
 def test_a_dead_effect_that_is_retried_runs_before_later_ones(database: Database) -> None:
     first, second, third = waiting(database)
     assert claimed(database) == [first]
-    run(database.postpone_effect(first, 0, "gone", dead=True))
+    postpone(database, first, "gone", dead=True)
     assert run(database.retry_effects()) == 1
     for number in (first, second, third):
         assert claimed(database) == [number]
@@ -201,7 +223,7 @@ def dead_notifications(database: Database, count: int) -> list[int]:
         run(database.commit(grant(f"d{number}"), noticed(f"blob-d{number}", f"dead-{number}"), CALLER))
     effects = run(database.claim_effects(NOTIFY, count, 60))
     for effect in effects:
-        run(database.postpone_effect(effect.id, 0, "gone", dead=True))
+        run(database.postpone_effect(effect, 0, "gone", dead=True))
     return sorted(effect.id for effect in effects)
 
 
@@ -277,7 +299,7 @@ def test_a_dead_look_up_of_a_relay_is_never_dropped(database: Database) -> None:
     """What became of the upload would stay unknown, and its signature pending."""
     run(begun(database, relay(B), seconds=0))
     (effect,) = run(database.claim_effects("relay", 10, 60))
-    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    run(database.postpone_effect(effect, 0, "given up", dead=True))
     assert (run(database.drop_dead_effects(NOTIFY)), run(database.drop_dead_effects(NOTIFY, effect.id))) == (0, 0)
     run(database.purge(None, dead_seconds=-1))
     assert [each.id for each in run(database.list_effects(10))] == [effect.id]
@@ -295,7 +317,9 @@ def test_many_dead_effects_are_handled_in_batches(database: Opened, monkeypatch:
         done = await real(self, operation)
         batches.append(done)
         for number in dead if work == "retry" else ():
-            await real(self, outbox.postpone(number, 0, "gone", dead=True))
+            effect = await self.find_effect(number)
+            assert effect is not None
+            await real(self, outbox.postpone(effect, 0, "gone", dead=True))
         return done
 
     monkeypatch.setattr(type(database), "write", write)

@@ -68,7 +68,7 @@ def whole(database: Database) -> None:
 
 
 def test_a_pending_relay_comes_back_as_it_was_begun(backend: Backend, database: Database) -> None:
-    new = relay(A, key_hash=sha256(b"key").digest())
+    new = replace(relay(A, key_hash=sha256(b"key").digest()), bound=1202)
     made = run(begun(database, new))
     assert made == replace(new, pending_at=START)
     for server in (database, backend.server()):
@@ -268,7 +268,7 @@ def test_an_effect_is_claimed_once_and_again_after_its_lease(backend: Backend, d
     backend.clock.time += 120
     (again,) = run(other.claim_effects("relay", 10, 120))
     assert (again.id, again.tries) == (effect.id, 2)
-    run(other.postpone_effect(effect.id, 300, "no answer"))
+    run(other.postpone_effect(again, 300, "no answer"))
     (listed,) = run(database.list_effects(10))
     assert (listed.error, listed.due_at, listed.dead) == ("no answer", START + 180 + 300, False)
     run(database.hasten_effect(effect.subject))
@@ -303,7 +303,7 @@ def test_an_account_that_is_set_again_revives_the_look_ups_of_its_cloud(database
     run(begun(database, relay(A), seconds=300))
     run(begun(database, relay(B, id="b"), seconds=0))
     (effect,) = run(database.claim_effects("relay", 10, 120))
-    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    run(database.postpone_effect(effect, 0, "given up", dead=True))
     run(database.set_upstream(cloud, ACCOUNT))
     # As from the beginning: a look-up that has used up its tries would die again after the next one.
     claimed = run(database.claim_effects("relay", 10, 120))
@@ -315,7 +315,7 @@ def test_what_waits_is_counted(database: Database) -> None:
     made = run(begun(database, relay(A), seconds=0))
     run(begun(database, relay(B, id="b"), seconds=0))
     effect, _ = run(database.claim_effects("relay", 10, 120))
-    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    run(database.postpone_effect(effect, 0, "given up", dead=True))
     assert run(database.count_waiting()) == Waiting(2, 1, 1)
     run(database.end_relay(made, ANSWER))
     assert run(database.count_waiting()).pending == 1
@@ -324,7 +324,7 @@ def test_what_waits_is_counted(database: Database) -> None:
 def test_a_dead_effect_waits_for_an_operator(backend: Backend, database: Database) -> None:
     run(begun(database, relay(A), seconds=0))
     (effect,) = run(database.claim_effects("relay", 10, 120))
-    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    run(database.postpone_effect(effect, 0, "given up", dead=True))
     backend.clock.time += 9999
     run(database.hasten_effect(effect.subject))
     assert run(database.claim_effects("relay", 10, 120)) == []

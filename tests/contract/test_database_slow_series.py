@@ -99,3 +99,37 @@ def test_a_series_that_has_arrived_never_makes_room(backend: Backend, database: 
         assert await end_slowest(database, per_key=1) == []
 
     run(play())
+
+
+async def slowest_complete(database: Database, per_key: int = 3, in_all: int = 9, most: int = 9) -> list[str]:
+    found = await database.slowest_complete_series(
+        KEY.api_key, per_key=per_key, in_all=in_all, older_than=40, most=most
+    )
+    return [series.id for series in found]
+
+
+def test_complete_series_are_listed_in_order_of_their_rate_if_there_are_too_many(
+    backend: Backend, database: Database
+) -> None:
+    """Those that were begun a moment ago are not listed: another server may be completing one."""
+
+    async def play() -> None:
+        await crowded(backend, database)
+        for name, size in (("slow", 1000), ("quick", 9000)):
+            await database.record_span(name, Span(0, size), size)
+        await database.record_span("new", Span(0, 599), 600)
+        await database.record_span("foreign", Span(0, 5000), 5000)
+        backend.clock.time = START + 40
+        assert await slowest_complete(database) == []
+        backend.clock.time += 1
+        assert await slowest_complete(database, per_key=4) == []
+        assert await slowest_complete(database) == ["slow", "quick"]
+        assert await slowest_complete(database, most=1) == ["slow"]
+        assert await slowest_complete(database, per_key=4, in_all=4) == ["slow", "foreign", "quick"]
+        await database.record_span("new", Span(599, 600), 600)
+        backend.clock.time = START + 1000
+        assert await slowest_complete(database) == ["new", "slow", "quick"]
+        found = await database.slowest_complete_series(KEY.api_key, per_key=1, in_all=9, older_than=40, most=1)
+        assert list(found) == [await database.find_series("new")]
+
+    run(play())

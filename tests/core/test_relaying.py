@@ -74,6 +74,14 @@ def test_look_ups_before_the_bound_do_not_count() -> None:
     assert judge_look_up(RELAY, Missing.NOTHING, END - 1, LIMITS).misses == 0
 
 
+@pytest.mark.parametrize(("stored", "end"), [(0, END), (10, END), (bound(LIMITS) + 900, END + 900)])
+def test_the_greater_bound_counts_of_the_server_that_signed_and_the_one_that_looks(stored: int, end: int) -> None:
+    """Servers may have other limits while they restart one after the other. Older ones have stored no bound."""
+    relay = replace(missed(MISSES), bound=stored)
+    verdicts = [judge_look_up(relay, Missing.NOTHING, now, LIMITS).verdict for now in (end - 1, end)]
+    assert verdicts == [Verdict.WAIT, Verdict.FREE]
+
+
 def test_an_older_asset_of_that_name_counts_as_nothing() -> None:
     old = found("other", BEGUN - 60, now=END)
     assert judge_look_up(missed(1), old, END, LIMITS).verdict is Verdict.FREE

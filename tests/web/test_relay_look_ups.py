@@ -111,6 +111,21 @@ def test_a_slow_account_makes_no_asset_look_older_than_its_upload(
     assert until_it_ends(relay, fields) is GrantStatus.USED
 
 
+def test_a_server_with_a_shorter_fence_frees_no_upload_that_another_one_signed(
+    relay: World, stub: StubUpstream
+) -> None:
+    """The account may carry the upload out until the signature is dead by the limits of the server that signed it."""
+    relay.swap(limits=Limits(relay_fence=1800, relay_answer=1800))
+    fields = relay.sign({"public_id": "cat"})
+    stub.uploads, stub.delay = iter([Trouble.SILENT]), 1790
+    assert_refused(relay.upload(fields, kind="raw"), 503, "outcome_unknown")
+    relay.swap(limits=Limits())
+    relay.clock.time += 1300
+    assert until_it_ends(relay, fields, rounds=4) is GrantStatus.PENDING
+    assert until_it_ends(relay, fields) is GrantStatus.USED
+    assert len(stub.store) == 1
+
+
 def test_an_account_in_trouble_is_asked_less_often_and_never_given_up(relay: World, stub: StubUpstream) -> None:
     fields, begun = pending(relay, stub, {}), relay.clock.time
     stub.reads = repeat(Trouble.FAILED)

@@ -19,6 +19,7 @@ from uponce.core.policy import Limits
 from uponce.core.values import GrantStatus
 
 FILE, HALF = b"0123456789abcdef" * 400_000, 5 * 1024 * 1024
+SPANS = ((0, HALF), (HALF, len(FILE)))
 IN_CHUNKS = Limits(max_failed_credentials=10**6, relay_whole_bytes=4 * 1024 * 1024, relay_chunk_bytes=10**6)
 
 
@@ -55,6 +56,20 @@ def test_a_client_may_begin_again_after_the_account_took_no_file(relay: World, s
         assert_accepted(chunk(relay, fields, FILE, start, end, "another"))
     assert stored(stub) == [md5(FILE)]
     assert not relay.traces().spooled
+
+
+def test_files_that_the_account_did_not_take_keep_no_later_upload_out(relay: World, stub: StubUpstream) -> None:
+    """Their clients have given up, but the chunks stay for a day."""
+    relay.swap(limits=replace(IN_CHUNKS, max_series_per_key=2))
+    left, stub.uploads = [relay.sign(), relay.sign()], iter([Trouble.LIMITED, Trouble.LIMITED])
+    for fields in left:
+        assert [chunk(relay, fields, FILE, *span, fields["nonce"]).status for span in SPANS] == [200, 420]
+    relay.clock.time += 60
+    fields = relay.sign()
+    for span in SPANS:
+        assert_accepted(chunk(relay, fields, FILE, *span, "third"))
+    assert stored(stub) == [md5(FILE)]
+    assert relay.sql("SELECT count(*) FROM series") == 1
 
 
 def test_the_address_of_a_tus_upload_that_the_account_takes_not_now_may_be_asked_again(

@@ -83,4 +83,4 @@ async def _run(services: Services, effect: Effect, work: Work) -> None:
     else:
         if later.dead:
             log.error("effect %d, %s of %s, is dead: %s", effect.id, effect.name, effect.subject, later.error)
-        await database.postpone_effect(effect.id, later.seconds, later.error, dead=later.dead)
+        await database.postpone_effect(effect, later.seconds, later.error, dead=later.dead)

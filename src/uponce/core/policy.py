@@ -97,7 +97,8 @@ class Limits:
     )
     max_series: int = _number(
         10_000,
-        "Maximum number of unfinished uploads in several requests. When there are more, one that is too slow ends.",
+        "Maximum number of unfinished uploads in several requests. When there are more, one that is too slow ends, "
+        "or one whose completion failed.",
     )
     max_series_per_key: int = _number(
         1_000, "Maximum number of unfinished uploads in several requests, of one API key."

@@ -23,7 +23,8 @@ class Relay:
     """One upload that uponce passes on, pending until its outcome is known. `id` names the attempt, which owns the row.
 
     `pending_at` is in Unix seconds, by the database's clock. `misses` counts look-ups that found nothing after the
-    bound. `series_id` names the series that the upload completes. `key_hash` is of the client's Idempotency-Key.
+    bound. `bound` is that of the server that signs the upload, 0 if the row has none. `series_id` names the series that
+    the upload completes. `key_hash` is of the client's Idempotency-Key.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Relay:
     series_id: str | None = None
     pending_at: int = 0
     misses: int = 0
+    bound: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,11 @@ def bound(limits: Limits) -> int:
     return limits.relay_fence + limits.skew + limits.relay_processing + _TICK
 
 
+def dies_at(relay: Relay, limits: Limits) -> int:
+    """Return when an upload can no longer complete: by the limits of the server that signed it, and by these."""
+    return relay.pending_at + max(relay.bound, bound(limits))
+
+
 def trailer_timestamp(pending_at: int, window: int, fence: int) -> int:
     """Return the timestamp of the upstream's signature: so far back that it dies `fence` seconds from now.
 
@@ -175,7 +182,7 @@ def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limi
         return Judgement(Verdict.WAIT, relay.misses)
     if isinstance(found, Found) and is_of(relay, found):
         return Judgement(Verdict.SPENT, relay.misses)
-    if now < relay.pending_at + bound(limits):
+    if now < dies_at(relay, limits):
         return Judgement(Verdict.WAIT, relay.misses)
     misses = relay.misses + 1
     return Judgement(Verdict.FREE if misses >= MISSES else Verdict.WAIT, misses)

@@ -11,6 +11,7 @@ APPLIED = {
     "migrations/0001_initial.sql": "4e3c043d96f81cf4",
     "migrations/0002_series_parts.sql": "9c9a297e350126ad",
     "migrations/0003_audit_refusals.sql": "eeab112bbd9ac9ce",
+    "migrations/0004_relay_bound.sql": "93a41bde58e3dac4",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
     "postgres/migrations/0001_initial.sql": "127bec96407499f3",
 }

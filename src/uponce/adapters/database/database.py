@@ -179,6 +179,7 @@ class Database(Backend):
     noted_settings = _runs(upkeep.noted_settings)
     violations = _runs(upkeep.violations)
     end_slowest_series = _runs(series.end_slowest)
+    slowest_complete_series = _runs(series.slowest_complete)
     end_old_series = _runs(series.end_old)
 
     async def widen_fence(self, skew: int) -> None:

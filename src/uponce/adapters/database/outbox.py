@@ -52,11 +52,11 @@ def finish(now: float, effect_id: int) -> Steps[None]:
 
 
 @operation(writes=True)
-def postpone(now: float, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
-    later = {"id": effect_id, "due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
-    (rows,) = yield [("postpone_effect", later)]
+def postpone(now: float, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
+    later = {"due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
+    (rows,) = yield [("postpone_effect", later | {"id": effect.id, "claimed": effect.due_at})]
     if dead:
-        yield _hastening_next(now, effect_id, rows)
+        yield _hastening_next(now, effect.id, rows)
 
 
 def _hastening_next(now: float, effect_id: int, ended: Rows) -> list[Ask]:

@@ -140,6 +140,7 @@ def _relay_params(relay: Relay) -> Params:
         "key_hash": relay.key_hash,
         "pending_at": relay.pending_at,
         "misses": relay.misses,
+        "bound": relay.bound,
     }
 
 
@@ -158,4 +159,5 @@ def _relay_of(row: Row) -> Relay:
         key_hash=row["key_hash"],
         pending_at=row["pending_at"],
         misses=row["misses"],
+        bound=row["bound"],
     )

@@ -184,13 +184,31 @@ def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
 def end_slowest(
     now: float, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
 ) -> Steps[Sequence[str]]:
-    ((count,),) = yield [("count_series", {"api_key": api_key})]
-    of_key = count["of_key"] >= per_key
-    if not of_key and count["in_all"] < in_all:
+    is_full, of_key = yield from _where_full(api_key, per_key, in_all)
+    if not is_full:
         return ()
     pace = {"rate": rate, "seconds": seconds, "now": int(now)}
-    (ended,) = yield [("end_slowest_series", pace | {"api_key": api_key if of_key else None})]
+    (ended,) = yield [("end_slowest_series", pace | {"api_key": of_key})]
     return _blob_keys(ended)
+
+
+@operation(timed=True)
+def slowest_complete(
+    now: float, api_key: str, *, per_key: int, in_all: int, older_than: int, most: int
+) -> Steps[Sequence[Series]]:
+    is_full, of_key = yield from _where_full(api_key, per_key, in_all)
+    if not is_full:
+        return ()
+    values = {"of_key": of_key, "before": int(now) - older_than, "now": int(now), "most": most}
+    (rows,) = yield [("list_slowest_complete", values)]
+    return [_series_of(row) for row in rows]
+
+
+def _where_full(api_key: str, per_key: int, in_all: int) -> Steps[tuple[bool, str | None]]:
+    """Return whether there are too many series, and the key that has too many, else None."""
+    ((count,),) = yield [("count_series", {"api_key": api_key})]
+    of_key = count["of_key"] >= per_key
+    return of_key or count["in_all"] >= in_all, api_key if of_key else None
 
 
 @operation(writes=True)

@@ -128,8 +128,11 @@ class Outbox(Protocol):
 
     async def finish_effect(self, effect_id: int) -> None: ...
 
-    async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
-        """Run the effect again after so many seconds. If it is `dead`, run it only when an operator asks for it."""
+    async def postpone_effect(self, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> None:
+        """Run a claimed effect again after so many seconds. If it is `dead`, run it only when an operator asks for it.
+
+        Do nothing if the effect was made due during its run, or was claimed again.
+        """
 
     async def hasten_effect(self, subject: str) -> None:
         """Make the effects of a subject due now."""

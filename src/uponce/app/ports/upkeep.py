@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from uponce.core.series import Series
+
 
 class Rule(StrEnum):
     """What must hold inside the database. The SQL statements `broken_…` find the rows that break a rule."""
@@ -80,6 +82,14 @@ class Upkeep(Protocol):
 
         The rate counts over a series' whole life, of at least `seconds`. A series stays if it keeps `rate` bytes per
         second, or if all bytes of the file are recorded.
+        """
+
+    async def slowest_complete_series(
+        self, api_key: str, *, per_key: int, in_all: int, older_than: int, most: int
+    ) -> Sequence[Series]:
+        """Return the slowest complete series if the key has `per_key` series, or if there are `in_all`: at most `most`.
+
+        They were begun longer ago than `older_than` seconds. A request may be completing each of them.
         """
 
     async def integrity(self, *, deep: bool) -> Sequence[Fault]:

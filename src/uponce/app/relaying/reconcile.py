@@ -14,7 +14,7 @@ from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
-from uponce.core.relaying import Forwarded, Found, Missing, Relay, Verdict, bound, error_message, is_of, judge_look_up
+from uponce.core.relaying import Forwarded, Found, Missing, Relay, Verdict, dies_at, error_message, is_of, judge_look_up
 from uponce.core.signature import sign
 from uponce.core.upstream import MARKER
 from uponce.core.values import Algorithm, Upstream
@@ -107,7 +107,7 @@ def _pause(relay: Relay, effect: Effect, services: Services, found: Found | Miss
     seconds: int = _FIRST_SECONDS * _GROWTH ** min(effect.tries - 1, 4)
     if found is Missing.UNREADABLE:
         seconds = min(seconds, _MOST_SECONDS)
-    left = relay.pending_at + bound(services.limits) - effect.now
+    left = dies_at(relay, services.limits) - effect.now
     if left > 0:
         return max(1, min(seconds, left + 1))
     return _FIRST_SECONDS if found is Missing.NOTHING else seconds

@@ -26,7 +26,7 @@ from uponce.core.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from uponce.core.relaying import Forwarded, Outcome, Relay, error_message, outcome_of, trailer_timestamp
+from uponce.core.relaying import Forwarded, Outcome, Relay, bound, error_message, outcome_of, trailer_timestamp
 from uponce.core.upstream import aim, seed_of, signed
 from uponce.core.values import Digest
 
@@ -182,6 +182,7 @@ class Relaying:
             caller=admitted.caller,
             key_hash=self._key_hash,
             series_id=admitted.series_id,
+            bound=bound(services.limits),
         )
         with services.metrics.committing():
             begun = await services.database.begin_relay(new, services.limits.relay_answer + _FIRST_LOOK_SECONDS)

@@ -24,6 +24,7 @@ T = TypeVar("T")
 _PARTS = 500
 _NOTE_SECONDS = 2.0
 _TRIES = 5
+_MOST_COMPLETE = 100  # as many begin at a time, each in the place of another one
 _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 0.25
 _ABOUT_TO_HOLD_SECONDS = 1.0  # a request whose bytes were the last ones holds the series of a slow server by then
@@ -99,7 +100,8 @@ async def _insert(services: Services, new: Series) -> Series:
             if others and not any([await _drop_if_slow(services, series) for series in others]):
                 raise
         except errors.TooManySeries:
-            await _drop_slowest(services, new.api_key)
+            if not await _drop_slowest(services, new.api_key):
+                raise
     return await insert()
 
 
@@ -133,16 +135,35 @@ async def _is_passed_on(services: Services, series: Series) -> bool:
     return key is not None and key.upstream is not None
 
 
-async def _drop_slowest(services: Services, api_key: str) -> None:
+async def _drop_slowest(services: Services, api_key: str) -> bool:
+    """End the slowest series, if there are too many. Return False if requests complete all that may make room."""
     limits = services.limits
-    for blob_key in await services.database.end_slowest_series(
-        api_key,
-        per_key=limits.max_series_per_key,
-        in_all=limits.max_series,
-        rate=limits.least_rate,
-        seconds=limits.rate_seconds,
-    ):
+    too_many = {"per_key": limits.max_series_per_key, "in_all": limits.max_series}
+    ended = await services.database.end_slowest_series(
+        api_key, **too_many, rate=limits.least_rate, seconds=limits.rate_seconds
+    )
+    for blob_key in ended:
         await services.blobs.delete(blob_key)
+    return bool(ended) or await _drop_complete(services, api_key, too_many)
+
+
+async def _drop_complete(services: Services, api_key: str, too_many: Mapping[str, int]) -> bool:
+    """End the slowest complete series that no request of this server completes, if there are too many series.
+
+    Its completion failed, and its client may never come back. Another server may be completing a shared series. Then
+    its commit raises SeriesGone. To make that rare, young series stay, and those that came quickly end last.
+    """
+    limits = services.limits
+    found = await services.database.slowest_complete_series(
+        api_key, **too_many, older_than=limits.rate_seconds + limits.idle_seconds, most=_MOST_COMPLETE
+    )
+    if not found:
+        return True  # by now there may be room
+    await asyncio.sleep(_ABOUT_TO_HOLD_SECONDS)
+    for series in found:
+        if await drop_unless_held(services, series):
+            return True
+    return False
 
 
 async def status(services: Services, series_id: str) -> Series:
@@ -290,7 +311,8 @@ async def drop_unless_held(services: Services, series: Series, *, if_empty: bool
         assembly = await _parts(services, series).assembly(series.blob_key)
         try:
             if await services.database.end_series(series.id, if_empty=if_empty):
-                await services.blobs.parts.drop(series.blob_key)
+                with suppress(errors.Unavailable):  # if this fails, the sweeper deletes them
+                    await services.blobs.parts.drop(series.blob_key)
         finally:
             await assembly.release()
     except (errors.ChunkInProgress, errors.Unavailable):

@@ -40,7 +40,7 @@ COLUMNS = {
     "arrived spans signatures parts",
     "series_parts": "series_id start stop name sha256",
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
-    "relays": "relay_id cloud target bytes md5 sha256 address request_id key_hash pending_at misses",
+    "relays": "relay_id cloud target bytes md5 sha256 address request_id key_hash pending_at misses bound",
     "relay_grants": "relay_id grant_key api_key timestamp max_uses keep_until",
     "outbox": "id name subject details due_at tries error created_at dead",
 }

@@ -92,8 +92,8 @@ def steps(connection: Connection, work: Callable[[], object]) -> int:
     return count
 
 
-def ask(connection: Connection, operation: Operation[Any], now: float = START) -> None:
-    run_operation(connection, operation.begin(now))
+def ask(connection: Connection, operation: Operation[Any], now: float = START) -> Any:
+    return run_operation(connection, operation.begin(now))
 
 
 def page_steps(filled: Connection, api_key: str | None, status: GrantStatus | None) -> int:
@@ -213,7 +213,8 @@ def look_steps(connection: Connection) -> int:
 
 def end_steps(connection: Connection) -> int:
     """Of the end of the effect that the others wait for: it dies, or it is done."""
-    died = steps(connection, lambda: ask(connection, outbox.postpone(FIRST, 0, "gone", dead=True)))
+    first = ask(connection, outbox.find(FIRST))
+    died = steps(connection, lambda: ask(connection, outbox.postpone(first, 0, "gone", dead=True)))
     return max(died, steps(connection, lambda: ask(connection, outbox.finish(FIRST))))
 
 

@@ -25,7 +25,7 @@ id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_
 arrived, spans, signatures, parts
 
 -- fragment: relay_columns
-relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses
+relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses, bound
 
 -- fragment: relay_grant_columns
 relay_id, grant_key, api_key, timestamp, max_uses, keep_until
@@ -377,6 +377,12 @@ DELETE FROM series WHERE id IN (
   LIMIT 1 @skip_locked
 ) RETURNING blob_key;
 
+-- In the order of `end_slowest_series`.
+-- name: list_slowest_complete
+@series_with_first_grant
+WHERE coalesce(api_key = :of_key, true) AND created_at < :before AND spans = '[[0,' || CAST(total AS TEXT) || ']]'
+ORDER BY arrived * 1.0 / (:now - created_at), created_at, id LIMIT :most;
+
 -- The first one, however large it is, and further ones until `rows` signatures and parts go with their series.
 -- name: end_old_series
 DELETE FROM series WHERE id IN (
@@ -400,10 +406,11 @@ DELETE FROM series;
 DELETE FROM series WHERE id IN (SELECT series_id FROM series_grants WHERE timestamp <= :mark);
 
 
--- Relays. `whole_relays` is a view: the relay with its grants as JSON.
+-- Relays. `whole_relays` is a view: the relay with its grants as JSON. It lacks the columns of later migrations.
 
 -- name: find_relay
-SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
+SELECT @relay_columns, (SELECT grants FROM whole_relays WHERE relay_id = relays.relay_id) AS grants
+FROM relays WHERE relay_id = :relay_id;
 
 -- name: find_pending_repeat
 SELECT relay_id FROM relay_grants JOIN relays USING (relay_id)
@@ -452,8 +459,10 @@ UPDATE outbox SET due_at = :due_at WHERE id = :id;
 -- name: claim_effect!
 UPDATE outbox SET due_at = :due_at, tries = tries + 1 WHERE id = :id;
 
+-- `claimed` is when the claim ends. An effect with another time was hastened during its run, or claimed again.
 -- name: postpone_effect
-UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id RETURNING subject;
+UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id AND due_at = :claimed
+RETURNING subject;
 
 -- A separate statement: PostgreSQL shows it the effects that were delayed before the one `id` was done or died.
 -- name: hasten_next_effect!
