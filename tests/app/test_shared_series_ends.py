@@ -154,19 +154,23 @@ def test_a_complete_series_that_makes_room_while_another_server_completes_it_spe
     """No lock shows that. Its client begins again."""
     client, held = almost(both), Held(both.two.database, "commit_series")
     both.two.swap(database=held)
-    both.one.swap(limits=replace(LIMITS, max_series_per_key=1))
+    both.one.swap(limits=replace(LIMITS, max_series_per_key=1, max_upload_seconds=900))
 
-    async def play() -> tuple[Answer, Answer]:
+    async def play() -> tuple[Answer, Answer, Answer]:
         last = asyncio.create_task(chunk(client, both.two, LAST))
         await held.reached.wait()
+        new = Client(both.one, DATA, upload_id="another.name")
         for world in both.both:
-            world.clock.time += LIMITS.rate_seconds + LIMITS.idle_seconds + 1
-        other = await Client(both.one, DATA, upload_id="another.name").chunk(*FIRST)
+            world.clock.time += 900
+        early = await new.chunk(*FIRST)
+        for world in both.both:
+            world.clock.time += 1
+        late = await new.chunk(*FIRST)
         held.release.set()
-        return await last, other
+        return await last, early, late
 
-    ended, other = asyncio.run(play())
-    assert (ended.code, other.status) == ("series_gone", 200)
+    ended, early, other = asyncio.run(play())
+    assert (ended.code, early.code, other.status) == ("series_gone", "too_many_series", 200)
     assert (both.one.sql("SELECT count(*) FROM assets"), both.published()) == (0, set())
     assert [send(client, both.one, span).status for span in client.spans] == [200] * len(client.spans)
     assert both.one.sql("SELECT count(*) FROM assets") == 1

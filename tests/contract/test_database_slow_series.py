@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.contract.databases import KEY, OTHER, START, Backend, grant, run
 from tests.contract.test_database_series import DAY, A, B, C, begin, complete, series
 from uponce.app.ports import Database
+from uponce.core.series import StoredPart
 from uponce.core.spans import Span
 
 
@@ -103,7 +104,7 @@ def test_a_series_that_has_arrived_never_makes_room(backend: Backend, database: 
 
 async def slowest_complete(database: Database, per_key: int = 3, in_all: int = 9, most: int = 9) -> list[str]:
     found = await database.slowest_complete_series(
-        KEY.api_key, per_key=per_key, in_all=in_all, older_than=40, most=most
+        KEY.api_key, per_key=per_key, in_all=in_all, older_than=40, shared_older_than=2000, most=most
     )
     return [series.id for series in found]
 
@@ -129,7 +130,18 @@ def test_complete_series_are_listed_in_order_of_their_rate_if_there_are_too_many
         await database.record_span("new", Span(599, 600), 600)
         backend.clock.time = START + 1000
         assert await slowest_complete(database) == ["new", "slow", "quick"]
-        found = await database.slowest_complete_series(KEY.api_key, per_key=1, in_all=9, older_than=40, most=1)
+        found = await database.slowest_complete_series(
+            KEY.api_key, per_key=1, in_all=9, older_than=40, shared_older_than=2000, most=1
+        )
         assert list(found) == [await database.find_series("new")]
+
+        backend.clock.time = START
+        shared = replace(series("shared", upload_id="shared"), total=10, shared=True)
+        await begin(database, shared, grant("shared"))
+        await database.record_span("shared", Span(0, 10), 10, [StoredPart(Span(0, 10), "part", "0" * 64)])
+        backend.clock.time = START + 2000
+        assert "shared" not in await slowest_complete(database)
+        backend.clock.time += 1
+        assert "shared" in await slowest_complete(database)
 
     run(play())

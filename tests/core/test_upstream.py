@@ -184,7 +184,8 @@ def test_a_raw_file_keeps_its_extension_and_auto_is_looked_for_everywhere() -> N
 @pytest.mark.parametrize("filename", ["a.docx", "a.XLSX", "a.tar.gz", "a.do c ", "a.x%"])
 def test_to_auto_an_extension_of_no_media_format_is_sent_and_looked_for(filename: str) -> None:
     """Otherwise the account has a document without an extension, and `a.docx` and `a.xlsx` under one name."""
-    for params in ({"use_filename": "1", "unique_filename": "0"}, {"use_filename": "1", "folder": "f"}, {}):
+    named = ({"use_filename": "1", "unique_filename": "0"}, {"use_filename": "1", "folder": "f"})
+    for params in named if filename == "a.do c " else (*named, {}):
         raw, auto = (aimed(params, kind, filename) for kind in (ResourceType.RAW, None))
         assert (auto.fields, auto.is_own) == (raw.fields, raw.is_own)
         ((_, name),) = raw.names
@@ -200,6 +201,11 @@ def test_to_auto_an_extension_that_may_be_of_a_media_format_is_not_sent(filename
         assert auto.fields == image.fields
         assert "." not in auto.fields["public_id"]
         assert ("raw", aimed(params, ResourceType.RAW, filename).fields["public_id"]) in auto.names
+
+
+@pytest.mark.parametrize("filename", ["a.jpg_large", "Ms. Doe 12.3.1980", "a.1980", "a.jpg!w600", "a.mp2", "a.do c "])
+def test_a_random_name_gets_nothing_of_a_file_name_but_an_extension(filename: str) -> None:
+    assert "." not in aimed({}, None, filename).fields["public_id"]
 
 
 def test_to_auto_a_signed_name_is_sent_as_it_is() -> None:

@@ -34,10 +34,12 @@ _IN_PATHS = (*_NAMES, "type")
 # Other extensions of what Cloudinary or uponce takes as an image or a video.
 _OTHER_MEDIA = frozenset(
     """
-    3g2 3gpp ai aifc apng arw asf bw cr2 cr3 djvu dng ept eps eps3 f4v fbx flif glb gltf hdp heic heif indd jfif jp2 jxl
-    jxr m2ts m3u8 m4b mka mpd mpeg mts mxf obj oga ogv opus ply ps psd qt svgz tga u3ma usdz vob wdp weba wma
+    3g2 3gpp ai aifc apng arw asf avifs bw caf cr2 cr3 dib djvu dng ept eps eps3 f4v fbx flif glb gltf hdp heic heics
+    heif heifs hif indd jfi jfif jif jp2 jxl jxr m1v m2ts m2v m3u8 m4b m4p mka mp2 mpd mpe mpeg mts mxf nef obj oga ogm
+    ogv opus ply ps psd qt spx svgz tga u3ma usdz vob wdp weba wma
     """.split()
 )
+_EXTENSION = re.compile(r"(?=.*[a-z])[a-z0-9]{1,10}", re.IGNORECASE)
 
 
 def parse_upstream(url: str, secret: str | None = None) -> Upstream:
@@ -186,7 +188,9 @@ def aim(
     as_image, as_raw = (naming.bare(each, filename, random, suffix) for each in (ResourceType.IMAGE, ResourceType.RAW))
     # Only the upstream knows what a file to `auto` is. With an extension that no media format has, it is a document.
     extension = canonical_format(as_raw.removeprefix(as_image).removeprefix("."))
-    is_document = extension not in FORMATS and extension not in _OTHER_MEDIA
+    is_media = extension in FORMATS or extension in _OTHER_MEDIA
+    # A random name gets nothing else of the file's name: the end of `Ms. Doe 12.3.1980` is no extension.
+    is_document = not is_media and bool(naming.use_filename or _EXTENSION.fullmatch(extension))
     is_raw = is_document if requested is None else requested is ResourceType.RAW
     bare = as_raw if is_raw else as_image
     if naming.public_id is None:

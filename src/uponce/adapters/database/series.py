@@ -194,13 +194,13 @@ def end_slowest(
 
 @operation(timed=True)
 def slowest_complete(
-    now: float, api_key: str, *, per_key: int, in_all: int, older_than: int, most: int
+    now: float, api_key: str, *, per_key: int, in_all: int, older_than: int, shared_older_than: int, most: int
 ) -> Steps[Sequence[Series]]:
     is_full, of_key = yield from _where_full(api_key, per_key, in_all)
     if not is_full:
         return ()
-    values = {"of_key": of_key, "before": int(now) - older_than, "now": int(now), "most": most}
-    (rows,) = yield [("list_slowest_complete", values)]
+    begun = {"before": int(now) - older_than, "shared_before": int(now) - shared_older_than}
+    (rows,) = yield [("list_slowest_complete", begun | {"of_key": of_key, "now": int(now), "most": most})]
     return [_series_of(row) for row in rows]
 
 

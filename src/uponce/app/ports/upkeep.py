@@ -85,11 +85,12 @@ class Upkeep(Protocol):
         """
 
     async def slowest_complete_series(
-        self, api_key: str, *, per_key: int, in_all: int, older_than: int, most: int
+        self, api_key: str, *, per_key: int, in_all: int, older_than: int, shared_older_than: int, most: int
     ) -> Sequence[Series]:
         """Return the slowest complete series if the key has `per_key` series, or if there are `in_all`: at most `most`.
 
-        They were begun longer ago than `older_than` seconds. A request may be completing each of them.
+        They were begun longer ago than `older_than` seconds, or `shared_older_than` if they are shared. A request may
+        be completing each of them.
         """
 
     async def integrity(self, *, deep: bool) -> Sequence[Fault]:

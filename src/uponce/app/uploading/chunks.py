@@ -10,9 +10,10 @@ from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, che
 from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
+from uponce.app.uploading.ending import drop_if_empty
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, begin, drop_if_empty, giving_way
+from uponce.app.uploading.series import Append, append, begin, giving_way
 from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
 from uponce.core.relaying import Forwarded

@@ -14,8 +14,9 @@ from uponce.app.authorise import UploadRequest, authorise, refuse_spent
 from uponce.app.services import Services
 from uponce.app.unbroken import awaited_by_the_stop
 from uponce.app.uploading.completion import finish
+from uponce.app.uploading.ending import drop_unless_held
 from uponce.app.uploading.pipeline import Uploaded, answered
-from uponce.app.uploading.series import Append, append, drop_unless_held, giving_way, settled, terminate
+from uponce.app.uploading.series import Append, append, giving_way, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.series import status as series_status
 from uponce.core import errors

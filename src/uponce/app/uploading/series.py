@@ -12,10 +12,11 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import Verified
-from uponce.app.ports import Assembly, HeldPart, Parts
+from uponce.app.ports import Assembly, HeldPart
 from uponce.app.services import Services
+from uponce.app.uploading.ending import drop_if_slow, drop_slowest, parts_of
 from uponce.core import errors
-from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, expires_at, freeze, is_slow
+from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, freeze
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 
@@ -24,7 +25,6 @@ T = TypeVar("T")
 _PARTS = 500
 _NOTE_SECONDS = 2.0
 _TRIES = 5
-_MOST_COMPLETE = 100  # as many begin at a time, each in the place of another one
 _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 0.25
 _ABOUT_TO_HOLD_SECONDS = 1.0  # a request whose bytes were the last ones holds the series of a slow server by then
@@ -97,73 +97,12 @@ async def _insert(services: Services, new: Series) -> Series:
             others = await services.database.find_series_of(new.grant.key)
             if any(series.complete for series in others):
                 await asyncio.sleep(_ABOUT_TO_HOLD_SECONDS)
-            if others and not any([await _drop_if_slow(services, series) for series in others]):
+            if others and not any([await drop_if_slow(services, series) for series in others]):
                 raise
         except errors.TooManySeries:
-            if not await _drop_slowest(services, new.api_key):
+            if not await drop_slowest(services, new.api_key, _ABOUT_TO_HOLD_SECONDS):
                 raise
     return await insert()
-
-
-async def _drop_if_slow(services: Services, series: Series) -> bool:
-    """End a series that is slow, or whose time is over. Return whether it has ended.
-
-    A young series stays while a request sends bytes of it. A series without a recorded byte ends at any rate if no
-    request sends bytes of it: what arrived before is lost, since its server died.
-
-    A complete series ends if no request completes it: the last try failed, or died, and its client begins again. If it
-    is shared, another server may be completing it, so it stays unless the file goes to an upstream.
-    """
-    now, limits = services.clock.now(), services.limits
-    if series.complete:
-        if series.shared and not await _is_passed_on(services, series):
-            return False
-        return await drop_unless_held(services, series)
-    if now <= expires_at(series, limits) and not is_slow(series, now, limits):
-        # Other servers hold bytes of a shared series without a lock that shows here.
-        is_lost = not series.spans and not series.shared
-        return is_lost and await drop_unless_held(services, series, if_empty=True)
-    if now - series.created_at <= limits.rate_seconds:
-        return await drop_unless_held(services, series)
-    if await services.database.end_series(series.id):
-        await services.blobs.parts.drop(series.blob_key)
-    return True
-
-
-async def _is_passed_on(services: Services, series: Series) -> bool:
-    key = await services.database.find_key(series.api_key)
-    return key is not None and key.upstream is not None
-
-
-async def _drop_slowest(services: Services, api_key: str) -> bool:
-    """End the slowest series, if there are too many. Return False if requests complete all that may make room."""
-    limits = services.limits
-    too_many = {"per_key": limits.max_series_per_key, "in_all": limits.max_series}
-    ended = await services.database.end_slowest_series(
-        api_key, **too_many, rate=limits.least_rate, seconds=limits.rate_seconds
-    )
-    for blob_key in ended:
-        await services.blobs.delete(blob_key)
-    return bool(ended) or await _drop_complete(services, api_key, too_many)
-
-
-async def _drop_complete(services: Services, api_key: str, too_many: Mapping[str, int]) -> bool:
-    """End the slowest complete series that no request of this server completes, if there are too many series.
-
-    Its completion failed, and its client may never come back. Another server may be completing a shared series. Then
-    its commit raises SeriesGone. To make that rare, young series stay, and those that came quickly end last.
-    """
-    limits = services.limits
-    found = await services.database.slowest_complete_series(
-        api_key, **too_many, older_than=limits.rate_seconds + limits.idle_seconds, most=_MOST_COMPLETE
-    )
-    if not found:
-        return True  # by now there may be room
-    await asyncio.sleep(_ABOUT_TO_HOLD_SECONDS)
-    for series in found:
-        if await drop_unless_held(services, series):
-            return True
-    return False
 
 
 async def status(services: Services, series_id: str) -> Series:
@@ -187,7 +126,7 @@ async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
         services,
         series,
         chunk.span,
-        lambda: _parts(services, series).hold(series.blob_key, chunk.span),
+        lambda: parts_of(services, series).hold(series.blob_key, chunk.span),
         services.limits.takeover_seconds,
     )
     try:
@@ -300,28 +239,6 @@ async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncI
             return
 
 
-async def drop_if_empty(services: Services, series: Series) -> None:
-    """Terminate a series without recorded or arriving bytes, so that a failed first chunk leaves no trace."""
-    await drop_unless_held(services, series, if_empty=True)
-
-
-async def drop_unless_held(services: Services, series: Series, *, if_empty: bool = False) -> bool:
-    """End the series, which may have ended already, unless a request holds it. Return False if one does."""
-    try:
-        assembly = await _parts(services, series).assembly(series.blob_key)
-        try:
-            if await services.database.end_series(series.id, if_empty=if_empty):
-                with suppress(errors.Unavailable):  # if this fails, the sweeper deletes them
-                    await services.blobs.parts.drop(series.blob_key)
-        finally:
-            await assembly.release()
-    except (errors.ChunkInProgress, errors.Unavailable):
-        return False
-    except errors.SeriesGone:
-        pass
-    return True
-
-
 async def settled(services: Services, series: Series) -> Series:
     """Return the series as soon as no request writes to it. A request that writes yields, and keeps what it can."""
     await (await hold_all(services, series, services.limits.takeover_seconds)).release()
@@ -329,19 +246,9 @@ async def settled(services: Services, series: Series) -> Series:
 
 
 async def hold_all(services: Services, series: Series, seconds: float) -> Assembly:
-    return await _take_over(services, series, None, lambda: _parts(services, series).assembly(series.blob_key), seconds)
-
-
-def _parts(services: Services, series: Series) -> Parts:
-    """Return where the bytes of the series are. Raise StorageUnavailable if this server cannot reach them."""
-    if series.shared != services.blobs.parts.shared:
-        raise errors.StorageUnavailable(
-            "This server cannot reach the bytes of this upload that have arrived. The signature is not spent. Send the "
-            "request again.",
-            detail=f"series {series.id} was begun on another kind of storage",
-            retry_after=1,
-        )
-    return services.blobs.parts
+    return await _take_over(
+        services, series, None, lambda: parts_of(services, series).assembly(series.blob_key), seconds
+    )
 
 
 async def _take_over(
@@ -353,7 +260,7 @@ async def _take_over(
         with suppress(errors.ChunkInProgress):
             return await hold()
         with services.attempts.waiting(series.id, services.limits):
-            async with _parts(services, series).asking(series.blob_key, span):
+            async with parts_of(services, series).asking(series.blob_key, span):
                 while True:
                     await asyncio.sleep(_POLL_SECONDS)
                     try:

@@ -380,7 +380,8 @@ DELETE FROM series WHERE id IN (
 -- In the order of `end_slowest_series`.
 -- name: list_slowest_complete
 @series_with_first_grant
-WHERE coalesce(api_key = :of_key, true) AND created_at < :before AND spans = '[[0,' || CAST(total AS TEXT) || ']]'
+WHERE coalesce(api_key = :of_key, true) AND created_at < CASE WHEN shared = 0 THEN :before ELSE :shared_before END
+AND spans = '[[0,' || CAST(total AS TEXT) || ']]'
 ORDER BY arrived * 1.0 / (:now - created_at), created_at, id LIMIT :most;
 
 -- The first one, however large it is, and further ones until `rows` signatures and parts go with their series.
