@@ -79,8 +79,9 @@ def test_the_text_says_what_it_is_what_to_do_and_how_many_more(store: World) -> 
     assert done.code == 1
     heading, *subjects, more, _, summary = done.stdout.splitlines()
     assert heading == (
-        "damage    13 hollow: assets whose bytes are missing: check the disk, restore these blobs from a backup. Blobs "
-        "that begin with p: with `uponce restore --reuse-storage`, since a file beside a pack has no effect"
+        "damage    13 hollow: assets whose bytes are missing: check the disk, restore these blobs from a backup. In a "
+        "bucket, copy the objects. In a local folder, blobs that begin with p need `uponce restore --reuse-storage`, "
+        "since a file beside a pack has no effect"
     )
     assert len(subjects) == 10
     assert all("demo/raw/upload/" in line and "it does not exist" in line for line in subjects)
