@@ -54,7 +54,7 @@ def copied(store: Blobs) -> list[bytes]:
         async for stored in store.published():
             blob = await store.open(stored.key)
             assert blob is not None
-            found.append(await blob.read(0, blob.size))
+            found.append(bytes(await blob.read(0, blob.size)))
             blob.close()
         return sorted(found)
 

@@ -52,7 +52,7 @@ async def get(store: BlobStore, key: str) -> bytes | None:
     if blob is None:
         return None
     try:
-        return await blob.read(0, blob.size)
+        return bytes(await blob.read(0, blob.size))
     finally:
         blob.close()
 

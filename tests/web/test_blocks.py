@@ -32,7 +32,7 @@ class Bucket:
         self.reads.append(length)
         return DATA[offset : offset + length]
 
-    def pieces(self, start: int = 0) -> AsyncIterator[bytes]:
+    def pieces(self, start: int = 0) -> AsyncIterator[blocks.Block]:
         return pieces_of(self, "key", Span(start, len(DATA)))  # type: ignore[arg-type]
 
 
@@ -154,3 +154,11 @@ def test_the_first_block_is_read_once_and_sent(bounded: Blocks) -> None:
     assert asyncio.run(play()) == DATA[7:]
     assert blob.reads[:3] == [128 * 1024, 256 * 1024, 512 * 1024]
     assert bounded.size == 0
+
+
+def test_one_reader_gets_each_block_without_a_copy() -> None:
+    """A slice of a bytearray is a copy."""
+    block = bytearray(DATA)
+    with blocks.BLOCKS.reader() as reader:
+        blocks.BLOCKS.keep(reader, block)
+        assert blocks.BLOCKS.take(reader, 0) is block

@@ -21,7 +21,7 @@ KEY = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
-_READ_BYTES = 64 * 1024
+_SMALL_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -60,7 +60,7 @@ class OpenFile(OpenDescriptor):
     `whole` is all bytes of a small blob, if they have been read.
     """
 
-    block_bytes = _READ_BYTES
+    block_bytes = BLOCK_BYTES
 
     def __init__(self, run: Run, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
         super().__init__(descriptor)
@@ -72,10 +72,10 @@ class OpenFile(OpenDescriptor):
 
     def take_whole(self) -> None:
         """Read a small blob now. Blocks."""
-        if self.size <= self.block_bytes:
+        if self.size <= _SMALL_BYTES:
             self.whole = self._read(0, self.size)
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int) -> bytes | bytearray:
         if self.whole or offset >= self.size:
             return self.whole[offset : offset + length]
         return self._cached(offset, length) or await self.read_in_thread(offset, length)
@@ -83,16 +83,10 @@ class OpenFile(OpenDescriptor):
     async def read_in_thread(self, offset: int, length: int) -> bytes:
         return await self._run(lambda: self._read(offset, length))
 
-    def _cached(self, offset: int, length: int) -> bytes:
+    def _cached(self, offset: int, length: int) -> bytes | bytearray:
         """Return these bytes if all of them are in memory, else none. A system short of memory keeps only some."""
-        if not NOWAIT:
-            return b""
-        descriptor, length = self.number(), min(length, self.size - offset)
-        try:
-            block = read_at(descriptor, self._start + offset, length, NOWAIT)
-            return block if len(block) == length and self._is_there(descriptor, NOWAIT) else b""
-        except OSError:  # not in memory, or a file system that cannot tell
-            return b""
+        block = bytearray(min(length, self.size - offset))
+        return block if self.read_now(offset, memoryview(block)) == len(block) else b""
 
     def _read(self, offset: int, length: int) -> bytes:
         descriptor = self.number()

@@ -103,7 +103,7 @@ def _for_operator(on_disk: bool) -> Iterator[None]:
         raise SettingRefused(f"UPONCE_STORAGE cannot be used: {reason}.{cure if on_disk else ''}") from error
 
 
-async def _read(services: Services, key: str) -> bytes:
+async def _read(services: Services, key: str) -> bytes | bytearray:
     blob = await services.blobs.open(key)
     if blob is None:
         return b""

@@ -15,7 +15,7 @@ from uponce.core.naming import DeliveryPath, parse_path
 from uponce.core.ranges import parse_ranges
 from uponce.core.spans import Span
 from uponce.core.values import Asset, DeliveryType, ResourceType
-from uponce.web.blocks import first_block, pieces_of
+from uponce.web.blocks import Block, first_block, pieces_of
 from uponce.web.errors import refusal
 from uponce.web.places import Places
 from uponce.web.request import Head, Header, Request, raw_path
@@ -150,7 +150,7 @@ def _several(
     headers: list[Header],
     asset: Asset,
     ranges: Sequence[Span],
-    pieces: Sequence[AsyncIterator[bytes]],
+    pieces: Sequence[AsyncIterator[Block]],
     close: Callable[[], None],
 ) -> Response:
     """Return multipart/byteranges (RFC 9110 §14.6) with its exact length."""
@@ -164,7 +164,7 @@ def _several(
     length = sum(map(len, heads)) + sum(range_.size for range_ in ranges) + len(tail)
     headers += [(b"content-type", b"multipart/byteranges; boundary=" + boundary), length_header(length)]
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[Block]:
         for range_head, of_range in zip(heads, pieces, strict=True):
             yield range_head
             async for piece in of_range:

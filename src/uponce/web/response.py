@@ -36,7 +36,7 @@ class Response:
 
     status: int
     headers: tuple[Header, ...] = ()
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncIterator[bytes | bytearray] = b""
     lingers: bool = False
     close: Callable[[], None] | None = None
 

@@ -131,7 +131,7 @@ class OpenBlob(Protocol):
     size: int
     block_bytes: int
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int) -> bytes | bytearray:
         """Return `length` bytes from `offset`; fewer only at the end of the blob."""
 
     def read_now(self, offset: int, into: memoryview) -> int:
