@@ -122,7 +122,16 @@ def _measure(case: Case, setup: Setup, scratch: Path) -> Sample:
         with Server(case.program, folder) as server:
             return case.measure(server, setup)
     finally:
-        folders.put_aside(folder / "media" if case.kept else folder, scratch)
+        for used in _stored(folder) if case.kept else [folder]:
+            folders.put_aside(used, scratch)
+
+
+def _stored(folder: Path) -> list[Path]:
+    """Return the folders of a data folder that have stored files.
+
+    The file `media/owner` is not in them. Without it no server starts beside the database.
+    """
+    return [entry for entry in (folder / "media").glob("*") if entry.is_dir()]
 
 
 if __name__ == "__main__":

@@ -37,8 +37,11 @@ def test_the_rows_that_need_no_patience_can_be_measured(tmp_path: Path, capfd: p
 
 @pytest.mark.proof
 def test_a_filled_database_can_be_used_by_its_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """P5 and P7 with few rows: look-ups find their signatures, uploads go on, the rest is purged."""
-    options = ["--rounds", "1", "--seconds", "0.5", "--latency-seconds", "1", "--fill", "2000"]
+    """P5 and P7 with few rows: look-ups find their signatures, uploads go on, the rest is purged.
+
+    In the second round the stored files of the first one are gone, and the server still starts.
+    """
+    options = ["--rounds", "2", "--seconds", "0.5", "--latency-seconds", "1", "--fill", "2000"]
 
     assert main(["P5", "P7", *options, "--cache", str(tmp_path / "cache")]) == 0
 
