@@ -209,6 +209,31 @@ def test_giving_up_a_move_loses_no_upload_of_the_new_store_without_a_word(world:
         assert not asyncio.run(source.frozen())
 
 
+@pytest.mark.parametrize(
+    ("overwrites", "found"), [(True, "holds 1 files .* and lacks 1 files"), (False, "lacks 1 files")]
+)
+def test_giving_up_a_move_loses_no_asset_that_the_new_store_has_changed(
+    world: World, other: SqliteDatabase, overwrites: bool, found: str
+) -> None:
+    """The storage stayed, and the new store has deleted the file of an asset from before the move."""
+    fields = {"public_id": "a"}
+    assert_accepted(world.upload(world.sign(fields)))
+    asyncio.run(migrate_store(Store(world.database, world.blobs), Store(other, world.blobs), media=False))
+    with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as source:
+        source.open()
+        world.swap(database=other)
+        if overwrites:
+            assert_accepted(world.upload(world.sign(fields)))
+        else:
+            deletion = urlencode(world.sign(fields, key=world.server))
+            assert world.request("POST", f"/v1_1/demo/image/destroy?{deletion}").json == {"result": "ok"}
+        with pytest.raises(SettingRefused, match=found):
+            asyncio.run(undo_move(source, world.blobs, 300))
+        assert asyncio.run(source.frozen())
+        asyncio.run(undo_move(source, world.blobs, 300, loses_files=True))
+        assert not asyncio.run(source.frozen())
+
+
 def test_giving_up_a_move_that_never_was_takes_no_storage(world: World, other: SqliteDatabase) -> None:
     before = owners(world, world.database)
     asyncio.run(undo_move(other, world.blobs, 300))

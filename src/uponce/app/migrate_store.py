@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from uponce.app.check import refuse_slow_clock
-from uponce.app.copy_media import Copying, copy_media, unnamed
+from uponce.app.copy_media import Copying, copy_media
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import PLACES, BlobStore, Database, Table
 from uponce.core.errors import SettingRefused
@@ -120,28 +120,36 @@ async def undo_move(
 
     Return None, and change nothing, if the source is not frozen: it takes uploads, and a fence would refuse them.
 
-    Raise SettingRefused, and change nothing, if the new database has the storage and stored files there, unless the
-    caller `loses_files`: sweeps of the source delete them. Raise it too as `fence` does.
+    Raise SettingRefused, and change nothing, if the new database has the storage and has stored or deleted files there,
+    unless the caller `loses_files`: sweeps of the source delete the new ones. Raise it too as `fence` does.
     """
     if not await database.frozen():
         return None
     if not trusts_clock:
         await refuse_slow_clock(database, skew)
     if not loses_files and await blobs.owner() != await database.owner():
-        await _refuse_newer_files(database, blobs)
+        await _refuse_changed_files(database, blobs)
     # The storage first: after an interruption, it may be repeated.
     await blobs.set_owner(await database.make_owner(), replace=True)
     return await database.thaw(skew)
 
 
-async def _refuse_newer_files(database: Database, blobs: BlobStore) -> None:
-    newer = [key async for key in unnamed(blobs, database)]
-    if newer:
+async def _refuse_changed_files(database: Database, blobs: BlobStore) -> None:
+    newer, gone = list[str](), list[str]()
+    for place in PLACES:
+        named = (await database.digests(place)).keys()
+        stored = {blob.key async for blob in blobs.published(place)}
+        newer += stored - named
+        gone += named - stored
+    found = [f"holds {len(newer):,} files that this database does not name, such as blob {newer[0]}"] if newer else []
+    found += [f"lacks {len(gone):,} files that it names, such as blob {gone[0]}"] if gone else []
+    if found:
         raise SettingRefused(
-            f"UPONCE_STORAGE holds {len(newer):,} files that this database does not name, such as blob {newer[0]}: the "
-            "other store may have taken these uploads since the move, and sweeps here would delete them. Nothing was "
-            "changed. To keep them, move back: run `uponce migrate-store` with the settings of the other store and a "
-            "new database. To give the files up, add --yes."
+            f"UPONCE_STORAGE {' and '.join(found)}: the other store may have taken uploads since the move, or have "
+            "overwritten or deleted assets. Sweeps here would delete the new files. An asset whose file is gone cannot "
+            "be delivered. Nothing was changed. To keep what the other store has, move back: run `uponce "
+            "migrate-store` with the settings of the other store and a new database. To give it up, add --yes. Then "
+            "`uponce fsck` names the assets without files."
         )
 
 

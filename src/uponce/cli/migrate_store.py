@@ -32,7 +32,10 @@ def run(
         help="Give the move up: this store takes uploads again. Signatures made before are refused.",
     ),
     yes: bool = typer.Option(
-        False, "--yes", help="With --undo: give up the files in the storage that only the other store names."
+        False,
+        "--yes",
+        help="With --undo: give up the files that the other store has added to the storage. Assets whose files it "
+        "has deleted or replaced stay without them.",
     ),
     trust_clock: TrustClock = False,
     data: Data = None,
