@@ -69,7 +69,7 @@ class Delivery(Upload):
     def act(self) -> None:
         path = f"/{self.stage.world.browser.cloud}/raw/upload/{self.name}"
         try:
-            with patch.object(ObjectBlob, "block_bytes", _BLOCK_BYTES):
+            with patch.multiple(ObjectBlob, first_bytes=_BLOCK_BYTES, block_bytes=_BLOCK_BYTES):
                 answer = self.stage.world.get(path)
         except TornAnswer:
             self.told = "torn"

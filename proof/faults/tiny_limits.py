@@ -33,7 +33,6 @@ web.protocol                        _MOST_GATHERED_BYTES             9001
 web.protocol                        _MOST_DROPPED_BYTES              2001
 web.protocol                        HardenedProtocol.GETS_PER_TURN   2
 web.discarding                      _NOWHERE                         bytearray(1009)
-web.blocks                          _FIRST_BLOCK                     701
 web.blocks                          _PIECE_BYTES                     251
 web.blocks                          _WHOLE_BLOCKS                    3
 web.blocks                          _MOST_BYTES                      5003
@@ -62,7 +61,7 @@ app.fsck                            _LISTED                          3
 app.fsck                            _READ_AT_ONCE                    2
 app.copy_media                      _AT_ONCE                         2
 adapters.files                      BLOCK_BYTES                      2003
-adapters.files                      _READ_BYTES                      1499
+adapters.files                      _FIRST_BYTES                     1499
 adapters.system                     _MAX_VECTOR                      3
 adapters.system                     _DRAWN_BYTES                     64
 adapters.spool.buffered             _LARGE                           2003
@@ -78,6 +77,7 @@ adapters.store.blobs                _LIST_BATCH                      3
 adapters.store.packs                PACK_BYTES                       40009
 adapters.store.packs                _MOST_OPEN                       3
 adapters.store.objects              _ASKERS                          3
+adapters.store.objects              _FIRST_BYTES                     701
 adapters.store.objects              _BLOCK_BYTES                     1709
 adapters.store.parts                _READ_BYTES                      1301
 adapters.store.bucket               _READ_BYTES                      3001

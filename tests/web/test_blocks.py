@@ -23,7 +23,7 @@ DATA = bytes(range(256)) * 32 * 1024  # 8 MiB
 class Bucket:
     """A blob that counts its reads."""
 
-    size, block_bytes = len(DATA), 2 * MEBIBYTE
+    size, first_bytes, block_bytes = len(DATA), 128 * 1024, 2 * MEBIBYTE
 
     def __init__(self) -> None:
         self.reads: list[int] = []
@@ -134,7 +134,7 @@ def test_a_blob_that_ends_early_ends_its_pieces() -> None:
         return DATA[offset : min(offset + length, 200_000)]
 
     async def play() -> int:
-        blob, size = SimpleNamespace(read=read, block_bytes=2 * MEBIBYTE), 0
+        blob, size = SimpleNamespace(read=read, first_bytes=128 * 1024, block_bytes=2 * MEBIBYTE), 0
         with pytest.raises(StorageUnavailable) as failed:
             async for piece in pieces_of(blob, "key", Span(0, len(DATA))):
                 size += len(piece)

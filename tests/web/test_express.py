@@ -4,9 +4,10 @@ import logging
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from ipaddress import ip_network
+from itertools import count
 from typing import Any
 
 import pytest
@@ -170,14 +171,22 @@ def test_a_defect_is_answered_by_the_long_way(wire: Wire, monkeypatch: pytest.Mo
     if place == "the catalog":
         wire.world.sql("""UPDATE assets SET facts = '{"kind": "hologram"}'""")
     else:
-        monkeypatch.setattr(OpenFile, "read_now", _broken)
+        monkeypatch.setattr(OpenFile, "read_now", _broken_once())
     wanted = b"HTTP/1.1 500 " if place == "the catalog" else b"HTTP/1.1 200 "
     assert wire.say(get(path)).startswith(wanted)
     assert wire.tasks == 1
 
 
-def _broken(*_: object) -> int:
-    raise ZeroDivisionError
+def _broken_once() -> Callable[..., int]:
+    """Return a `read_now` with a defect for the first call alone: the long way needs one too."""
+    read_now, calls = OpenFile.read_now, count()
+
+    def read(file: OpenFile, offset: int, into: memoryview) -> int:
+        if next(calls) == 0:
+            raise ZeroDivisionError
+        return read_now(file, offset, into)
+
+    return read
 
 
 # What was found stands until the database changes, and not longer.

@@ -35,7 +35,7 @@ class FarBlob:
 
     def __init__(self, blob: Any, before_read: Callable[[int], None], most: int) -> None:
         self._blob, self._before_read, self._most = blob, before_read, most
-        self.size, self.block_bytes = blob.size, 256 * 1024
+        self.size, self.first_bytes, self.block_bytes = blob.size, 128 * 1024, 256 * 1024
 
     async def read(self, offset: int, length: int) -> Any:
         self._before_read(offset)

@@ -21,7 +21,7 @@ KEY = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
-_SMALL_BYTES = 64 * 1024
+_FIRST_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -60,7 +60,7 @@ class OpenFile(OpenDescriptor):
     `whole` is all bytes of a small blob, if they have been read.
     """
 
-    block_bytes = BLOCK_BYTES
+    first_bytes, block_bytes = _FIRST_BYTES, BLOCK_BYTES
 
     def __init__(self, run: Run, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
         super().__init__(descriptor)
@@ -72,7 +72,7 @@ class OpenFile(OpenDescriptor):
 
     def take_whole(self) -> None:
         """Read a small blob now. Blocks."""
-        if self.size <= _SMALL_BYTES:
+        if self.size <= self.first_bytes:
             self.whole = self._read(0, self.size)
 
     async def read(self, offset: int, length: int) -> bytes | bytearray:

@@ -15,7 +15,6 @@ from uponce.core.spans import Span
 
 Block = bytes | bytearray
 
-_FIRST_BLOCK = 128 * 1024
 _PIECE_BYTES = 64 * 1024
 _WHOLE_BLOCKS = 16
 _MOST_BYTES = 32 * 1024 * 1024
@@ -73,7 +72,7 @@ async def first_block(blob: OpenBlob, key: str, range_: Span) -> Block:
     if not range_.size:
         return b""
     with _naming(key):
-        return _checked(await blob.read(range_.start, min(blob.block_bytes, _FIRST_BLOCK, range_.size)), range_.start)
+        return _checked(await blob.read(range_.start, min(blob.first_bytes, range_.size)), range_.start)
 
 
 async def pieces_of(blob: OpenBlob, key: str, range_: Span, first: Block = b"") -> AsyncIterator[Block]:
@@ -81,10 +80,10 @@ async def pieces_of(blob: OpenBlob, key: str, range_: Span, first: Block = b"") 
 
     The first block is small, and each whole block doubles the next one: a client that reads little costs little.
     """
-    offset, left, most = range_.start, range_.size, _FIRST_BLOCK
+    offset, left, most = range_.start, range_.size, blob.first_bytes
     with _naming(key), BLOCKS.reader() as reader:
         while left:
-            block = first or _checked(await blob.read(offset, min(blob.block_bytes, most, left)), offset)
+            block = first or _checked(await blob.read(offset, min(most, left)), offset)
             first = b""
             size, taken = len(block), 0
             BLOCKS.keep(reader, block)
@@ -92,7 +91,7 @@ async def pieces_of(blob: OpenBlob, key: str, range_: Span, first: Block = b"") 
             while piece := BLOCKS.take(reader, taken):
                 taken += len(piece)
                 yield piece
-            most = min(2 * most, blob.block_bytes) if taken == size else _FIRST_BLOCK
+            most = min(2 * most, blob.block_bytes) if taken == size else blob.first_bytes
             offset, left = offset + taken, left - taken
 
 

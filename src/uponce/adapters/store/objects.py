@@ -36,6 +36,7 @@ _NAME = re.compile(rf"blobs/(p?[0-9a-f]{{2}})/({KEY.pattern})")
 _FOLDER = "blobs"
 _OWNER = "owner"
 _ASKERS = 32
+_FIRST_BYTES = 128 * 1024
 _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be cheap
 
 
@@ -176,7 +177,7 @@ class BucketBlobs(Blobs):
 class ObjectBlob:
     """The OpenBlob port. It holds nothing open: each block is a request."""
 
-    block_bytes = _BLOCK_BYTES
+    first_bytes, block_bytes = _FIRST_BYTES, _BLOCK_BYTES
 
     def __init__(self, store: BucketBlobs, name: str, size: int) -> None:
         self._store = store

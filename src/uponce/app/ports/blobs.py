@@ -125,10 +125,11 @@ class OpenBlob(Protocol):
     """An open blob. The caller must close it.
 
     After a deletion it is still readable, or it raises StorageUnavailable. It never shows other bytes. `block_bytes` is
-    the best length for one read.
+    the best length for one read. `first_bytes` is that of the first one, whose bytes a client may never take.
     """
 
     size: int
+    first_bytes: int
     block_bytes: int
 
     async def read(self, offset: int, length: int) -> bytes | bytearray:
