@@ -31,8 +31,8 @@ LARGE = bytes(300_000)  # too large for packs
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Server]:
-    (tmp_path / "private").mkdir()
-    with Server(tmp_path / "private" / "uponce") as server:
+    (tmp_path / "lib").mkdir()
+    with Server(tmp_path / "lib" / "uponce") as server:
         yield server
 
 
@@ -40,19 +40,17 @@ def box(tmp_path: Path) -> Iterator[Server]:
 def machine(box: Server, tmp_path: Path) -> Iterator[Machine]:
     """The reader has opened a shell as step 3 says. No command may replace the uponce under test."""
     installed = distribution("uponce").read_text("RECORD")
-    private = str(tmp_path / "private")
     made = Machine(
         tmp_path,
         {
             "/etc/nginx": str(tmp_path / "nginx"),
             "/etc/fstab": str(tmp_path / "fstab"),
-            "/var/lib/private": private,
-            "/var/lib/uponce": f"{private}/uponce",
+            "/var/lib/uponce": f"{tmp_path}/lib/uponce",
             "127.0.0.1:8000": f"127.0.0.1:{box.port}",
             "git pull\n": "",
             "/opt/uponce/bin/pip install .\n": "",
         },
-        ("systemctl", "useradd", "mount"),
+        ("systemctl", "chown", "mount", "nginx"),
     )
     (tmp_path / "uponce.env").touch()
     made.shell = COMMANDS.removesuffix("uponce doctor\n")
@@ -96,7 +94,7 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
         back_up(machine)
     assert box.stop() == 0
     machine.run(RESTORE.replace("/latest", "/before-upgrade"))
-    assert (tmp_path / "private/uponce.before/uponce.db").exists()
+    assert (tmp_path / "lib/uponce.before/uponce.db").exists()
     box.start()
     assert box.get(f"/{box.cloud}/raw/upload/cat").data == b"bytes"
     assert code_of(box, spent) in ("signature_used", "stale_request")
@@ -125,14 +123,14 @@ def test_a_refused_restore_starts_no_server(machine: Machine, box: Server, tmp_p
     assert machine.asked() == ["stop uponce uponce-backup.timer uponce-backup.service"]
     machine.run(RESTORE[RESTORE.index("uponce restore") :])
     assert machine.asked() == ["start uponce uponce-backup.timer"]
-    assert (tmp_path / "private/uponce/uponce.db").exists()
+    assert (tmp_path / "lib/uponce/uponce.db").exists()
 
 
 @pytest.mark.proof
 def test_the_last_copy_stays_if_the_backup_before_an_upgrade_fails(machine: Machine, tmp_path: Path) -> None:
     back_up(machine)
     machine.run(KEEP)
-    kept = tmp_path / "private/uponce-backup/before-upgrade/uponce.db"
+    kept = tmp_path / "lib/uponce-backup/before-upgrade/uponce.db"
     kept.write_bytes(b"the last copy")
     machine.stub("systemctl", "exit 1\n")
     assert machine.paste(KEEP) == 1
@@ -142,10 +140,10 @@ def test_the_last_copy_stays_if_the_backup_before_an_upgrade_fails(machine: Mach
 @pytest.mark.proof
 def test_a_copy_without_links_replaces_what_the_copy_with_links_began(machine: Machine, tmp_path: Path) -> None:
     back_up(machine)
-    (tmp_path / "private/uponce-backup/before-upgrade/half").mkdir(parents=True)
+    (tmp_path / "lib/uponce-backup/before-upgrade/half").mkdir(parents=True)
     machine.run(KEEP.replace("cp -al", "cp -a"))
-    names = {path.name for path in (tmp_path / "private/uponce-backup/before-upgrade").iterdir()}
-    assert names == {path.name for path in (tmp_path / "private/uponce-backup/latest").iterdir()}
+    names = {path.name for path in (tmp_path / "lib/uponce-backup/before-upgrade").iterdir()}
+    assert names == {path.name for path in (tmp_path / "lib/uponce-backup/latest").iterdir()}
 
 
 @pytest.mark.proof
@@ -174,18 +172,26 @@ def test_only_root_reads_the_settings(machine: Machine, tmp_path: Path) -> None:
     assert (tmp_path / "uponce.env").stat().st_mode & 0o777 == 0o600
 
 
-def test_nginx_and_both_units_get_one_fixed_user(machine: Machine, tmp_path: Path) -> None:
-    """A unit with a user for each start would take the folder away from the other one."""
+def test_both_units_and_nginx_have_one_user_that_exists_before(machine: Machine, tmp_path: Path) -> None:
+    """A user for each start (DynamicUser=) owns nothing that nginx or a disk in the folder could belong to."""
     (tmp_path / "nginx").mkdir()
     (tmp_path / "nginx/nginx.conf").write_text("user www-data;\nworker_processes auto;\n")
-    machine.run(BACKUP + SERVICE + NGINX)
-    assert machine.asked("useradd") == ["--system --no-create-home --shell /usr/sbin/nologin uponce"]
+    assert INSTALL.startswith("useradd ") and INSTALL.splitlines()[0].endswith(" uponce")
+    machine.run(NGINX)
     assert (tmp_path / "nginx/nginx.conf").read_text() == "user uponce;\nworker_processes auto;\n"
     assert machine.settings() == {"UPONCE_STORAGE_ACCEL": "/_blobs/"}
+    assert machine.asked() == ["restart uponce nginx"]
     for unit in ("uponce.service", "uponce-backup.service"):
-        lines = (tmp_path / "units" / unit).read_text() + (tmp_path / f"units/{unit}.d/user.conf").read_text()
-        assert re.findall("^DynamicUser=(.*)$", lines, re.MULTILINE) == ["yes", "no"]
-        assert "\nUser=uponce\n" in lines
+        lines = (DEPLOY / unit).read_text().splitlines()
+        assert "User=uponce" in lines and not any(line.startswith("DynamicUser=") for line in lines)
+
+
+def test_a_broken_site_of_nginx_changes_nothing_else(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "nginx").mkdir()
+    (tmp_path / "nginx/nginx.conf").write_text("user www-data;\n")
+    machine.stub("nginx", "exit 1\n")
+    assert machine.paste(NGINX) == 1
+    assert (machine.settings(), machine.asked()) == ({}, [])
 
 
 @pytest.mark.proof
@@ -194,6 +200,7 @@ def test_the_media_move_to_another_disk(machine: Machine, box: Server, tmp_path:
     assert box.stop() == 0
     assert "damage: 0" in machine.run(DISK)
     assert (machine.asked("mount"), (tmp_path / "fstab").read_text().count("ext4")) == ([f"{box.data_dir}/media"], 1)
+    assert machine.asked("chown") == [f"uponce: {box.data_dir}/media"]
     (box.data_dir / "media/lost+found").mkdir(mode=0)  # as in the root of a new ext4
     box.start()
     assert box.get(f"/{box.cloud}/raw/upload/small").data == b"in a pack"
@@ -232,13 +239,14 @@ def test_a_restore_puts_the_media_on_the_disk_for_them(
     assert large_files(disk) == [lost]
     assert not any((box.data_dir / "media").iterdir())  # seen without the mount
     assert machine.asked()[-1] == "start uponce uponce-backup.timer"
-    assert (tmp_path / "private/uponce.before/uponce.db").exists()
+    assert machine.asked("chown") == [f"uponce: {box.data_dir}", f"uponce: {box.data_dir}/media"]
+    assert (tmp_path / "lib/uponce.before/uponce.db").exists()
 
 
 def test_a_restore_for_one_disk_moves_no_mount(machine: Machine, disk: Path, tmp_path: Path) -> None:
     assert machine.paste(MOUNT + RESTORE) == 1
     assert machine.asked() == []
-    assert not (tmp_path / "private/uponce.before").exists()
+    assert not (tmp_path / "lib/uponce.before").exists()
 
 
 def test_a_move_to_a_bucket_leaves_a_mounted_disk_alone(machine: Machine, box: Server, disk: Path) -> None:
@@ -288,9 +296,7 @@ def test_the_units_of_the_guide_are_such_with_each_drop_in(machine: Machine, tmp
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("ABSENT: systemd-analyze is not installed")
-    (tmp_path / "nginx").mkdir()
-    (tmp_path / "nginx/nginx.conf").write_text("user www-data;\n")
-    machine.run(BACKUP + SERVICE + NGINX + IN_BUCKET[IN_BUCKET.index("mkdir -p") :])
+    machine.run(BACKUP + SERVICE + IN_BUCKET[IN_BUCKET.index("mkdir -p") :])
     for name in ("uponce.service", "uponce-backup.service"):
         unit = tmp_path / "units" / name
         unit.write_text(unit.read_text().replace("/opt/uponce/bin/uponce", f"{Path(sys.executable).parent}/uponce"))

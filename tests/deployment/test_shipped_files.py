@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,10 @@ def test_every_container_of_compose_is_confined_and_bounded() -> None:
 def test_the_servers_of_compose_trust_their_caddy_alone() -> None:
     services = compose()["services"]
     address = services["caddy"]["networks"]["default"]["ipv4_address"]
+    (pool,) = compose()["networks"]["default"]["ipam"]["config"]
+    subnet, given = IPv4Network(pool["subnet"]), IPv4Network(pool["ip_range"])
+    assert IPv4Address(address) in subnet
+    assert given.subnet_of(subnet) and IPv4Address(address) not in given  # no other container can get it
     for name in ("first", "second"):
         (network,) = load(services[name]["environment"]).proxy_networks
         assert str(network) == f"{address}/32"
@@ -139,9 +144,8 @@ def test_systemd_never_gives_up_to_start_the_server() -> None:
 
 
 def test_a_backup_needs_the_disk_that_belongs_there() -> None:
-    """Where systemd keeps the folder: a mount at the link would keep the unit from starting."""
     unit, service = (DEPLOY / "uponce-backup.service").read_text().split("[Service]")
-    assert "\nRequiresMountsFor=/var/lib/private/uponce-backup\n" in unit
+    assert "\nRequiresMountsFor=/var/lib/uponce-backup\n" in unit
     assert "\nStateDirectory=uponce uponce-backup\n" in service
     guide = (ROOT / "docs/guide/one-box.md").read_text()
-    assert "LABEL=backup /var/lib/private/uponce-backup ext4" in guide
+    assert "LABEL=backup /var/lib/uponce-backup ext4" in guide
