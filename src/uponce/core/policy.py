@@ -70,7 +70,10 @@ class Limits:
     rate_seconds: int = _seconds(10, "Seconds from the start of an upload before its rate counts.")
     max_image_pixels: int = _pixels(100_000_000, "Maximum number of pixels (width × height) of an image.")
     max_video_pixels: int = _number(40_000_000, "Maximum number of pixels (width × height) of a video.")
-    max_frames: int = _number(2_000, "Maximum number of frames of an animation, or of pages of a TIFF.")
+    max_frames: int = _number(
+        2_000,
+        "Maximum number of frames of an animation, or of pages of a TIFF. Of an AVIF only the first frame counts.",
+    )
     max_samples: int = _number(5_000_000, "Maximum number of frames and sound samples in the index of an MP4 or MOV.")
     max_total_pixels: int = _pixels(500_000_000, "Maximum number of pixels (width × height × frames) of an animation.")
     max_upload_seconds: int = _seconds(

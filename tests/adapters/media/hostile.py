@@ -1,6 +1,7 @@
 """Files that promise more than they hold, or are not what they look like."""
 
 import io
+import random
 import struct
 import zlib
 from typing import Any
@@ -36,15 +37,36 @@ def gif(width: int, height: int, frames: int = 1) -> bytes:
     return screen + frame * frames + b"\x3b"
 
 
-def huge_film(muxer: str, codec: str, width: int = 8000, height: int = 5120) -> bytes:
-    """One black frame."""
+def tag(size: int) -> bytes:
+    """An ID3 tag with so many bytes of padding."""
+    return b"ID3\4\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
+
+
+def noise(seed: int) -> bytes:
+    """A FLAC. Noise has whatever the decoder of another format looks for."""
+    buffer, chance = io.BytesIO(), random.Random(seed)
+    with av.open(buffer, "w", format="flac") as sound:
+        stream = sound.add_stream("flac", rate=44_100, layout="stereo")
+        for at in range(10):
+            frame = av.AudioFrame(format="s16", layout="stereo", samples=4096)
+            frame.planes[0].update(chance.randbytes(4 * 4096))
+            frame.sample_rate, frame.pts = 44_100, 4096 * at
+            sound.mux(stream.encode(frame))
+        sound.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def huge_film(muxer: str, codec: str, width: int = 8000, height: int = 5120, *, behind: bool = False) -> bytes:
+    """One black frame. With `behind` a small film comes first."""
     buffer = io.BytesIO()
     options = {"threads": "1"} | ({"preset": "ultrafast"} if codec == "libx264" else {})
     film: Any
     with av.open(buffer, "w", format=muxer) as film:
-        stream = film.add_stream(codec, rate=25, width=width, height=height, pix_fmt="yuv420p", options=options)
-        film.mux(stream.encode(av.VideoFrame(width, height, "yuv420p")))
-        film.mux(stream.encode(None))
+        sizes = [(64, 48)] * behind + [(width, height)]
+        how = {"rate": 25, "pix_fmt": "yuv420p", "options": options}
+        streams = [film.add_stream(codec, width=wide, height=high, **how) for wide, high in sizes]
+        for stream, size in zip(streams, sizes, strict=True):
+            film.mux([*stream.encode(av.VideoFrame(*size, "yuv420p")), *stream.encode(None)])
     return buffer.getvalue()
 
 

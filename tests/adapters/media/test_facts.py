@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests import samples
-from tests.adapters.media.hostile import gif, huge_film, png, png_text_bomb
+from tests.adapters.media.hostile import gif, huge_film, noise, png, png_chunk, png_text_bomb, tag
 from tests.adapters.media.pools import decoder_pids, inspect, run, status
 from tests.hostile.bombs import mp4
 from uponce.adapters.media.pool import DecoderPool
@@ -62,6 +62,28 @@ def test_a_film_with_subtitles(tmp_path: Path, muxer: str, subtitle: str) -> Non
     """The library loads code at the first subtitle, and a confined decoder opens no file but the film."""
     facts = inspect(tmp_path, samples.subtitled(muxer, subtitle), VIDEO)
     assert (facts.kind, facts.width, facts.height) == (VIDEO, 96, 64)
+
+
+def test_a_sound_behind_a_tag(tmp_path: Path) -> None:
+    """Some programs put the tag of MP3 before any sound."""
+    for name, sound in (("flac", noise(1)), ("aac", samples.sound("adts", "aac", 1, 1.0))):
+        plain, tagged = (inspect(tmp_path, head + sound, VIDEO) for head in (b"", tag(99)))
+        assert (tagged.format, tagged.timed and tagged.timed.audio) == (name, plain.timed and plain.timed.audio)
+
+
+def test_noise_that_looks_like_a_sound_is_no_sound(tmp_path: Path) -> None:
+    """A FLAC behind a large tag was an MP3 of 0 Hz."""
+    with pytest.raises(InvalidMedia, match="sound cannot be read"):
+        inspect(tmp_path, tag(16_383) + noise(1), VIDEO)
+
+
+def test_a_sound_whose_length_was_never_written(tmp_path: Path) -> None:
+    """A recorder that lost power leaves it. The silence in it is no chain of empty chunks."""
+    whole = samples.wav(1)
+    start = whole.index(b"data") + 4
+    for length in (bytes(4), b"\xff" * 4):
+        facts = inspect(tmp_path, whole[:start] + length + bytes(176_400), VIDEO)
+        assert facts.timed is not None and facts.timed.duration == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_sound(tmp_path: Path) -> None:
@@ -147,12 +169,18 @@ BOMBS: dict[str, tuple[Callable[[], bytes], type[Refused] | None]] = {
     "png 20000² of colour": (lambda: png(20_000, 20_000, depth=8, colour=2, rows=2000), MediaTooLarge),
     "png 2³¹ without pixels": (lambda: png(2**31 - 1, 2**31 - 1, rows=0), InvalidMedia),
     "png comment of 50 MB": (lambda: png_text_bomb(50_000_000), None),
+    "apng of 5000 frames": (lambda: png(90, 90, extra=png_chunk(b"acTL", struct.pack(">II", 5000, 0))), MediaTooLarge),
+    "apng of 10 frames of 9000²": (
+        lambda: png(9000, 9000, extra=png_chunk(b"acTL", struct.pack(">II", 10, 0)), rows=9),
+        MediaTooLarge,
+    ),
     "gif screen 65535²": (lambda: gif(65_535, 65_535), MediaTooLarge),
     "gif of 1000 frames of 2000²": (lambda: gif(2000, 2000, 1000), MediaTooLarge),
     "gif of 5000 frames": (lambda: gif(2000, 2000, 5000), MediaTooLarge),
     "gif of 300000 frames": (lambda: gif(1, 1, 300_000), MediaTooLarge),
     "mp4 of 41 megapixels": (lambda: huge_film("mp4", "libx264"), MediaTooLarge),
     "ts of 41 megapixels": (lambda: huge_film("mpegts", "libx264"), MediaTooLarge),
+    "mkv whose second film has 41 megapixels": (lambda: huge_film("matroska", "libx264", behind=True), MediaTooLarge),
     "avi of 41 megapixels": (lambda: huge_film("avi", "mpeg4"), InvalidMedia),
 }
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pyvips
 
 from uponce.adapters.media.headers import read_header
-from uponce.adapters.media.screens import gif_canvas
+from uponce.adapters.media.screens import gif_canvas, png_frames
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS, HEADER, Format
 from uponce.core.policy import Limits, judge_dimensions
@@ -41,6 +41,8 @@ def inspect_image(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
     if format_.name == "avif" and image.get("heif-compression") != "av1":
         raise InvalidMedia("Invalid image file. It is marked as AVIF, but its codec is not AV1.")
     facts = judge_dimensions(MediaFacts(ResourceType.IMAGE, format_.name, image.width, image.height, pages), limits)
+    if format_.name == "png":  # libvips reads the first frame only
+        judge_dimensions(replace(facts, pages=png_frames(file)), limits)
     canvas = gif_canvas(file) if format_.name == "gif" else (0, 0)
     if 0 in canvas:
         return facts

@@ -35,6 +35,20 @@ def gif_canvas(file: BinaryIO) -> tuple[int, int]:
         return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
 
 
+def png_frames(file: BinaryIO) -> int:
+    """Return the number of frames of an animated PNG, else 1. Source: https://www.w3.org/TR/png-3/#acTL-chunk"""
+    with _mapped(file) as data:
+        at = 8
+        for _ in range(_MAX_CHUNKS):
+            kind = data[at + 4 : at + 8]
+            if kind == b"acTL":
+                return int.from_bytes(data[at + 8 : at + 12]) or 1
+            if kind in (b"IDAT", b""):  # it must come before the pixels
+                break
+            at += 12 + int.from_bytes(data[at : at + 4])
+    return 1
+
+
 def _mapped(file: BinaryIO) -> mmap.mmap:
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -100,6 +114,8 @@ def _chunks(order: Literal["little", "big"], data: mmap.mmap, limits: Limits) ->
         if chunks - frames > _MAX_CHUNKS:
             raise _refuse("chunks", _MAX_CHUNKS)
         size = int.from_bytes(data[at + 4 : at + 8], order)
+        if not size and data[at : at + 4] == b"data" and data[8:12] == b"WAVE" and not is_64_bit:
+            break  # the length was never written: all that follows is sound, also for FFmpeg
         if is_64_bit and data[at : at + 4] == b"data":
             size = int.from_bytes(data[28:36], order)
         at += 8 + size + (size & 1)

@@ -83,7 +83,9 @@ def sniff(head: bytes, types: Sequence[filetype.Type] = filetype.TYPES) -> str |
 _BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 _SHORT_MAGIC: dict[str | None, Callable[[bytes], bool]] = {
     "bmp": lambda head: int.from_bytes(head[14:18], "little") in _BMP_HEADERS,
-    "ico": lambda head: head[4:6] > b"\0\0" and head[9:10] == b"\0" and len(head) >= 22,
+    # The reserved byte must be 0, but .NET's Icon.Save writes 255.
+    "ico": lambda head: head[4:6] > b"\0\0" and head[9:10] in (b"\0", b"\xff") and len(head) >= 22,
+    "mpg": lambda head: head[3:4] == b"\xba",  # a stream of packs; others of this prefix have one bare film
 }
 
 # By the library's extension. An animated PNG is a PNG.
@@ -103,7 +105,8 @@ _OLD_MOV = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})
 def _iso_media(head: bytes) -> str | None:
     """Return the format of the first known brand. The major brand comes first."""
     box = head[4:8]
-    if box in _OLD_MOV and head[0] < 9:  # a size; printable text would be larger
+    # A size: printable text would be larger. So is `mdat` of 144 MiB, but no text has a NUL.
+    if box in _OLD_MOV and (head[0] < 9 or (box == b"mdat" and b"\0" in head[8:])):
         return "mov"
     if box != b"ftyp":
         return None
@@ -129,6 +132,21 @@ def _transport_stream(head: bytes) -> str | None:
         if len(firsts) >= 3 and firsts == b"\x47" * len(firsts):
             return "ts"
     return None
+
+
+def _tagged(head: bytes) -> str | None:
+    """Return the format behind an ID3 tag, if it is FLAC or AAC. The library takes each tag for MP3.
+
+    The tag must end within the head. Source: https://id3.org/id3v2.4.0-structure, 3.1 (size) and 3.4 (footer)
+    """
+    if not head.startswith(b"ID3") or len(head) < 10:
+        return None
+    size = sum((byte & 0x7F) << 7 * (3 - at) for at, byte in enumerate(head[6:10]))
+    start = head[10 + size + (head[5] & 0x10 and 10) :]
+    if start.startswith(b"fLaC"):
+        return "flac"
+    is_adts = len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0  # ISO 14496-3, 1.A.2: layer 0
+    return "aac" if is_adts else None
 
 
 _MAGIC = {magic: format_.name for format_ in FORMATS.values() for magic in format_.magic}
@@ -164,7 +182,14 @@ def _text(head: bytes) -> str | None:
     return next((name for prefix, name in _TEXTS.items() if start.startswith(prefix)), None)
 
 
-_CHECKS: tuple[Callable[[bytes], str | None], ...] = (_iso_media, _matroska, _transport_stream, _magic, _text)
+_CHECKS: tuple[Callable[[bytes], str | None], ...] = (
+    _iso_media,
+    _matroska,
+    _transport_stream,
+    _tagged,
+    _magic,
+    _text,
+)
 
 
 def ordinary_facts(data: Data, size: int, format_: Format | None, limits: Limits) -> MediaFacts | None:

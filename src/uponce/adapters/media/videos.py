@@ -4,6 +4,7 @@ The demuxer is pinned, so FFmpeg never follows a playlist in disguise. FFmpeg ca
 Only the decoders of DECODERS can run: the wheel of PyAV has 539.
 """
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, BinaryIO, NoReturn
 
@@ -89,13 +90,18 @@ def _facts(container: Any, format_: Format, limits: Limits, rotation: int) -> Me
         video=_video(video) if video else None,
     )
     if video is None:
+        if not audio.sample_rate:
+            raise InvalidMedia("Invalid video file. Its sound cannot be read. Upload it as raw to store it unchanged.")
         return MediaFacts(ResourceType.VIDEO, format_.name, pages=0, timed=timed)
     if not video.width or not video.height:  # the decoder refused it: broken, or above max_pixels
         raise InvalidMedia(
             "Invalid video file. The size of its picture cannot be read, or it has more than "
             f"{limits.max_video_pixels} pixels, the maximum here."
         )
-    return MediaFacts(ResourceType.VIDEO, format_.name, video.width, video.height, pages=0, timed=timed)
+    facts = MediaFacts(ResourceType.VIDEO, format_.name, video.width, video.height, pages=0, timed=timed)
+    for other in films:  # many programs take the largest of several films
+        judge_dimensions(replace(facts, width=other.width, height=other.height), limits)
+    return facts
 
 
 def _first(streams: Any) -> Any:
