@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from tests.web.test_delivery import assert_inert, signed_path, store
 from tests.world import OTHER_PNG, PNG, World, assert_refused
+from uponce.core.signature import sign_delivery
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 IN_URLS = "in delivery URLs are not supported by uponce yet"
@@ -119,3 +121,13 @@ def test_documents_and_drawings_are_images_and_inert(world: World, format_: str,
     wanted = f"attachment; filename*=UTF-8''one.{format_}" if download else None
     assert got.headers.get("content-disposition") == wanted
     assert_inert(got)
+
+
+@pytest.mark.parametrize("name", ["photo_(1)", "größe", "a b, c"])
+def test_a_signature_may_cover_the_name_before_it_is_escaped(shared: World, name: str) -> None:
+    """As the SDKs of PHP and Go sign, and that of .NET a name that is not ASCII."""
+    store(shared, public_id=name, type="private")
+    by_hand = sign_delivery(f"{name}.png", shared.browser.secrets[0])
+    assert shared.get(f"/demo/image/private/s--{by_hand}--/{quote(name)}.png").body == PNG
+    other = sign_delivery(f"{name}x.png", shared.browser.secrets[0])
+    assert_refused(shared.get(f"/demo/image/private/s--{other}--/{quote(name)}.png"), 401, "delivery_denied")

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from itertools import takewhile
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from uponce.core.errors import InvalidParameter, NotFound, UnsupportedCall, shown
 from uponce.core.values import AssetName, DeliveryType, ResourceType
@@ -247,12 +247,14 @@ def source_of(public_id: str, format_: str | None) -> str:
 
 
 def spellings_of(source: str) -> tuple[str, ...]:
-    """Return the texts that a signature of this URL may cover: the same URL as sent, and with each form of the tilde.
+    """Return the texts that a signature of this URL may cover: as sent, with each form of the tilde, and unescaped.
 
-    Some clients replace the `%7E` of a signed URL by `~`, as RFC 3986 §6.2.2.2 lets them.
+    Some clients replace the `%7E` of a signed URL by `~`, as RFC 3986 §6.2.2.2 lets them. The SDKs of PHP, Go and .NET
+    sign the name before they escape it. No name has a `%`, so an unescaped text names the same asset.
     """
-    plain = _TILDE.sub("~", source)
-    return (source,) if "~" not in plain else (source, plain, plain.replace("~", "%7E"))
+    plain, raw = _TILDE.sub("~", source), unquote(source)
+    tildes = (plain, plain.replace("~", "%7E")) if "~" in plain else ()
+    return tuple(dict.fromkeys((source, *tildes, raw)))
 
 
 def path_of(name: AssetName, version: int, format_: str | None, signature: str | None = None) -> str:
