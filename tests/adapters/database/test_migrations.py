@@ -14,6 +14,7 @@ APPLIED = {
     "migrations/0004_relay_bound.sql": "93a41bde58e3dac4",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
     "postgres/migrations/0001_initial.sql": "127bec96407499f3",
+    "postgres/migrations/0005_primary_keys.sql": "ce630a208c53082f",
 }
 
 

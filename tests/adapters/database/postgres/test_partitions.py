@@ -208,6 +208,26 @@ def test_a_long_reader_holds_up_neither_uploads_nor_the_purge(database: Postgres
     assert run(database.purge(10**6)) == 1
 
 
+def test_a_long_reader_lets_a_purge_try_few_partitions(
+    database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads wait for each try. A purge tried all of them: ten to make and ten to drop."""
+    run(database.purge(10**6))
+    clock.time += 4 * 3600
+    tries, write = list[Operation[Any]](), database.write
+
+    async def counted(operation: Operation[Any]) -> Any:
+        tries.append(operation)
+        return await write(operation)
+
+    with psycopg.connect(database._address.url) as reader:
+        reader.execute("SELECT count(*) FROM grants")
+        monkeypatch.setattr(database, "write", counted)
+        run(database._make_parts())
+        run(database._drop_parts())
+    assert len(tries) == 3
+
+
 def test_a_reader_that_never_ends_is_told_before_the_partitions_end(
     database: PostgresDatabase, clock: SteppedClock
 ) -> None:

@@ -28,6 +28,17 @@ def test_a_server_that_hangs_in_its_ping_makes_no_other_unready(database: Postgr
         run(database.ping())
 
 
+def test_every_table_has_a_primary_key(database: PostgresDatabase) -> None:
+    """Beside a publication of all tables, PostgreSQL refuses to update one without: /readyz did, on every server."""
+    with psycopg.connect(database._address.url) as connection:
+        found = connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition "
+            "AND relnamespace = current_schema()::regnamespace "
+            "AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary)"
+        )
+        assert found.fetchall() == []
+
+
 def test_a_ping_writes(database: PostgresDatabase) -> None:
     def written() -> list[tuple[Any, ...]]:
         with psycopg.connect(database._address.url) as connection:

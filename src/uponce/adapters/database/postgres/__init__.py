@@ -36,6 +36,7 @@ T = TypeVar("T")
 # At least the span of a partition and the longest pause between two purges (UPONCE_SWEEP_SECONDS: 600). With another
 # pause and the time of a purge, less than the hour after which fsck complains.
 _SLACK_SECONDS = 2700
+_MOST_TRIES = 2  # a reader of one partition holds up no other one; beside a reader of all, uploads wait for each try
 _READ_BYTES = 100 * 1024 * 1024  # PostgreSQL reads more of a table in a second: 1.6 GB from memory
 _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
 _GRANT = (
@@ -132,12 +133,17 @@ class PostgresDatabase(Database):
                     detail="for hours a session has held a lock on the table grants, as pg_dump does, or one that is "
                     "idle in a transaction, or a vacuum of grants_other. pg_stat_activity shows it: end it",
                 ) from locked[0]
+            if locked:
+                break  # uploads wait for each try, and the next partition needs the same lock
 
     async def _drop_parts(self) -> int:
-        dropped = 0
+        dropped, tries = 0, _MOST_TRIES
         for start, rows in (await self.read(schema.past_parts())).items():
-            with _unless_locked():
+            with _unless_locked() as locked:
                 dropped += await self.write(schema.drop_part(start, rows))
+            tries -= len(locked)
+            if not tries:
+                break
         return dropped
 
 
