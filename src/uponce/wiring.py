@@ -146,7 +146,7 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
             )
 
 
-def _missing(settings: Settings) -> str | None:
+def missing(settings: Settings) -> str | None:
     """Return the place that has no database yet, or None if it has one."""
     match _scheme(settings.database_url):
         case "sqlite":
@@ -278,10 +278,10 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
 
     Raise NotFound if there is no database, unless `create`: a mistyped folder must not become an empty server.
     """
-    missing = None if create else _missing(settings)
-    if missing is not None:
+    place = None if create else missing(settings)
+    if place is not None:
         raise NotFound(
-            f"There is no uponce in {missing}. `uponce serve --data {settings.data_dir}` makes one. If the server uses "
+            f"There is no uponce in {place}. `uponce serve --data {settings.data_dir}` makes one. If the server uses "
             "another folder, name it with --data or UPONCE_DATA."
         )
     backend = build(settings, secrets=secrets)

@@ -117,6 +117,22 @@ def test_an_older_secret_that_works_is_kept(world: World) -> None:
     assert len(asyncio.run(rotate(0)).secrets) == 1
 
 
+@pytest.mark.parametrize("overlap", [None, 0])
+def test_of_two_rotations_at_once_one_is_refused(world: World, overlap: int | None) -> None:
+    """Both ended the older secret, and with it the one that all back ends use."""
+    bring(world, KEY)
+
+    async def both() -> Sequence[ApiKey | BaseException]:
+        rotate = partial(rotate_key, world.services, KEY.api_key, overlap, keeps_older=True)
+        return await asyncio.gather(rotate(), rotate(), return_exceptions=True)
+
+    refusal, rotated = sorted(asyncio.run(both()), key=lambda outcome: isinstance(outcome, ApiKey))
+    assert isinstance(refusal, SettingRefused) and "came first" in refusal.message
+    assert isinstance(rotated, ApiKey)
+    assert known(world).secrets == rotated.secrets
+    assert rotated.secrets[1:] == (KEY.secrets if overlap is None else ())
+
+
 def test_a_frozen_database_shows_no_new_secret(world: World) -> None:
     """It would not be kept, so it would never work."""
     bring(world, KEY)

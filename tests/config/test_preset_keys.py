@@ -27,6 +27,14 @@ def test_keys_come_from_the_setting_and_from_a_file(tmp_path: Path) -> None:
     ]
 
 
+def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    keys, config = tmp_path / "keys", tmp_path / "uponce.toml"
+    keys.write_text(f"\ufeffcloudinary://3:{SECRET}@dogs", "utf-8")
+    config.write_text(f"\ufeffkeys_file = '{keys}'", "utf-8")
+    (given,) = preset_keys(load({"UPONCE_CONFIG": str(config)}))
+    assert given.key.api_key == "3"
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -1,6 +1,8 @@
 """Settings: their sources and which one wins, what is refused and how, and what people may see of them."""
 
+import errno
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -50,6 +52,7 @@ def test_the_strongest_source_wins(folder: Path, monkeypatch: pytest.MonkeyPatch
     ("line", "value"),
     [
         ("UPONCE_CLOUD=cats", "cats"),
+        ("\ufeffUPONCE_CLOUD=cats", "cats"),  # as some editors begin a file
         ("export UPONCE_CLOUD=cats", "cats"),
         ('UPONCE_CLOUD="the cats"', "the cats"),
         ("UPONCE_CLOUD='a#b'", "a#b"),
@@ -72,6 +75,17 @@ def test_an_env_folder_is_no_file_of_settings(folder: Path) -> None:
     """`python -m venv .env` makes one."""
     (folder / ".env").mkdir()
     assert load() == Settings()
+
+
+def test_a_folder_that_the_user_may_not_enter_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", ".env")
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "may not enter the present folder" in refusal()
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    assert "The file .env in this folder cannot be read" in refusal()
 
 
 def test_an_env_file_can_name_the_toml_file(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from tests.e2e.commands import as_json, beside, code_of, printed, settings_of
+from tests.e2e.commands import as_json, beside, code_of, printed, settings_of, uponce
 from tests.server import Key, Server
 from uponce.core.signature import utc
 
@@ -202,3 +202,20 @@ def test_two_keys_never_share_the_end_of_a_secret(server: Server) -> None:
         done = beside(server, "keys", "import", stdin=f"cloudinary://twin:{secret}@media")
         assert done.code == 1
         assert f"API keys twin and {server.browser.key} have the same secret, or one secret ends with" in done.stderr
+
+
+def test_a_shell_without_the_servers_settings_makes_no_second_database(tmp_path: Path) -> None:
+    """Its keys would not be known to the server, and then `fence` and `backup` would succeed there."""
+    with Server(tmp_path / "data", env={"UPONCE_DATABASE": f"sqlite:///{tmp_path}/elsewhere.db"}) as server:
+        for words in (["keys", "create"], ["clouds", "create", "dogs"], ["migrate"]):
+            done = uponce(*words, "--data", server.data_dir)
+            assert (done.code, done.stdout) == (1, "")
+            assert f"The server at {server.base} runs on {server.data_dir} with another database" in done.stderr
+        assert not (server.data_dir / "uponce.db").exists()
+
+
+def test_an_address_with_a_secret_is_not_printed(tmp_path: Path) -> None:
+    printed(uponce("keys", "create", "--data", tmp_path))
+    done = uponce("upload", "--data", tmp_path, "--url", "cloudinary://1234:the-secret@cats", __file__)
+    assert (done.code, "the-secret" in done.stderr) == (1, False)
+    assert "@cats is not an address." in done.stderr

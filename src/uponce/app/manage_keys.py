@@ -111,6 +111,7 @@ async def rotate_key(
     old secret stays, since no command shows a secret again. An overlap of 0 also ends the key's series. Raise NotFound
     if the key does not exist. Raise InvalidParameter if it is revoked: a new secret would not work either. An older
     secret ends at once. If the caller `keeps_older`, raise SettingRefused while one works, except with an overlap of 0.
+    Raise it too, and change nothing, if another rotation of the key comes first.
     """
     known = await services.database.find_key(api_key)
     if known is None:
@@ -127,7 +128,15 @@ async def rotate_key(
     await check_frozen(services)  # or `show` would print a secret that never works
     secret = services.ids.base36(SECRET_LENGTH)
     show(replace(known, secrets=(secret, *known.secrets[:1])))
-    return await _replace_secret(services, api_key, secret, known.window if overlap is None else overlap)
+    key = await _replace_secret(
+        services, api_key, secret, known.window if overlap is None else overlap, known.secrets[0]
+    )
+    if key.secrets[0] != secret:
+        raise SettingRefused(
+            f"Another rotation of API key {api_key} came first. Nothing was changed, and the new secret that was shown "
+            "does not work."
+        )
+    return key
 
 
 async def renew_keys(
@@ -159,8 +168,10 @@ async def renew_keys(
     return lost
 
 
-async def _replace_secret(services: Services, api_key: str, secret: str, overlap: int) -> ApiKey:
-    key = await services.database.rotate_key(api_key, secret, overlap)
+async def _replace_secret(
+    services: Services, api_key: str, secret: str, overlap: int, present: str | None = None
+) -> ApiKey:
+    key = await services.database.rotate_key(api_key, secret, overlap, present)
     if key is None:
         raise _no_key(api_key)
     return key

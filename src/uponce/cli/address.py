@@ -11,7 +11,7 @@ from pathlib import Path
 import urllib3
 
 from uponce.cli.options import warn
-from uponce.config import Settings
+from uponce.config import Settings, shown
 from uponce.config.settings import EVERY_ADDRESS, http_url
 from uponce.core.account import account_url
 from uponce.core.errors import SettingRefused
@@ -68,6 +68,12 @@ def find_base_url(settings: Settings, url: str | None = None) -> str:
     return settings.public_url.rstrip("/") if settings.public_url is not None else written["url"]
 
 
+def running_server(settings: Settings) -> str | None:
+    """Return the local URL of the server on this data folder, if it answers."""
+    written = _read(settings.data_dir / _FILE)
+    return written["local"] if written is not None and _answers(written["local"]) else None
+
+
 def checked_url(url: str) -> str:
     """Return the URL without a slash at its end. Raise SettingRefused unless it is a URL of HTTP."""
     with suppress(ValueError, urllib3.exceptions.LocationParseError):
@@ -75,7 +81,7 @@ def checked_url(url: str) -> str:
         if parts.scheme in ("http", "https") and parts.host:
             return url.rstrip("/")
     raise SettingRefused(
-        f"--url {url} is not an address. Write it like http://127.0.0.1:8000 or https://media.example."
+        f"--url {shown('url', url)} is not an address. Write it like http://127.0.0.1:8000 or https://media.example."
     )
 
 

@@ -1,6 +1,7 @@
 """`uponce migrate`"""
 
 from uponce.cli.options import Data, Json, say
+from uponce.cli.store import refuse_second_database
 from uponce.config import load
 from uponce.wiring import opened
 
@@ -10,6 +11,8 @@ def run(data: Data = None, as_json: Json = False) -> None:
 
     It is safe beside running servers of the previous release.
     """
-    with opened(load(data=data), create=True) as backend:
+    settings = load(data=data)
+    refuse_second_database(settings)
+    with opened(settings, create=True) as backend:
         described = backend.database.describe()
     say(described, {"database": described}, as_json)

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 from uponce.app.check import check_frozen
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
+from uponce.cli.address import running_server
 from uponce.config import Settings, gather, with_noted
-from uponce.core.errors import DatabaseUnavailable
-from uponce.wiring import opened
+from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.wiring import missing, opened
 
 T = TypeVar("T")
 
@@ -17,8 +18,8 @@ T = TypeVar("T")
 def on_store(settings: Settings, work: Callable[[Services], Coroutine[Any, Any, T]], *, create: bool = False) -> T:
     """Return what the work returns. Raise NotFound if there is no database, unless `create`.
 
-    With `create`, a new database claims the storage. Raise SettingRefused if it cannot, or if the work failed since the
-    database is frozen.
+    With `create`, a new database claims the storage. Raise SettingRefused if it cannot, if a server runs on the data
+    folder with another database, or if the work failed since the database is frozen.
     """
 
     async def run(services: Services) -> T:
@@ -30,8 +31,24 @@ def on_store(settings: Settings, work: Callable[[Services], Coroutine[Any, Any, 
             await check_frozen(services)  # its refusal names the cure
             raise
 
+    if create:
+        refuse_second_database(settings)
     with opened(settings, create=create) as backend:
         return asyncio.run(run(backend.services))
+
+
+def refuse_second_database(settings: Settings) -> None:
+    """Raise SettingRefused if these settings name no database yet, although a server runs on this data folder.
+
+    In a shell without the server's settings, a command would make an empty one, and print keys that the server refuses.
+    """
+    place = missing(settings)
+    server = place and running_server(settings)
+    if server:
+        raise SettingRefused(
+            f"The server at {server} runs on {settings.data_dir} with another database than {place}. Give this command "
+            "the settings of the server, such as UPONCE_DATABASE."
+        )
 
 
 async def cloud_of(services: Services, settings: Settings, named: str | None = None) -> str:

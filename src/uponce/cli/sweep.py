@@ -17,7 +17,8 @@ def run(
     grace: int | None = typer.Option(
         None,
         min=0,
-        help="Spare files younger than this, in seconds, and all orphans so long after a fence. "
+        help="Spare files younger than this, in seconds, and all orphans so long after a fence. With less than 600, "
+        "uploads that are arriving break off. "
         "[UPONCE_GRACE_SECONDS, the server's, 7200]",
     ),
     as_json: Json = False,

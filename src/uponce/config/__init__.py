@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from uponce.config.settings import NOTED, SECRET, Rule, Settings, between
-from uponce.config.sources import PREFIX, RESOLVED, Given, read_sources
+from uponce.config.sources import ENCODING, PREFIX, RESOLVED, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
 from uponce.core.policy import Limits
@@ -191,7 +191,7 @@ def preset_keys(settings: Settings) -> tuple[GivenKey, ...]:
         return found
     source = f"{PREFIX}KEYS_FILE={settings.keys_file}"
     try:
-        text = Path(settings.keys_file).read_text()
+        text = Path(settings.keys_file).read_text(ENCODING)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingRefused(f"{source} cannot be read: {error}.") from error
     return found + _parsed_keys(text, settings.window, source)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from uponce.core.errors import SettingRefused
 
 PREFIX = "UPONCE_"
+ENCODING = "utf-8-sig"  # some editors begin a file with a byte order mark
 ENV_FILE = ".env"
 # In the environment of workers. It has every setting that the server started with, and files may have changed since.
 RESOLVED = "_UPONCE_RESOLVED"
@@ -66,10 +67,15 @@ _ENV_LINE = re.compile(r"""\s*(?:export\s+)?(UPONCE_\w+)\s*=\s*(?:"([^"]*)"|'([^
 def _read_env_file(path: Path) -> dict[str, Given]:
     """Return the lines `UPONCE_NAME=value` of a `.env` file, with or without quotes. Other lines do not count."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(ENCODING).splitlines()
     except (FileNotFoundError, IsADirectoryError):  # `python -m venv .env` makes a folder
         return {}
     except (OSError, UnicodeDecodeError) as error:
+        if not os.access(path.parent, os.X_OK):
+            raise SettingRefused(
+                f"This user may not enter the present folder, so a {path} in it cannot be read. Change to another "
+                "folder, such as /."
+            ) from error
         raise SettingRefused(f"The file {path} in this folder cannot be read: {error}. Fix it or move it.") from error
     variables = {}
     for number, line in enumerate(lines, 1):
@@ -86,7 +92,7 @@ def _read_toml(file: Given | None) -> dict[str, Given]:
     if file is None:
         return {}
     try:
-        read = tomllib.loads(Path(file.value).read_text())
+        read = tomllib.loads(Path(file.value).read_text(ENCODING))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingRefused(f"{PREFIX}CONFIG={file.value} cannot be read: {error}.") from error
     for name, value in read.items():

@@ -81,24 +81,36 @@ def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]
     return (yield from find.steps(now, secrets, api_key))
 
 
-def rotate(secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Operation[ApiKey | None]:
-    return _rotate(secrets, api_key, secret, overlap) if overlap else _rotate_at_once(secrets, api_key, secret)
+def rotate(
+    secrets: SecretBox, api_key: str, secret: str, overlap: int, present: str | None = None
+) -> Operation[ApiKey | None]:
+    if overlap:
+        return _rotate(secrets, api_key, secret, overlap, present)
+    return _rotate_at_once(secrets, api_key, secret, present)
 
 
 @operation(rules=Rules.OWN, patient=True)
-def _rotate_at_once(now: float, secrets: SecretBox, api_key: str, secret: str) -> Steps[ApiKey | None]:
+def _rotate_at_once(
+    now: float, secrets: SecretBox, api_key: str, secret: str, present: str | None
+) -> Steps[ApiKey | None]:
     """End the key's series too: the requests that continue an unfinished upload may have no signature."""
-    key = yield from _rotate.steps(now, secrets, api_key, secret, 0)
-    yield [("end_series_of_key", {"api_key": api_key})]
+    key = yield from _rotate.steps(now, secrets, api_key, secret, 0, present)
+    if key is not None and key.secrets[0] == secret:
+        yield [("end_series_of_key", {"api_key": api_key})]
     return key
 
 
 @operation(rules=Rules.OWN)
-def _rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Steps[ApiKey | None]:
+def _rotate(
+    now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int, present: str | None
+) -> Steps[ApiKey | None]:
     (rows,) = yield [("find_key", {"api_key": api_key})]
     if not rows:
         return None
-    cipher = secrets.encrypt(secret, _secret_context(rows[0]["cloud"], api_key))
+    context = _secret_context(rows[0]["cloud"], api_key)
+    if present is not None and secrets.decrypt(rows[0]["secret"], context) != present:
+        return _key_of(rows[0], secrets, now)
+    cipher = secrets.encrypt(secret, context)
     until = int(now) + overlap if overlap else 0  # a clock that steps back revives no secret that ended at once
     yield [("rotate_key", {"api_key": api_key, "until": until, "secret": cipher})]
     return (yield from find.steps(now, secrets, api_key))

@@ -275,11 +275,12 @@ class Keys(Protocol):
     async def revoke_key(self, api_key: str) -> ApiKey | None:
         """Revoke the key from now on, and return it. Return None if it does not exist. Repeating it changes nothing."""
 
-    async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
+    async def rotate_key(self, api_key: str, secret: str, overlap: int, present: str | None = None) -> ApiKey | None:
         """Store a new secret, and return the key. The present secret works for `overlap` more seconds.
 
-        An older one ends now. With an overlap of 0 the series of the key end too, and the present secret need not be
-        readable. Return None if the key does not exist.
+        An older one ends now. With an overlap of 0 the series of the key end too. Return None if the key does not
+        exist. If its secret is not the `present` one, return the key, and change nothing. Without `present`, the
+        present secret need not be readable.
         """
 
     async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:
