@@ -232,6 +232,13 @@ def test_a_rotated_secret_counts_until_its_overlap_is_over(backend: Backend, dat
     assert run(database.rotate_key("unknown", "x", 100)) is None
 
 
+@pytest.mark.parametrize("overlap", [0, 100])
+def test_a_rotation_of_another_secret_changes_nothing(database: Database, overlap: int) -> None:
+    assert run(database.rotate_key("111", "newer", overlap, "not the secret")) == run(database.find_key("111")) == KEY
+    rotated = run(database.rotate_key("111", "newer", overlap, "the-secret"))
+    assert rotated is not None and rotated.secrets[0] == "newer"
+
+
 def test_a_lost_secret_is_not_among_the_past_ones(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """After `uponce keys renew` the old secrets cannot be read, and servers start nevertheless."""
 

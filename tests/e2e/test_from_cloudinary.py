@@ -44,6 +44,7 @@ class Account(ThreadingHTTPServer):
     def __init__(self, media: Path) -> None:
         super().__init__(("127.0.0.1", 0), AccountHandler)
         self.media = media
+        self.delivered = 0
         self.base = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -56,6 +57,7 @@ class AccountHandler(BaseHTTPRequestHandler):
             self.send_error(401)
             return
         if parts.path.startswith("/files/"):
+            self.server.delivered += 1
             self._send((self.server.media / FILES[parts.path.removeprefix("/files/")]).read_bytes())
             return
         assert self.headers["Authorization"].startswith("Basic ")
@@ -93,17 +95,28 @@ def account(media: Path) -> Iterator[Account]:
         serving.join()
 
 
-def test_every_asset_is_brought_under_its_name(server: Server, account: Account, media: Path) -> None:
+def copy_account(account: Account, to: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of the guide."""
     script = block("docs/guide/from-cloudinary.md", "python", "OLD_CLOUDINARY_URL")
     old = f"cloudinary://key:secret@old?upload_prefix={account.base}"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "OLD_CLOUDINARY_URL": old, "CLOUDINARY_URL": server.urls[1]},
+        env={**os.environ, "OLD_CLOUDINARY_URL": old, "CLOUDINARY_URL": to},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_without_a_server_no_further_file_is_fetched(server: Server, account: Account) -> None:
+    """The account may bill each of them."""
+    done = copy_account(account, server.urls[1].replace(server.base, "http://127.0.0.1:1"))
+    assert (done.returncode, account.delivered) == (1, 1), done.stderr
+
+
+def test_every_asset_is_brought_under_its_name(server: Server, account: Account, media: Path) -> None:
+    done = copy_account(account, server.urls[1])
     assert (done.returncode, done.stderr) == (1, "files not copied: 2\n")
     brought = [(kind, name) for kind, names in ASSETS.items() for name in names if name not in NOT_COPIED]
     lines = done.stdout.splitlines()

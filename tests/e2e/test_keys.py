@@ -210,7 +210,10 @@ def test_a_shell_without_the_servers_settings_makes_no_second_database(tmp_path:
         for words in (["keys", "create"], ["clouds", "create", "dogs"], ["migrate"]):
             done = uponce(*words, "--data", server.data_dir)
             assert (done.code, done.stdout) == (1, "")
-            assert f"The server at {server.base} runs on {server.data_dir} with another database" in done.stderr
+            assert (
+                f"The server at {server.base} runs on {server.data_dir} with another database than sqlite:"
+                in done.stderr
+            )
         assert not (server.data_dir / "uponce.db").exists()
 
 

@@ -53,6 +53,14 @@ def test_with_a_longer_overlap_an_old_signature_sends_all_slices(world: World) -
     assert stored(world, send(client, 2)) == DATA
 
 
+def test_a_rotation_that_comes_second_ends_no_upload(world: World) -> None:
+    client = begun(world)
+    key = rotate(world)
+    second = asyncio.run(world.database.rotate_key(key.api_key, "the-other-new-secret", 0, "a secret from before"))
+    assert second is not None and second.secrets[:1] == key.secrets
+    assert_accepted(send(client, 1))
+
+
 def test_the_new_secret_signs_all_notifications_at_once(world: World) -> None:
     """Also that of an upload that the old secret signed before."""
     got = []
