@@ -59,6 +59,7 @@ def test_a_rotation_that_comes_second_ends_no_upload(world: World) -> None:
     second = asyncio.run(world.database.rotate_key(key.api_key, "the-other-new-secret", 0, "a secret from before"))
     assert second is not None and second.secrets[:1] == key.secrets
     assert_accepted(send(client, 1))
+    assert stored(world, send(client, 2)) == DATA  # with the slice from before
 
 
 def test_the_new_secret_signs_all_notifications_at_once(world: World) -> None:
