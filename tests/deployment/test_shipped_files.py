@@ -100,6 +100,20 @@ def test_the_servers_of_compose_trust_their_caddy_alone() -> None:
         assert str(network) == f"{address}/32"
 
 
+def test_the_job_for_the_bucket_ends_only_with_a_bucket(tmp_path: Path) -> None:
+    """`weed shell` ends with 0 also while there is no filer. Here the second try finds one."""
+    weed, tries, made = tmp_path / "weed", tmp_path / "tries", tmp_path / "made"
+    weed.write_text(
+        "#!/bin/sh\nread line; case $line in "
+        f"*create*) echo >> {tries}; [ $(wc -l < {tries}) -lt 2 ] || touch {made};; "
+        f"*) [ ! -e {made} ] || echo '  media size:0';; esac\n"
+    )
+    weed.chmod(0o755)
+    words = compose()["services"]["bucket"]["entrypoint"]
+    done = subprocess.run(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, timeout=60, check=False)
+    assert (done.returncode, made.exists(), len(tries.read_text())) == (0, True, 2)
+
+
 def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("systemd-analyze")
     if program is None:
