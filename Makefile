@@ -48,7 +48,7 @@ test: $(STAMP) ## the checks and the whole test suite
 proof: $(STAMP) ## the small campaigns with their controls, and what has to be timed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof and not full" --timeout 900
 
-full: $(STAMP) ## the long tests: two gigabytes, kills at every step
+full: $(STAMP) ## the long tests: two gigabytes, kills at every step, a booted machine
 	$(BIN)/python -m pytest -m full -s --timeout 0
 
 campaign: $(STAMP) ## one fault campaign: CAMPAIGN=race SECONDS=60 SEED=1; RECORD=1 adds it to the published figures

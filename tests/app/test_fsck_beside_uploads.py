@@ -73,7 +73,10 @@ def test_a_row_whose_bytes_are_replaced_after_the_second_look_is_not_reported(wo
 
 @pytest.mark.usefixtures("few_places")
 def test_uploads_overwrites_and_checks_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a grace time of nothing, so that every upload under way is a suspect until its end."""
+    """With a grace time of nothing, so that every upload under way is a suspect until its end.
+
+    After each first look other assets are overwritten: what it has suspected must not be replaced during the second.
+    """
     done, confirmed = [0] * 4, 0
 
     async def commit(*args: Any) -> Committed:
@@ -82,7 +85,7 @@ def test_uploads_overwrites_and_checks_at_once(world: World, monkeypatch: pytest
 
     async def load(lane: int, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            fields = world.sign({"public_id": f"cat-{done[lane] % 5}"})
+            fields = world.sign({"public_id": f"cat-{confirmed}-{done[lane] % 5}"})
             assert await outcome(world, form(fields)) == "ok"
             done[lane] += 1
 
