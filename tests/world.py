@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -215,10 +215,15 @@ class World:
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        """Nothing is stored, spent or noted meanwhile."""
-        before = self.traces()
+        """Nothing is stored, spent or noted meanwhile: no file comes or goes, and all rows stay as they are."""
+        before = self.traces(), self.rows()
         yield
-        assert self.traces() == before
+        assert (self.traces(), self.rows()) == before
+
+    def rows(self) -> list[str]:
+        """Each row of each table, as SQL."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return list(connection.iterdump())
 
 
 class QuickWorld(World):

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
+from uponce.app.authenticate import authenticate
 from uponce.app.authorise import UploadRequest, Verified, authorise, check_usable, verify_signed
 from uponce.core.errors import (
+    BadCredentials,
     InvalidParameter,
     InvalidSignature,
     MissingParameter,
@@ -23,8 +26,8 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.parameters import Call
-from uponce.core.signature import Signer
-from uponce.core.values import Algorithm, AuditEvent, ResourceType
+from uponce.core.signature import Signer, verify
+from uponce.core.values import Algorithm, ApiKey, AuditEvent, ResourceType
 
 APP, OTHER = "https://app.example", "https://other.example"
 
@@ -39,6 +42,45 @@ def ask(
 ) -> Verified:
     """`key` is the Idempotency-Key."""
     return asyncio.run(authorise(world.services, UploadRequest("demo", requested, (), origin, CALLER, key), fields))
+
+
+def test_a_refusal_costs_the_same_for_an_unknown_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time must not show which keys and clouds exist."""
+    verified: list[ApiKey] = []
+
+    def counted(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
+        verified.append(key)
+        return verify(params, key)
+
+    monkeypatch.setattr("uponce.app.authorise.verify", counted)
+    forged = {**world.sign(), "signature": "0" * 40}
+    for cloud, api_key, refusal in [
+        ("demo", world.browser.api_key, InvalidSignature),
+        ("demo", "1" * 15, UnknownApiKey),
+        ("elsewhere", world.browser.api_key, UnknownApiKey),
+        ("no-such-cloud", world.browser.api_key, UnknownCloud),
+    ]:
+        verified.clear()
+        with pytest.raises(refusal):
+            asyncio.run(
+                authorise(world.services, UploadRequest(cloud, None, (), None, CALLER), {**forged, "api_key": api_key})
+            )
+        assert len(verified) == 1, (cloud, api_key)
+
+
+def test_wrong_credentials_cost_the_same_for_an_unknown_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def counted(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return one == other
+
+    monkeypatch.setattr("uponce.app.authenticate.hmac", SimpleNamespace(compare_digest=counted))
+    for api_key in (world.browser.api_key, "1" * 15, world.foreign.api_key):
+        compared.clear()
+        with pytest.raises(BadCredentials):
+            asyncio.run(authenticate(world.services, "demo", api_key, "wrong"))
+        assert len(compared) == 1, api_key
 
 
 @pytest.mark.parametrize("origin", [APP, "http://localhost:8080"])

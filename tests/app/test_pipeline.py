@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tests import samples
 from tests.app.failing import Failing
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import OTHER_PNG, PNG, World
-from uponce.app.ports import Body, Committed
+from uponce.app.ports import Committed
 from uponce.core.errors import OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.core.policy import Limits
 
@@ -326,23 +325,3 @@ def test_a_script_may_sign_a_callback(world: World, monkeypatch: pytest.MonkeyPa
     assert world.upload(fields, headers={"accept": "text/html"}).code == "unsupported_parameter"
     assert world.upload(fields, headers={"x-requested-with": "XMLHttpRequest"}).status == 200
     assert ways == ["commit_arrival"] * 2
-
-
-def test_the_store_is_asked_once_for_a_group(world: World) -> None:
-    groups: list[int] = []
-    put_group = world.services.put_group
-    assert put_group is not None
-
-    def counted(bodies: Sequence[Body]) -> Sequence[str]:
-        groups.append(len(bodies))
-        return put_group(bodies)
-
-    world.use(replace(world.services, put_group=counted))
-    bodies = [[parts_of(world.sign()), part("file", PNG, "c.png"), END] for _ in range(8)]
-
-    async def all_at_once() -> list[Answer]:
-        work = (call(world.app, "POST", world.route(), headers=FORM, chunks=body, whole=True) for body in bodies)
-        return await asyncio.gather(*work)
-
-    assert [answer.status for answer in asyncio.run(all_at_once())] == [200] * 8
-    assert sum(groups) == 8

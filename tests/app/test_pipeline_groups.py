@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from uponce.adapters.database import committer
 from uponce.adapters.database.failures import no_answer
 from uponce.adapters.database.sqlite.connection import Engine
 from uponce.app.authorise import Admitted
+from uponce.app.ports import Body
 from uponce.app.uploading import pipeline
 from uponce.app.uploading.pipeline import Pipeline
 
@@ -93,6 +95,21 @@ def world(quick_path: Path) -> Any:
     world = World(quick_path)
     yield world
     world.close()
+
+
+def test_the_store_is_asked_once_for_a_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    put_group = world.services.put_group
+    assert put_group is not None
+
+    def counted(bodies: Sequence[Body]) -> Sequence[str]:
+        asked.append(len(bodies))
+        return put_group(bodies)
+
+    world.use(replace(world.services, put_group=counted))
+    beside = Beside(world, monkeypatch)
+    assert [upload()(world).status, *(answer.status for answer in beside.answers)] == [200, 200]
+    assert asked == [2]
 
 
 @pytest.mark.parametrize("name", sorted(TOO_LONG))

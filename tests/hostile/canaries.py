@@ -15,8 +15,14 @@ Canaries = Mapping[str, bytes]
 
 
 def spelled(secret: bytes) -> list[bytes]:
-    """The ways in which a secret could be written."""
-    return [secret, secret.hex().encode(), base64.b64encode(secret).rstrip(b"=")]
+    """The ways in which a secret could be written. In base64 it may begin at each of three places, as behind a key."""
+    return [secret, secret.hex().encode(), *(_in_base64(secret, behind) for behind in range(3))]
+
+
+def _in_base64(secret: bytes, behind: int) -> bytes:
+    """The letters that no byte before or behind the secret has a part in."""
+    letters = base64.b64encode(bytes(behind) + secret)
+    return letters[-(-8 * behind // 6) : 8 * (behind + len(secret)) // 6]
 
 
 def found_in(text: bytes, canaries: Canaries) -> set[str]:

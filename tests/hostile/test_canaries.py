@@ -181,8 +181,10 @@ def test_a_canary_that_is_out_is_found(tmp_path: Path) -> None:
     canaries = {"secret key": bytes(range(32)), "token": b"a-token-0123456789"}
     for number, form in enumerate(form for secret in canaries.values() for form in spelled(secret)):
         (tmp_path / str(number)).write_bytes(b"before " + form + b" after")
+    for key in ("k" * 14, "k" * 15, "k" * 16):
+        assert found_in(basic(Key(key, "a-token-0123456789"))["Authorization"].encode(), canaries) == {"token"}
     (tmp_path / "secret.key").write_bytes(b"".join(canaries.values()))
     leaks = in_files(tmp_path, canaries)
-    assert len(leaks) == 7
+    assert len(leaks) == 11
     assert "token in secret.key" in leaks
     assert found_in(b"nothing", canaries) == set()

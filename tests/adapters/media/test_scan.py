@@ -99,9 +99,10 @@ def test_unusual_gifs_and_webps_are_left_to_the_decoder() -> None:
 
 
 def test_the_work_for_one_file_is_bounded() -> None:
-    """262,144 bytes of blocks of one byte, and as many frames as fit: both go to the decoder, in some milliseconds."""
-    blocks, frames = GIF[:-1] + b"\x21\xfe" + b"\1a" * 120_000 + b"\0;", hostile.gif(1, 1, 9000)
-    assert [scanned(blocks, "gif"), scanned(frames, "gif")] == [None, None]
+    """A GIF of too many blocks or frames goes to the decoder, and so does a WebP of too many chunks."""
+    few, many = (GIF[:-1] + b"\x21\xfe" + b"\1a" * number + b"\0;" for number in (4000, 4096))
+    assert scanned(few, "gif") == scanned(GIF, "gif") is not None
+    assert [scanned(each, "gif") for each in (many, hostile.gif(1, 1, 9000))] == [None, None]
     head, *parts, last = scanning.webp_parts(ANIMATED_WEBP)
     many = scanning.with_right_length(b"".join((head, *parts, last * 300)))
     assert scanned(many, "webp") is None

@@ -79,10 +79,13 @@ def test_only_a_decoder_that_no_waiting_payer_may_use_is_free() -> None:
     play(1, scenario)
 
 
-def test_costs_are_forgotten() -> None:
+@pytest.mark.parametrize(("seconds", "is_forgotten"), [(0, False), (300, False), (600, True)])
+def test_costs_are_forgotten(seconds: float, is_forgotten: bool) -> None:
+    """Half of them every 30 seconds, and at last all. Then the first to ask is the first to get a decoder."""
+
     async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
         await use(turns, Payer("old"), 2)
-        clock.now = 300
+        clock.now = seconds
         running = await take(Payer("running"))
         await use_later(turns, running, take(Payer("old")), take(Payer("new")))
 
@@ -91,8 +94,8 @@ def test_costs_are_forgotten() -> None:
         turns.end(running, 1)
         turns.put(running.decoder)
         await settled()
-        assert [task.done() for task in expected] == [False, True]
-        expected[0].cancel()
+        assert [task.done() for task in expected] == [is_forgotten, not is_forgotten]
+        expected[is_forgotten].cancel()  # the one that waits still
 
     play(1, scenario)
 
