@@ -80,8 +80,10 @@ def test_the_text_says_what_it_is_what_to_do_and_how_many_more(store: World) -> 
     heading, *subjects, more, _, summary = done.stdout.splitlines()
     assert heading == (
         "damage    13 hollow: assets whose bytes are missing: check the disk, restore these blobs from a backup. In a "
-        "bucket, copy the objects. In a local folder, blobs that begin with p need `uponce restore --reuse-storage`, "
-        "since a file beside a pack has no effect"
+        "bucket, copy the objects. In a local folder, copy the files with `cp -a` from `media/blobs` of the backup to "
+        "the same place. If `uponce fsck --deep` still names an asset, stop the server, run `uponce backup` into the "
+        "folder of the last backup, or the uploads since then are lost. Only then move `uponce.db*` away, and "
+        "run `uponce restore --reuse-storage`"
     )
     assert len(subjects) == 10
     assert all("demo/raw/upload/" in line and "it does not exist" in line for line in subjects)

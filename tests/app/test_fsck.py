@@ -158,7 +158,23 @@ def test_the_cure_of_lost_bytes_fits_a_bucket_and_a_folder() -> None:
     for kind in (HOLLOW, SIZE, HASH, UNREADABLE):
         of_bucket, of_folder = kind.meaning.split("In a local folder, ")
         assert "In a bucket, copy the objects" in of_bucket
-        assert "uponce restore --reuse-storage" in of_folder
+        before, _ = of_folder.split("uponce restore --reuse-storage")
+        assert "uponce backup" in before, "this restore would lose the uploads since the last backup"
+
+
+@pytest.mark.parametrize("damage", ["no pack", "header"])
+@pytest.mark.usefixtures("few_places")
+def test_a_copied_file_replaces_a_blob_that_its_pack_no_longer_has(world: World, damage: str) -> None:
+    """As the cure of `hollow` says, without a restore. Beside a whole record, the file would have no effect."""
+    (key,) = put_packed(world, b"whole")
+    subjects = put_assets(world, [key])
+    if damage == "header":
+        spoil_packed(world, key, 40)
+    else:
+        (world.media / "packs" / key[1:11]).unlink()
+    assert run(world).found == {"hollow": subjects}
+    (world.media / "blobs" / key[:3] / key).write_bytes(b"whole")
+    assert run(world, deep=True).findings == []
 
 
 def test_what_the_database_could_not_check_is_a_warning_and_the_rest_is_checked(world: World) -> None:

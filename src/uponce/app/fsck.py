@@ -27,9 +27,18 @@ _MOST_SUSPECTS = 50_000
 _LISTED = 10_000  # findings of each kind: the report of a ruined store must not fill the memory
 _READ_AT_ONCE = 8
 _ABSENT = "it does not exist, or the store cannot read it"
+_FROM_BACKUP = "restore these blobs from a backup. In a bucket, copy the objects. In a local folder, "
+_BY_RESTORE = (
+    "stop the server, run `uponce backup` into the folder of the last backup, or the uploads since then are lost. Only "
+    "then move `uponce.db*` away, and run `uponce restore --reuse-storage`"
+)
 _REPLACE = (
-    "restore these blobs from a backup. In a bucket, copy the objects. In a local folder, blobs that begin with p need "
-    "`uponce restore --reuse-storage`, since a file beside a pack has no effect"
+    f"{_FROM_BACKUP}copy the files with `cp -a`. Beside a pack, such a file has no effect: for blobs that begin with "
+    f"p, {_BY_RESTORE}"
+)
+_ADD = (
+    f"{_FROM_BACKUP}copy the files with `cp -a` from `media/blobs` of the backup to the same place. If `uponce fsck "
+    f"--deep` still names an asset, {_BY_RESTORE}"
 )
 
 
@@ -53,7 +62,7 @@ class Kind:
     meaning: str
 
 
-HOLLOW = Kind("hollow", DAMAGE, f"assets whose bytes are missing: check the disk, {_REPLACE}")
+HOLLOW = Kind("hollow", DAMAGE, f"assets whose bytes are missing: check the disk, {_ADD}")
 SIZE = Kind("size", DAMAGE, f"blobs with another size than the upload: {_REPLACE}")
 HASH = Kind("hash", DAMAGE, f"blobs with other bytes than the upload: check the disk, {_REPLACE}")
 UNREADABLE = Kind("unreadable", DAMAGE, f"blobs that cannot be read: check the disk, {_REPLACE}")
