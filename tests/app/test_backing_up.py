@@ -1,4 +1,4 @@
-"""How a backup begins, and what it does without room."""
+"""How a backup begins, what it does without room, and how a restore of a newer release begins."""
 
 import errno
 import os
@@ -60,6 +60,17 @@ def test_a_server_without_the_keys_of_the_last_backup_replaces_nothing(box: Box)
     with pytest.raises(SettingRefused, match=rf"does not have its API keys .*{box.world.browser.api_key}.*restore the"):
         box.back_up()
     assert files(box.folder) - {box.folder / "uponce.db.new"} == before
+
+
+def test_a_backup_of_a_newer_release_is_refused_before_anything_is_written(box: Box) -> None:
+    """Not after hours, when its media are copied and the storage has the owner of a database that never comes."""
+    with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    box.first.unlink()
+    owner, before = run(box.world.blobs.owner()), files(box.world.media)
+    with pytest.raises(SettingRefused, match="schema version 99, but this release supports at most"):
+        box.restore(box.world.media, reuses_storage=True)
+    assert (run(box.world.blobs.owner()), files(box.world.media), files(box.data)) == (owner, before, set())
 
 
 def put(box: Box, name: str) -> None:

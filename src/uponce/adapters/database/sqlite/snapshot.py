@@ -15,9 +15,11 @@ from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.commits import asset_of
+from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import connect, lacks_room
-from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring
+from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring, version_of
+from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.files import refused
 from uponce.adapters.system import sync_folder
@@ -109,7 +111,9 @@ class Snapshot:
             self._session.ask([("detach_live", {})])
 
     def check(self, secrets: SecretBox, now: float) -> None:
-        """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot decrypt its API keys."""
+        """Raise SettingRefused if the copy is of a newer release or damaged, or if `secrets` cannot decrypt its keys."""
+        with self._refusing():
+            refuse_newer(version_of(self._session), len(load_migrations("sqlite")))
         try:
             found = integrity(self._session, deep=True)
         except sqlite3.Error as error:
