@@ -3,7 +3,8 @@
 import asyncio
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -368,3 +369,25 @@ def test_memory_is_bounded_by_waves(world: World, monkeypatch: pytest.MonkeyPatc
     checked = run(world)
     assert checked.found == {"hollow": planted}
     assert len(checked.findings) == 100
+
+
+@pytest.mark.usefixtures("few_places")
+def test_a_rule_that_all_the_ledger_breaks_is_counted_and_not_loaded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restore of an old backup, the whole ledger is overdue and behind the fence."""
+    monkeypatch.setattr("uponce.app.fsck._LISTED", 10)
+    PLANTERS["overdue"](world, 100)
+    loaded: list[int] = []
+
+    async def violations(rule: Rule, *limits: int) -> Sequence[str]:
+        found = await world.database.violations(rule, *limits)
+        loaded.append(len(found))
+        return found
+
+    services = replace(world.services, database=Around(world.database, violations=violations))
+    report = asyncio.run(fsck(services, grace_seconds=3600, audit_seconds=DAY, settle_seconds=0))
+    assert max(loaded) == 10
+    assert [(kind.name, count, len(report.findings[kind])) for kind, count in report.counts.items()] == [
+        ("overdue", 100, 10)
+    ]

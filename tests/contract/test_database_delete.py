@@ -150,9 +150,9 @@ def test_an_unlimited_signature_deletes_again_and_again(database: Database) -> N
 def test_afterwards_the_books_are_sound(database: Database) -> None:
     run(publish(database, f"{1:032x}"))
     assert delete(database, "d") == "ok"
-    assert [run(database.violations(rule, AUDIT_SECONDS)) for rule in Rule if rule is not Rule.ADDRESSABLE] == [[]] * (
-        len(Rule) - 1
-    )
+    assert [run(database.violations(rule, AUDIT_SECONDS, 10)) for rule in Rule if rule is not Rule.ADDRESSABLE] == [
+        []
+    ] * (len(Rule) - 1)
 
 
 def test_a_stored_answer_tells_of_an_asset_that_was_deleted_since(database: Database) -> None:

@@ -62,7 +62,7 @@ async def code_of(database: Database, new: Relay) -> str:
 
 def whole(database: Database) -> None:
     """No rule of the ledger is broken."""
-    assert {rule: run(database.violations(rule, 90 * 86400)) for rule in Rule if rule is not Rule.PURGED} == {
+    assert {rule: run(database.violations(rule, 90 * 86400, 10)) for rule in Rule if rule is not Rule.PURGED} == {
         rule: [] for rule in Rule if rule is not Rule.PURGED
     }
 

@@ -342,7 +342,7 @@ def test_a_grant_that_is_spent_after_its_time_is_remembered_for_an_hour(backend:
         done = await complete(database, A)
         backend.clock.time = A.keep_until + DAY
         await database.commit_series(done.id, draft(blob="blob-one"), CALLER)
-        assert await database.violations(Rule.PURGED, 10**6) == []
+        assert await database.violations(Rule.PURGED, 10**6, 10) == []
         assert await attempt(database, A, draft(blob="again")) == "signature_used"
         for seconds, dropped in ((3600, 0), (1, 1)):
             backend.clock.time += seconds

@@ -162,7 +162,7 @@ def test_an_upload_that_no_account_can_settle_is_given_up_as_spent(
     assert asyncio.run(relay.database.count_waiting()) == Waiting(0, 0, 0)
     assert_refused(relay.upload(fields, kind="raw"), 400, "signature_used")
     assert_refused(relay.upload(fields, kind="raw", headers=key), 400, "signature_used")
-    assert not any(asyncio.run(relay.database.violations(rule, 90 * 86400)) for rule in Rule)
+    assert not any(asyncio.run(relay.database.violations(rule, 90 * 86400, 10)) for rule in Rule)
     (spent, *_) = asyncio.run(relay.database.history(given_up.grants[0].key, 10))
     assert (spent.event, spent.code, spent.asset_id) == (AuditEvent.SPENT, "given_up", "")
 

@@ -185,8 +185,11 @@ async def _check_rows(services: Services, audit_seconds: int, report: Report) ->
     for api_key, reason in (await services.database.unreadable_keys()).items():
         report.add(Finding(SECRET, api_key, reason))
     for rule, kind in RULES.items():
-        for subject in await services.database.violations(rule, audit_seconds):
+        subjects = await services.database.violations(rule, audit_seconds, _LISTED)
+        for subject in subjects:
             report.add(Finding(kind, subject))
+        if len(subjects) == _LISTED:
+            report.counts[kind] = max(_LISTED, await services.database.count_violations(rule, audit_seconds))
 
 
 @dataclass(slots=True)

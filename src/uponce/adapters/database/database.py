@@ -178,6 +178,7 @@ class Database(Backend):
     note_settings = _runs(upkeep.note_settings)
     noted_settings = _runs(upkeep.noted_settings)
     violations = _runs(upkeep.violations)
+    count_violations = _runs(upkeep.count_violations)
     end_slowest_series = _runs(series.end_slowest)
     slowest_complete_series = _runs(series.slowest_complete)
     end_old_series = _runs(series.end_old)

@@ -214,13 +214,23 @@ def touch(_: float) -> Steps[None]:
 
 
 @operation(patient=True, timed=True)
-def violations(now: float, rule: Rule, audit_seconds: int) -> Steps[Sequence[str]]:
-    noted = yield from noted_settings.steps(now)
-    ahead = max(_LEAST_AHEAD, int(noted.get("skew", 0)))
-    times = {"now": int(now), "audited": int(now) - audit_seconds + ahead, "ahead": ahead}
-    (rows,) = yield [(f"broken_{rule}", times)]
+def violations(now: float, rule: Rule, audit_seconds: int, most: int) -> Steps[Sequence[str]]:
+    (rows,) = yield [(f"broken_{rule}", {**(yield from _times(now, audit_seconds)), "most": most})]
     subjects = [row["subject"] for row in rows]
     return [subject.hex() if isinstance(subject, bytes) else subject for subject in subjects]
+
+
+@operation(patient=True, timed=True)
+def count_violations(now: float, rule: Rule, audit_seconds: int) -> Steps[int]:
+    ((row,),) = yield [(f"count_broken_{rule}", (yield from _times(now, audit_seconds)))]
+    subjects: int = row["subjects"]
+    return subjects
+
+
+def _times(now: float, audit_seconds: int) -> Steps[Params]:
+    noted = yield from noted_settings.steps(now)
+    ahead = max(_LEAST_AHEAD, int(noted.get("skew", 0)))
+    return {"now": int(now), "audited": int(now) - audit_seconds + ahead, "ahead": ahead}
 
 
 @operation(patient=True)

@@ -96,11 +96,14 @@ class Upkeep(Protocol):
     async def integrity(self, *, deep: bool) -> Sequence[Fault]:
         """Return the faults in the engine's files, in its words. `deep` also compares indexes with rows."""
 
-    async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
-        """Return the grants (hex) or assets that break a rule now.
+    async def violations(self, rule: Rule, audit_seconds: int, most: int) -> Sequence[str]:
+        """Return grants (hex) or assets that break a rule now, at most `most` of them.
 
         Audit rows count as kept for `audit_seconds`, but not from before the oldest one.
         """
+
+    async def count_violations(self, rule: Rule, audit_seconds: int) -> int:
+        """Return how many grants or assets break a rule now."""
 
     async def owner(self) -> str | None:
         """Return the random name that the storage of this database has too. Return None before `make_owner`."""

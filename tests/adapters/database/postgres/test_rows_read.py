@@ -23,7 +23,7 @@ from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.statements import load, merged, positional
 from uponce.adapters.database.steps import Operation, Steps, operation
-from uponce.app.ports import CONTEXT_WINDOW, Rule
+from uponce.app.ports import CONTEXT_WINDOW
 from uponce.core.signature import dated
 from uponce.core.values import GrantStatus
 
@@ -371,11 +371,11 @@ def test_a_look_at_a_partition_reads_no_row_of_it_for_a_grant_without_a_row(held
         assert rows_read(held, is_over(), now) == 0
 
 
-@pytest.mark.parametrize("rule", [Rule.PURGED, Rule.AFTER_WATERMARK])
-def test_a_check_reads_the_grants_of_unfinished_uploads_once(held: psycopg.Connection, rule: Rule) -> None:
+@pytest.mark.parametrize("look", ["broken_purged", "count_broken_purged", "broken_after_watermark"])
+def test_a_check_reads_the_grants_of_unfinished_uploads_once(held: psycopg.Connection, look: str) -> None:
     held.execute(f"UPDATE api_keys SET watermark = {START + FEW}".encode())
-    statement = load("postgres")[f"broken_{rule}"]
-    values = {"now": START + 7500 + 3600 + MANY // 10}
+    statement = load("postgres")[look]
+    values = {"now": START + 7500 + 3600 + MANY // 10, "most": MANY}
     plan = _plan(held, positional(statement, statement.text), [values[name] for name in statement.names])
     assert rows_touched(plan) <= 4 * (ROWS + MANY)
 

@@ -548,20 +548,38 @@ SELECT min(at) AS oldest FROM audit;
 -- name: drop_audit
 DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before ORDER BY at LIMIT :most) RETURNING id;
 
--- Each rule is one statement, answered from one snapshot: beside running servers no half of a commit is seen.
+-- Each rule is one statement, answered from one snapshot: beside running servers no half of a commit is seen. After a
+-- restore, the whole ledger may break a rule: so a list has a limit, and the count is another statement.
+-- fragment: rules
+its_name        | its_broken
+addressable     | @broken_addressable
+not_condemned   | @broken_not_condemned
+within_uses     | @broken_within_uses
+dated           | @broken_dated
+pending         | @broken_pending
+audited         | @broken_audited
+purged          | @broken_purged
+after_watermark | @broken_after_watermark
+
+-- each rules: broken
+SELECT subject FROM (@its_broken) AS broken LIMIT :most;
+
+-- each rules: count_broken
+SELECT count(*) AS subjects FROM (@its_broken) AS broken;
+
 -- fragment: asset_name
 cloud || '/' || resource_type || '/' || type || '/' || public_id AS subject
 
--- name: broken_not_condemned
+-- fragment: broken_not_condemned
 SELECT @asset_name FROM assets WHERE blob_key IN (SELECT blob_key FROM condemned);
 
--- name: broken_within_uses
+-- fragment: broken_within_uses
 SELECT grant_key AS subject FROM grants WHERE uses NOT BETWEEN 0 AND max_uses;
 
--- name: broken_dated
+-- fragment: broken_dated
 SELECT grant_key AS subject FROM grants WHERE (uses > pending) != (spent_at IS NOT NULL);
 
--- name: broken_pending
+-- fragment: broken_pending
 SELECT grant_key AS subject FROM grants WHERE pending > 0 AND pending != (
   SELECT count(*) FROM relay_grants WHERE relay_grants.grant_key = grants.grant_key
 )
@@ -573,7 +591,7 @@ SELECT grant_key FROM relay_grants WHERE NOT EXISTS (
 -- The audit has each use of a grant with a timestamp after `audited`, from its oldest row on: a server with a shorter
 -- setting may have purged the rows before. A grant may be spent `ahead` seconds before its timestamp. Of several uses,
 -- only the time of the last one is known.
--- name: broken_audited
+-- fragment: broken_audited
 SELECT grant_key AS subject FROM grants
 WHERE uses > 0 AND timestamp > :audited
   AND CASE WHEN uses - pending = 1 THEN spent_at ELSE timestamp - :ahead END
@@ -582,10 +600,10 @@ WHERE uses > 0 AND timestamp > :audited
     SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
   );
 
--- name: broken_purged
+-- fragment: broken_purged
 SELECT grant_key AS subject FROM grants WHERE keep_until < :now - 3600 AND @not_held;
 
--- name: broken_after_watermark
+-- fragment: broken_after_watermark
 SELECT grant_key AS subject FROM grants JOIN api_keys USING (api_key)
 WHERE timestamp <= watermark AND @not_held;
 

@@ -133,7 +133,7 @@ SELECT @grant_columns FROM grants WHERE @its_grants AND @before;
 
 -- Upkeep
 
--- name: broken_addressable
+-- fragment: broken_addressable
 SELECT @asset_name FROM assets WHERE length(blob_key) != 32 OR blob_key !~ '^[0-9a-fp][0-9a-f]*$';
 
 -- name: is_frozen

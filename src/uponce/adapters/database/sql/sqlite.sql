@@ -71,7 +71,7 @@ SELECT @grant_columns FROM grants INDEXED BY @its_index WHERE @its_grants AND @b
 -- Upkeep
 
 -- The inner statement is answered by the index of blob keys alone.
--- name: broken_addressable
+-- fragment: broken_addressable
 SELECT @asset_name FROM assets WHERE id IN (
   SELECT id FROM assets WHERE NOT
     (length(blob_key) = 32 AND blob_key GLOB '[0-9a-fp]*' AND substr(blob_key, 2) NOT GLOB '*[^0-9a-f]*')

@@ -111,7 +111,7 @@ class Snapshot:
             self._session.ask([("detach_live", {})])
 
     def check(self, secrets: SecretBox, now: float) -> None:
-        """Raise SettingRefused if the copy is of a newer release or damaged, or if `secrets` cannot decrypt its keys."""
+        """Raise SettingRefused for a copy of a newer release, a damaged copy, or keys that `secrets` cannot decrypt."""
         with self._refusing():
             refuse_newer(version_of(self._session), len(load_migrations("sqlite")))
         try:
