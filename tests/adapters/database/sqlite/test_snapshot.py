@@ -1,11 +1,17 @@
-"""Copies of a database, as `uponce backup` makes them: what is refused is closed at once."""
+"""Copies of a database, as `uponce backup` makes them: what is refused is closed at once, what hangs is ended."""
 
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from tests.adapters.descriptors import links
 from tests.contract.databases import open_sqlite
+from uponce.adapters.database.sqlite import snapshot
 from uponce.adapters.database.sqlite.snapshot import Snapshot
 from uponce.core.errors import SettingRefused
 
@@ -21,3 +27,43 @@ def test_a_file_that_is_no_copy_is_closed_at_once(tmp_path: Path, what: str) -> 
     with pytest.raises(SettingRefused) as refusal:  # which keeps the frames, and so all that they have
         Snapshot(path)
     assert links(path) == [], refusal
+
+
+HANGING_COPY = """
+import sys, threading
+from pathlib import Path
+from uponce.adapters.database.sqlite import snapshot
+snapshot._SILENT_SECONDS = 1
+snapshot.take(Path(sys.argv[1]), Path(sys.argv[2]), lambda *_: threading.Event().wait())
+"""
+
+
+def test_a_copy_whose_target_hangs_ends_its_process_and_lets_the_live_log_shrink(tmp_path: Path) -> None:
+    """A network share may hang for days. While the copy reads, no checkpoint can empty the log of the live database."""
+    live, target = tmp_path / "uponce.db", tmp_path / "backup" / "uponce.db"
+    open_sqlite(live).close()
+    with closing(sqlite3.connect(live, isolation_level=None)) as server:
+        server.execute("INSERT INTO noted_settings VALUES ('name', 'value')")
+        command = [sys.executable, "-c", HANGING_COPY, str(live), str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert f"The copy of the database to {target} has not moved for 1 seconds" in done.stderr
+        assert server.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+
+
+def test_each_step_of_a_copy_puts_its_end_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of terabytes may take a day."""
+    noted: list[bool] = []
+
+    class Noting(SimpleQueue[bool]):
+        def put(self, item: bool, block: bool = True, timeout: float | None = None) -> None:
+            noted.append(item)
+            super().put(item)
+
+    monkeypatch.setattr(snapshot, "SimpleQueue", Noting)
+    monkeypatch.setattr(snapshot, "_PAGES", 5)
+    open_sqlite(tmp_path / "uponce.db").close()
+    steps: list[int] = []
+    snapshot.take(tmp_path / "uponce.db", tmp_path / "copy.db", lambda pages, _: steps.append(pages))
+    assert len(steps) > 3
+    assert noted == [True] * len(steps) + [False]

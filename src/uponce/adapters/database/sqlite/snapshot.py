@@ -5,12 +5,15 @@ Catalog in app/copy_media.py; only commands use them, and a command may block.
 """
 
 import errno
+import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
@@ -22,7 +25,7 @@ from uponce.adapters.database.sqlite.file import integrity, locked, make_private
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.files import refused
-from uponce.adapters.system import sync_folder
+from uponce.adapters.system import closing_file, sync_file, sync_folder
 from uponce.app.ports import Clock
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Asset, Digest
@@ -30,7 +33,10 @@ from uponce.core.values import Asset, Digest
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
+log = logging.getLogger("uponce")
+
 _SHOWN = 3
+_SILENT_SECONDS = 600  # between two steps of a copy
 _PAGES = 2048  # a step of the copy: eight megabytes
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -268,13 +274,55 @@ def _first(found: Sequence[str]) -> str:
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
-    make_private(target)
-    os.truncate(target, 0)  # not deleted: while the draft of a restore is there, no server makes a database
-    for path in _beside(target):
-        path.unlink(missing_ok=True)
-    with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
-        # One transaction around all steps: a write of another process would make the copy begin again.
-        reading.execute("BEGIN")
-        reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        reading.backup(writing, pages=_PAGES, sleep=0, progress=lambda _, left, pages: progress(pages - left, pages))
-        reading.rollback()
+    with _watched(target) as moved:
+        make_private(target)
+        os.truncate(target, 0)  # not deleted: while the draft of a restore is there, no server makes a database
+        for path in _beside(target):
+            path.unlink(missing_ok=True)
+        with (
+            closing_file(os.open(target, os.O_RDWR | os.O_CLOEXEC)) as descriptor,
+            closing(_connect(source)) as reading,
+            closing(_connect(target)) as writing,
+        ):
+
+            def step(_: int, left: int, pages: int) -> None:
+                sync_file(descriptor)  # or the last step waits for gigabytes, as if the disk did not answer
+                moved()
+                progress(pages - left, pages)
+
+            # One transaction around all steps: a write of another process would make the copy begin again.
+            reading.execute("BEGIN")
+            reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            reading.backup(writing, pages=_PAGES, sleep=0, progress=step)
+            reading.rollback()
+
+
+@contextmanager
+def _watched(target: Path) -> Iterator[Callable[[], None]]:
+    """Yield a function to call at each step of a copy. End the process if no call comes for _SILENT_SECONDS.
+
+    The copy reads in one transaction. Until its end, the log of a live database grows, and fills the disk of the
+    server. No exception ends a write that hangs, as to a network share.
+    """
+    moves = SimpleQueue[bool]()
+
+    def watch() -> None:
+        try:
+            while moves.get(timeout=_SILENT_SECONDS):
+                pass
+        except Empty:
+            log.critical(
+                "The copy of the database to %s has not moved for %s seconds, so this command ends: the log of a live "
+                "database grows while it is copied. Check the disk or network share of the copy, and run the command "
+                "again.",
+                *(target, _SILENT_SECONDS),
+            )
+            os._exit(1)
+
+    thread = threading.Thread(target=watch, name="uponce-copy", daemon=True)
+    thread.start()
+    try:
+        yield lambda: moves.put(True)
+    finally:
+        moves.put(False)
+        thread.join()
