@@ -35,7 +35,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     `/account` does so with an upstream's answer, `/reset` without lingering, `/crowded` without a free descriptor,
     `/slow` takes 2 seconds, `/soon` 0.3, `/seen` lists what came.
     `/messages` answers with the number of messages that its body came in, `/unread` before its body has come.
-    `/headers` answers with the names of the request's headers, as they are after its body.
+    `/headers` answers with the names of the request's headers, as they are after its body, `/value` with X-Value in
+    brackets.
 
     `/sum` answers with the SHA-256 of the body, `/pauses` too, but waits after each message, `/half` before it has all
     of it. `/stall` takes two messages of it and waits 2 seconds, `/drop` refuses after two.
@@ -74,6 +75,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     body = "\n".join(seen if path == "/seen" else seen[-1:]).encode()
     if path == "/headers":
         body = b" ".join(name for name, _ in scope["headers"])
+    if path == "/value":
+        body = b"[%b]" % dict(scope["headers"])[b"x-value"]
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 

@@ -81,6 +81,16 @@ def test_a_body_that_the_server_has_to_ask_for_is_asked_for(bare: Bare) -> None:
         assert up_to(client, b"POST /asked 5")
 
 
+@pytest.mark.parametrize("end", [" ", "\t", " \t "])
+def test_spaces_behind_a_value_are_no_part_of_it(bare: Bare, end: str) -> None:
+    """RFC 9110 5.5: nginx and Caddy drop them, so a client without a proxy gets the same answer."""
+    with bare.connect() as client:
+        client.sendall(head(5, "/value", f"X-Value: two words{end}\r\nExpect: 100-continue{end}\r\n"))
+        assert up_to(client, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"hello")
+        assert up_to(client, b"[two words]")
+
+
 def test_a_client_that_leaves_amid_a_small_body_is_noticed(bare: Bare) -> None:
     def left() -> int:
         return bare.say(get("/seen", close=True)).count(b"gone")

@@ -201,7 +201,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading_head:  # trailers would otherwise be kept, and no code reads them
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))  # the parser drops only the spaces before it
 
     def on_headers_complete(self) -> None:
         if self._repeating_head:
