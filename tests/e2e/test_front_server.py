@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -86,6 +87,15 @@ def test_nginx_sends_the_bytes_with_the_headers_of_uponce(site: Site) -> None:
         assert seen.headers["cache-control"] == "public, no-transform, max-age=2592000"
         for name in ("content-type", "etag", "last-modified", "access-control-allow-origin", *INERT):
             assert seen.headers[name] == direct.headers[name], name
+
+
+def test_a_request_without_host_gets_one_from_nginx(site: Site) -> None:
+    """Such as one by HTTP/3, whose name of the server is `:authority`, or by HTTP/1.0."""
+    path, at = site.stored(), urlsplit(site.base)
+    with socket.create_connection((at.hostname or "", at.port or 0), 60) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(PICTURE)
 
 
 @pytest.mark.parametrize("damage", ["missing", "unreadable"])
