@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.asgi import END, Answer, part, parts_of
-from tests.upstreams import ANSWERS, Received, StubUpstream, Trouble
+from tests.upstreams import ANSWERS, Received, StubAsset, StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
 from tests.web.test_relayed_calls import act, basic
@@ -191,6 +191,19 @@ def test_a_revocation_of_a_pending_upload_hides_no_asset(relay: World, stub: Stu
     reconcile(relay)
     head = relay.request("HEAD", place, headers={"tus-resumable": "1.0.0"})
     assert (head.status, head.headers["upload-offset"]) == (200, "9")
+
+
+@pytest.mark.parametrize("url", [None, 17, "https://a.example/\r\nX: y"])
+def test_an_account_whose_answer_has_no_valid_url_makes_no_tus_upload_fail(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch, url: object
+) -> None:
+    """The signature is spent by then."""
+    document = StubAsset.document
+    monkeypatch.setattr(StubAsset, "document", lambda *args, **more: document(*args, **more) | {"secure_url": url})
+    place = begin_tus(relay, relay.sign(), 9)
+    assert patch(relay, place, b"some data").status == 204
+    head = relay.request("HEAD", place, headers={"tus-resumable": "1.0.0"})
+    assert (head.status, head.headers["upload-offset"], head.headers["upload-asset"]) == (200, "9", "")
 
 
 def test_an_answer_in_the_middle_of_a_chunk_that_says_yes_ends_the_upload(relay: World, stub: StubUpstream) -> None:

@@ -159,7 +159,9 @@ def _described(services: Services, outcome: Progress, bases: Bases) -> tuple[Jso
         return answer, (*headers.progress(outcome, services.limits), *headers.description(outcome))
     # The asset may have other bytes, by `overwrite=0` or a preset. Clients want to know that all they sent has arrived.
     size = outcome.size if isinstance(outcome, Forwarded) else outcome.committed.received
-    return answer, headers.finished(answer["bytes"] if size is None else size, answer.get("secure_url", ""))
+    url = answer.get("secure_url")
+    url = url if isinstance(url, str) and url.isprintable() else ""  # an account may send anything
+    return answer, headers.finished(answer["bytes"] if size is None else size, url)
 
 
 def _response(status: int, sent: tuple[Header, ...] = (), body: Json | None = None) -> Response:
