@@ -280,6 +280,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         for path in _beside(target):
             path.unlink(missing_ok=True)
         with (
+            # Closed last: when a process closes any descriptor of a file, all its locks on that file end.
             closing_file(os.open(target, os.O_RDWR | os.O_CLOEXEC)) as descriptor,
             closing(_connect(source)) as reading,
             closing(_connect(target)) as writing,
