@@ -1,11 +1,13 @@
 """What a copy of the media makes of an asset that is overwritten while it runs: any moment of it, on purpose."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -276,3 +278,20 @@ def test_a_store_that_fails_ends_the_copy_and_the_error_names_the_asset(
     with pytest.raises(StorageUnavailable) as told:
         run(copy_media(world.database, cast(BlobStore, source), cast(BlobStore, other)))
     assert told.value.detail.startswith("demo/raw/upload/damaged, blob ")
+
+
+@pytest.mark.parametrize(("inodes", "left", "told"), [(9, 0, True), (9, 1, False), (0, 0, False)])
+def test_a_target_without_inodes_is_not_told_to_lack_space(
+    world: World, target: Blobs, monkeypatch: pytest.MonkeyPatch, inodes: int, left: int, told: bool
+) -> None:
+    """A pack holds many blobs, and a copy has a file for each. `df` shows space there; btrfs counts no inodes."""
+
+    def refuse(path: Path) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    put(world, "small", b"small")
+    monkeypatch.setattr("uponce.adapters.spool.uploads.make_file", refuse)
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_bavail=9, f_files=inodes, f_favail=left))
+    with pytest.raises(StorageFull) as refusal:
+        run(copy_media(world.database, world.blobs, target))
+    assert ("No inodes are left there (df -i)" in refusal.value.detail) == told

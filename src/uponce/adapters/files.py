@@ -171,11 +171,27 @@ def refused(error: OSError) -> UponceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "The server's storage has no space left. Nothing was stored. Send the request again later.",
-            detail=str(error),
+            detail=f"{error}{_cure_of_inodes(error)}",
         )
     return StorageUnavailable(
         "The server's storage cannot be used now. Nothing was stored. Send the request again.", detail=str(error)
     )
+
+
+def has_no_inodes(disk: os.statvfs_result) -> bool:
+    """Return whether no file can be made there. File systems that make inodes at need count none."""
+    return disk.f_files > 0 and disk.f_favail == 0
+
+
+def _cure_of_inodes(error: OSError) -> str:
+    """Return a sentence if the file could not be made for want of an inode: `df` shows space there."""
+    with suppress(OSError):
+        if isinstance(error.filename, str) and has_no_inodes(os.statvfs(Path(error.filename).parent)):
+            return (
+                ". No inodes are left there (df -i), and each file needs one. Delete files, or use XFS, or ext4 made "
+                "with -i 4096"
+            )
+    return ""
 
 
 def swept(error: FileNotFoundError) -> StorageUnavailable:

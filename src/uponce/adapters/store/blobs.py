@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from itertools import islice
 from pathlib import Path
 
-from uponce.adapters.files import Run, blobs_in, checked
+from uponce.adapters.files import Run, blobs_in, checked, has_no_inodes
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.uploads import Destination, SpooledChunk, SpooledUpload
 from uponce.app.ports import BlobStore, Ids, LocationOf, OpenBlob, Presigner, PutGroup, StoredBlob
@@ -103,7 +103,7 @@ class Blobs(BlobStore, Destination):
             disk = os.statvfs(self.folder)
             if disk.f_bavail == 0:
                 raise OSError(errno.ENOSPC, "no space left")
-            if disk.f_files and disk.f_favail == 0:  # file systems that make inodes at need count none
+            if has_no_inodes(disk):
                 raise OSError(errno.ENOSPC, "no inodes left")
 
         await self.disk.in_thread(probe)
