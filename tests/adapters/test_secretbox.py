@@ -1,6 +1,7 @@
 """API secrets at rest: what is bound to what, and the file that holds the key."""
 
 import base64
+import errno
 import multiprocessing
 import os
 import stat
@@ -156,6 +157,26 @@ def test_processes_that_start_together_get_one_key(tmp_path: Path) -> None:
 def _create_and_load(path: Path) -> bytes:
     create_key(path)
     return load_key(path)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_key_is_made_and_kept_where_files_have_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """FAT and some network shares."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "secret.key"
+    key = _create_and_load(path)
+    looks = iter([False, True])  # another process makes the key after the first look
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", lambda _: next(looks))
+        create_key(path)
+    assert (load_key(path), len(key), stat.S_IMODE(path.stat().st_mode)) == (key, KEY_BYTES, 0o600)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o610])

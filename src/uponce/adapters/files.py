@@ -21,6 +21,7 @@ KEY = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some network shares
 _FIRST_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
@@ -242,6 +243,21 @@ def write_whole(path: Path, blocks: Iterable[Data], give_name: Callable[[Path, P
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def link(file: Path, path: Path) -> None:
+    """Give the file another name beside its first one. Without hard links, move the file to that name.
+
+    Raise FileExistsError if a file has that name. Without hard links, two processes must not do this at once.
+    """
+    try:
+        path.hardlink_to(file)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(path) from error
+        file.rename(path)
 
 
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uponce.adapters.files import make_folder, write_whole
+from uponce.adapters.files import link, make_folder, write_whole
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -136,12 +136,13 @@ def load_key(path: Path) -> bytes:
 def create_key(path: Path) -> None:
     """Make a key in a file that only its owner may read, unless the file exists. The key is durable on return.
 
-    A crash leaves the whole file or none: half a key would look like a damaged one.
+    A crash leaves the whole file or none: half a key would look like a damaged one. On a disk without hard links, the
+    transaction that stores the first API key keeps two processes apart.
     """
     try:
         if not path.exists():
             make_folder(path.parent)
-            write_whole(path, [secrets.token_bytes(KEY_BYTES)], os.link)  # the key of a faster process counts
+            write_whole(path, [secrets.token_bytes(KEY_BYTES)], link)  # the key of a faster process counts
     except OSError as error:
         raise _unusable(path, error) from error
 

@@ -9,7 +9,6 @@ Keys are 32 random hex digits, or for a blob in a pack `p` and 31. Nothing that 
 path. A copy of a blob from a pack, in a backup or another store, is a file under the same key.
 """
 
-import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -30,7 +29,6 @@ from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.values import Digest
 
 T = TypeVar("T")
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some network shares
 
 PACK_BYTES = 256 * 1024
 
@@ -207,13 +205,13 @@ class LocalBlobs(Blobs):
         )
 
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
-        give_name = os.replace if replace else _link
+        give_name = os.replace if replace else files.link
         await self.disk.in_thread(lambda: files.write_whole(self._owner, [owner.encode()], give_name))
 
     async def take_back(self, key: str, path: Path) -> None:
         def link() -> None:
-            if not path.exists():
-                _link(self.path_of(key), path)
+            if not path.exists():  # the blob keeps its name: a commit whose outcome is unknown may name it
+                files.link(self.path_of(key), path)  # or moves, and the next try moves it back
 
         await self.disk.in_thread(link)
 
@@ -224,21 +222,6 @@ class LocalBlobs(Blobs):
 
     def location_of(self, prefix: str) -> LocationOf:
         return lambda key: None if files.is_packed(key) else prefix + _place(key)
-
-
-def _link(published: Path, path: Path) -> None:
-    """Give the file another name. It keeps its first one: a commit whose outcome is unknown may name the blob.
-
-    Raise FileExistsError if a file has that name.
-    """
-    try:
-        path.hardlink_to(published)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if path.exists():
-            raise FileExistsError(path) from error
-        published.rename(path)  # the next try moves it back: better than no try at all
 
 
 def _place(key: str) -> str:
