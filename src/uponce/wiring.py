@@ -16,7 +16,7 @@ from uponce import __version__
 from uponce.adapters.files import blobs_in, make_folder
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
-from uponce.adapters.notifier import Notifier
+from uponce.adapters.notifier import AT_ONCE, Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.store.blobs import Blobs
@@ -119,7 +119,7 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
     """Return each kind of work after a commit, by the name of its effects."""
     notifications = Notifications(notifier, settings.base_url, settings.notification_url)
-    return {"relay": Work(LookUps().reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
+    return {"relay": Work(LookUps().reconcile), NOTIFY: Work(notifications.send, notifications.url_for, AT_ONCE)}
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":

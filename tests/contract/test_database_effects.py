@@ -227,6 +227,16 @@ def dead_notifications(database: Database, count: int) -> list[int]:
     return sorted(effect.id for effect in effects)
 
 
+def test_a_postponed_effect_has_the_tries_that_the_server_says(backend: Backend, database: Database) -> None:
+    """An effect that only waited for its turn has not been tried."""
+    run(database.commit(A, noticed("blob-a"), CALLER))
+    for tries, kept in ((1, 0), (1, 1), (2, 2)):
+        (effect,) = run(database.claim_effects(NOTIFY, 10, 60))
+        assert effect.tries == tries
+        run(database.postpone_effect(replace(effect, tries=kept), 1, "it waits"))
+        backend.clock.time += 1
+
+
 def test_dead_notifications_can_be_dropped(database: Database) -> None:
     first, second, third = dead_notifications(database, 3)
     run(database.commit(A, noticed("blob-a"), CALLER))

@@ -16,7 +16,7 @@ from cloudinary.utils import verify_notification_signature
 from tests.receiver import Receiver, receiving
 from tests.world import OTHER_PNG, PNG, START, World, assert_accepted, assert_refused
 from uponce.adapters import notifier as notifier_module
-from uponce.adapters.notifier import Notifier, is_public
+from uponce.adapters.notifier import AT_ONCE, Notifier, is_public
 from uponce.app.outbox import Work, run_due
 from uponce.app.ports import Effect, Waiting
 from uponce.web.cloudinary.notifications import Notifications
@@ -44,7 +44,7 @@ def leave_notifications(world: World, default: str = "") -> None:
 
 def works(notifier: Notifier, default: str = "") -> dict[str, Work]:
     notifications = Notifications(notifier, BASE, default)
-    return {"notify": Work(notifications.send, notifications.url_for)}
+    return {"notify": Work(notifications.send, notifications.url_for, AT_ONCE)}
 
 
 def deliver(world: World, after: float = 0, allowed: tuple[Any, ...] = LOCAL) -> int:

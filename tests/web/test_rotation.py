@@ -70,6 +70,9 @@ def test_the_new_secret_signs_all_notifications_at_once(world: World) -> None:
         def is_busy(self, _: str) -> bool:
             return False
 
+        def wait_for(self, _: str) -> int:
+            return 0
+
         async def post(self, _: str, headers: Mapping[str, str], body: bytes) -> str:
             got.append((body.decode(), START, headers["X-Cld-Signature"], 10**9))
             return ""

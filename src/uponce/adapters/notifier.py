@@ -6,8 +6,10 @@ The connection goes to the address that was checked, so a DNS server cannot answ
 import errno
 import re
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,7 +23,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _SECONDS = 10  # for all of one request
 _SLOW_SECONDS = 1
 _MOST_SLOW = 1024
-_AT_ONCE = 16
+_SHARE_OF_SLOW = 16
+AT_ONCE = _SHARE_OF_SLOW + 8
 _PRIVATE = tuple(
     ip_network(text)
     for text in (
@@ -55,8 +58,8 @@ def _host_of(url: str) -> str:
 class Notifier:
     """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer.
 
-    A receiver whose last notification failed slowly gets one at a time, until it answers. So receivers that are down
-    leave room for the others.
+    A receiver whose last notification failed slowly gets one at a time, until it answers. Receivers that accept slowly
+    share 16 of the 24 places. So both leave room for the others.
     """
 
     def __init__(self, allowed: Sequence[Network] = (), seconds: float = _SECONDS) -> None:
@@ -65,6 +68,8 @@ class Notifier:
         self._opened: tuple[aiohttp.ClientSession, Resolver] | None = None
         self._slow: dict[str, None] = {}  # hosts with their ports, in the order of their last failures
         self._tried: set[str] = set()  # those of them that one notification is on its way to
+        self._lines: dict[str, float] = {}  # hosts that accepted the last one slowly, and the last turn in their line
+        self._under_way = Counter[str]()
 
     async def close(self) -> None:
         opened, self._opened = self._opened, None
@@ -74,22 +79,45 @@ class Notifier:
     def is_busy(self, url: str) -> bool:
         return _host_of(url) in self._tried
 
+    def wait_for(self, url: str) -> int:
+        """Return 0 if the receiver has a free place, else the seconds until the turn of this notification.
+
+        A receiver has at most 16 turns a second, however large its backlog is. That is more than a slow one can use, so
+        none of its places is free for long.
+        """
+        host = _host_of(url)
+        if host not in self._lines:
+            return 0
+        places = _SHARE_OF_SLOW // len({host, *self._under_way} & self._lines.keys()) or 1
+        if self._under_way[host] < places:
+            return 0
+        now = monotonic()
+        self._lines[host] = max(now, self._lines[host]) + _SLOW_SECONDS / places
+        return max(1, ceil(self._lines[host] - now))
+
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification with a status of 2xx, else the reason."""
         host = _host_of(url)
         alone, begun = host in self._slow and host not in self._tried, monotonic()
         if alone:
             self._tried.add(host)
+        self._under_way[host] += 1
         try:
             problem = await self._post(url, headers, body)
         finally:
             if alone:  # another one that began before the receiver was slow leaves the mark alone
                 self._tried.discard(host)
+            self._under_way -= Counter((host,))  # keeps no zero
         self._slow.pop(host, None)
-        if problem and monotonic() - begun >= _SLOW_SECONDS:
-            self._slow[host] = None
-            if len(self._slow) > _MOST_SLOW:  # a host that gets no further notification would stay for ever
-                del self._slow[next(iter(self._slow))]
+        line = self._lines.pop(host, 0.0)
+        if monotonic() - begun >= _SLOW_SECONDS:
+            if problem:
+                self._slow[host] = None
+            else:
+                self._lines[host] = line
+            for hosts in (self._slow, self._lines):
+                if len(hosts) > _MOST_SLOW:  # a host that gets no further notification would stay for ever
+                    del hosts[next(iter(hosts))]
         return problem
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
@@ -111,7 +139,7 @@ class Notifier:
 
         resolver = Resolver()
         connector = aiohttp.TCPConnector(
-            limit=_AT_ONCE, force_close=True, socket_factory=self._socket, resolver=resolver
+            limit=AT_ONCE, force_close=True, socket_factory=self._socket, resolver=resolver
         )
         session = aiohttp.ClientSession(
             connector=connector,

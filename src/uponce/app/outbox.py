@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uponce.app.ports import Effect
 from uponce.app.services import DetailsOf, Services
@@ -12,7 +12,7 @@ from uponce.core.errors import Unavailable, UponceError
 log = logging.getLogger("uponce")
 
 _LEASE_SECONDS = 120
-_AT_ONCE = 16  # of one kind
+_AT_ONCE = 16  # of one kind, unless its Work says otherwise
 _LOOK_SECONDS = 1  # between looks for further due effects, while some run
 # Of an effect that fails by a defect. One that returns Later decides itself when it is dead. A part of the server that
 # is away for a moment kills nothing.
@@ -25,12 +25,13 @@ _MOST_WAIT = 300
 class Later:
     """Run the effect again after so many seconds. If it is `dead`, run it only when an operator asks for it.
 
-    `error` is for the operator.
+    `error` is for the operator. A run that was `untried` does not count as a try.
     """
 
     seconds: int
     error: str = ""
     dead: bool = False
+    untried: bool = False
 
 
 Handler = Callable[[Services, Effect], Awaitable[Later | None]]
@@ -38,10 +39,11 @@ Handler = Callable[[Services, Effect], Awaitable[Later | None]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kind of effect. `run` does it. `details_of` is its row in `Services.after_commit`."""
+    """One kind of effect. `run` does it, `at_once` at a time. `details_of` is its row in `Services.after_commit`."""
 
     run: Handler
     details_of: DetailsOf = lambda *_: None
+    at_once: int = _AT_ONCE
 
 
 async def run_due(services: Services, name: str, work: Work) -> int:
@@ -54,7 +56,7 @@ async def run_due(services: Services, name: str, work: Work) -> int:
     count, running = 0, set[asyncio.Task[None]]()
     try:
         while True:
-            effects = await services.database.claim_effects(name, _AT_ONCE - len(running), _LEASE_SECONDS)
+            effects = await services.database.claim_effects(name, work.at_once - len(running), _LEASE_SECONDS)
             count += len(effects)
             running |= {asyncio.create_task(_run(services, effect, work)) for effect in effects}
             if not running:
@@ -83,4 +85,6 @@ async def _run(services: Services, effect: Effect, work: Work) -> None:
     else:
         if later.dead:
             log.error("effect %d, %s of %s, is dead: %s", effect.id, effect.name, effect.subject, later.error)
+        if later.untried:
+            effect = replace(effect, tries=effect.tries - 1)
         await database.postpone_effect(effect, later.seconds, later.error, dead=later.dead)

@@ -53,7 +53,7 @@ def finish(now: float, effect_id: int) -> Steps[None]:
 
 @operation(writes=True)
 def postpone(now: float, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
-    later = {"due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
+    later = {"due_at": int(now) + seconds, "tries": effect.tries, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
     (rows,) = yield [("postpone_effect", later | {"id": effect.id, "claimed": effect.due_at})]
     if dead:
         yield _hastening_next(now, effect.id, rows)

@@ -131,7 +131,8 @@ class Outbox(Protocol):
     async def postpone_effect(self, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> None:
         """Run a claimed effect again after so many seconds. If it is `dead`, run it only when an operator asks for it.
 
-        Do nothing if the effect was made due during its run, or was claimed again.
+        Its number of tries is that of `effect` from now on. Do nothing if the effect was made due during its run, or
+        was claimed again.
         """
 
     async def hasten_effect(self, subject: str) -> None:

@@ -40,6 +40,9 @@ class Receivers(Protocol):
     def is_busy(self, url: str) -> bool:
         """Return whether the receiver is slow, and another notification is on its way to it."""
 
+    def wait_for(self, url: str) -> int:
+        """Return 0 if the receiver may have a notification now, else the seconds until the turn of this one."""
+
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification, else the reason."""
 
@@ -67,8 +70,8 @@ class Notifications:
         after = _DETAILS.decode(effect.details)
         pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
         too_old = effect.now - effect.created_at > _DAY
-        if self._receivers.is_busy(after.details):
-            return _behind_another(effect, pause, too_old=too_old)
+        if (later := self._later(after.details, effect, pause, too_old=too_old)) is not None:
+            return later
         key = await services.database.find_key(after.api_key)
         if key is None:
             return Later(_MOST_SECONDS, f"there is no API key {after.api_key} to sign the notification with", dead=True)
@@ -81,10 +84,17 @@ class Notifications:
             "X-Cld-Timestamp": str(now),
             "X-Cld-Signature": sign(body + str(now).encode(), signer.secret, signer.algorithm),
         }
-        if self._receivers.is_busy(after.details):  # one of the same burst got its key first
-            return _behind_another(effect, pause, too_old=too_old)
+        if (later := self._later(after.details, effect, pause, too_old=too_old)) is not None:
+            return later  # others of the same burst got their key first
         problem = await self._receivers.post(after.details, headers, body)
         return Later(pause, problem, dead=too_old) if problem else None
+
+    def _later(self, url: str, effect: Effect, pause: int, *, too_old: bool) -> Later | None:
+        """Return when to try again if the receiver has no place for another notification now, else None."""
+        if self._receivers.is_busy(url):
+            return _behind_another(effect, pause, too_old=too_old)
+        wait = self._receivers.wait_for(url)
+        return Later(wait, effect.error, untried=True) if wait else None
 
     def _body(self, after: AfterCommit, signer: Signer, created_at: int) -> Json:
         answer = upload_answer(Uploaded(after.committed, signer), self._bases)

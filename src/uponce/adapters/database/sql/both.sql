@@ -462,7 +462,7 @@ UPDATE outbox SET due_at = :due_at, tries = tries + 1 WHERE id = :id;
 
 -- `claimed` is when the claim ends. An effect with another time was hastened during its run, or claimed again.
 -- name: postpone_effect
-UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id AND due_at = :claimed
+UPDATE outbox SET due_at = :due_at, tries = :tries, error = :error, dead = :dead WHERE id = :id AND due_at = :claimed
 RETURNING subject;
 
 -- A separate statement: PostgreSQL shows it the effects that were delayed before the one `id` was done or died.
