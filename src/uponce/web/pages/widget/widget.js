@@ -112,7 +112,8 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 `;
 
 const ICONS = {
-  upload: "M12 16V4m0 0L7 9m5-5 5 5M4 16v3a1 1 0 0 0 1 1h14a1 1 0 0 0 1-1v-3",
+  // Also of the drop zone.
+  again: "M12 16V4m0 0L7 9m5-5 5 5M4 16v3a1 1 0 0 0 1 1h14a1 1 0 0 0 1-1v-3",
   camera: "M4 8h3l2-3h6l2 3h3v11H4zM12 10a3 3 0 1 0 0 6 3 3 0 0 0 0-6",
   pause: "M9 6v12M15 6v12",
   resume: "M8 5v14l11-7z",
@@ -171,13 +172,13 @@ function pause(ms, signal) {
     const end = () => (clearTimeout(timer), removeEventListener("online", end), resolve());
     const timer = setTimeout(end, navigator.onLine ? ms : DAY);
     addEventListener("online", end);
-    signal.addEventListener("abort", end, { once: true });
+    signal.addEventListener("abort", end);
   });
 }
 
 /** Browsers do not know every type: the signature is the real limit. */
 function isAccepted(accept, { name, type }) {
-  const rules = accept?.toLowerCase().match(/[^\s,]+/g) ?? ["*/*"];
+  const rules = accept?.toLowerCase().match(/[^\s,]+/g) ?? ["*"];
   return rules.some((rule) => {
     if (rule.endsWith("*")) return !type || type.startsWith(rule.split("*")[0]);
     return rule.includes("/") ? !type || rule === type : name.toLowerCase().endsWith(rule);
@@ -217,7 +218,9 @@ let opened;
 
 function open() {
   const request = indexedDB.open("uponce", 1);
-  request.onupgradeneeded = () => ["uploads", "files"].forEach((name) => request.result.createObjectStore(name));
+  request.onupgradeneeded = () => {
+    for (const name of ["uploads", "files"]) request.result.createObjectStore(name);
+  };
   return promised(request);
 }
 
@@ -310,8 +313,7 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
 class Upload {
   constructor(host, file, known) {
     const { name, size, type, lastModified } = file ?? known;
-    Object.assign(this, { id: random(), state: "queued", loaded: 0, offset: 0, renewed: 0, name, size, type, lastModified });
-    Object.assign(this, known, { host, file });
+    Object.assign(this, { id: random(), state: "queued", loaded: 0, offset: 0, renewed: 0, name, size, type, lastModified }, known, { host, file });
   }
 
   async run() {
@@ -555,7 +557,6 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #views = new Map();
   // The browser asks whether to leave. Chrome and Edge before 119 need a value.
   #leave = (event) => (event.preventDefault(), (event.returnValue = true));
-  #paste = (event) => this.#pasted(event);
 
   #messages;
   #timing;
@@ -569,21 +570,19 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
     // A strict Content-Security-Policy allows this sheet. Without `light-dark` it has the light colours.
     const sheet = new CSSStyleSheet();
-    const dark = CSS.supports("color", "light-dark(red, red)");
-    sheet.replaceSync(dark ? STYLE : STYLE.replace(/light-dark\((.+?), .+?\)/g, "$1"));
+    sheet.replaceSync(CSS.supports("color", "light-dark(red, red)") ? STYLE : STYLE.replace(/light-dark\((.+?), .+?\)/g, "$1"));
     root.adoptedStyleSheets = [sheet];
-    const picked = ({ target }) => (this.add(target.files), (target.value = ""));
-    this.input = h("input", { type: "file", hidden: "", onchange: picked });
+    this.input = h("input", { type: "file", hidden: "", onchange: ({ target }) => (this.add(target.files), (target.value = "")) });
     this.button = h("button", { type: "button", part: "button" });
     this.camera = h("button", { type: "button", part: "camera" });
     this.hint = h("span", { part: "hint" });
-    const arrow = icon("upload");
-    arrow.setAttribute("part", "icon");
-    this.zone = h("div", { part: "drop", onclick: (event) => this.pick(this.camera.contains(event.target)) }, arrow, this.button, this.camera, this.hint);
+    const arrow = icon("again");
+    arrow.part = "icon";
+    this.zone = h("div", { part: "drop", onclick: ({ target }) => this.pick(this.camera.contains(target)) }, arrow, this.button, this.camera, this.hint);
     this.list = h("ul", { part: "list", role: "list" });
     this.live = h("div", { class: "live", role: "status" });
     root.append(this.input, this.zone, this.list, this.live);
-    for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, (event) => this.#drag(event));
+    for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, this.#drag);
     for (const name of ["timing", "messages"]) {
       const value = this[name];
       delete this[name];
@@ -620,14 +619,14 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
     this.attributeChangedCallback();
-    document.addEventListener("paste", this.#paste);
+    document.addEventListener("paste", this.#pasted);
     this.restored ??= this.#restore();
   }
 
   /** Stop, unless it was moved. What is unfinished or may be tried again continues when the element is there again. */
   disconnectedCallback() {
     HOSTS.delete(this);
-    document.removeEventListener("paste", this.#paste);
+    document.removeEventListener("paste", this.#pasted);
     queueMicrotask(() => {
       if (this.isConnected) return;
       this.restored = null;
@@ -659,7 +658,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   get params() {
-    return Object.fromEntries(["public_id", "folder", "tags"].flatMap((name) => (this.hasAttribute(name) ? [[name, this.getAttribute(name)]] : [])));
+    return Object.fromEntries(["public_id", "folder", "tags"].filter((name) => this.hasAttribute(name)).map((name) => [name, this.getAttribute(name)]));
   }
 
   get target() {
@@ -721,15 +720,16 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   resume() {
-    for (const upload of this.#uploads) if (upload.state === "paused") upload.resume();
+    this.#uploads.forEach((upload) => upload.state === "paused" && upload.resume());
   }
 
   clear() {
-    [...this.#uploads].forEach((upload) => upload.remove());
+    // Each removal makes a new list.
+    this.#uploads.forEach((upload) => upload.remove());
   }
 
   pick(camera) {
-    this.input.toggleAttribute("capture", false);
+    this.input.removeAttribute("capture");
     if (camera) this.input.setAttribute("capture", this.getAttribute("capture") || "environment");
     this.input.click();
   }
@@ -739,7 +739,6 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   add(files) {
     if (this.matches(":disabled")) return;
     const many = this.hasAttribute("multiple");
-    const max = Number(this.getAttribute("max-files")) || Infinity;
     for (const file of many ? files : [...files].slice(0, 1)) {
       const known = this.#uploads.find((upload) => !upload.file && upload.state === "paused" && upload.isSame(file));
       if (known) {
@@ -749,8 +748,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
         continue;
       }
       const upload = new Upload(this, file);
-      const count = many && this.#uploads.filter((each) => this.#counts(each)).length;
-      const problem = count >= max ? "too_many_files" : this.#problem(file);
+      const problem = this.#problem(file);
       // A refused file replaces no other.
       if (!many) this.#uploads.filter(({ state }) => !problem || state === "refused").forEach((each) => each.remove());
       this.#show(upload);
@@ -765,31 +763,32 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   /** A refused file that may be tried again has its place too. */
-  #counts(upload) {
-    return upload.state === "done" || this.#actionOf(upload);
+  get #count() {
+    return this.#uploads.filter((upload) => upload.state === "done" || this.#actionOf(upload)).length;
   }
 
   #problem(file) {
+    if (this.input.multiple && this.#count >= (Number(this.getAttribute("max-files")) || Infinity)) return "too_many_files";
     if (!file.size) return file.unreadable ? "unreadable" : "empty_file";
     if (file.size > (Number(this.getAttribute("max-bytes")) || Infinity)) return "file_too_large";
     return isAccepted(this.getAttribute("accept"), file) ? null : "format_not_allowed";
   }
 
-  #drag(event) {
+  #drag = (event) => {
     if (!event.dataTransfer?.types.includes("Files") || this.matches(":disabled")) return;
     event.preventDefault();
     const { type } = event;
     this.zone.classList.toggle("over", type === "dragover" || (type === "dragleave" && this.contains(event.relatedTarget)));
     if (type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
-  }
+  };
 
   /** A paste goes to the element with the focus, or to the first one if nothing has it. */
-  #pasted(event) {
+  #pasted = (event) => {
     const files = event.clipboardData?.files ?? [];
     if (!files.length || event.defaultPrevented || ![this, document.body].includes(document.activeElement)) return;
     event.preventDefault();
     this.add(files);
-  }
+  };
 
   async #restore() {
     for (const record of (this.keeps && (await store("uploads", "getAll"))) || []) {
@@ -803,7 +802,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // Another tab may have sent more of it since, or finished it.
     const record = await store("uploads", "get", upload.id);
     Object.assign(upload, record, { file: await store("files", "get", upload.id) });
-    const full = !this.input.multiple && this.#uploads.some((each) => this.#counts(each));
+    const full = !this.input.multiple && this.#count;
     if (!record || !this.isConnected || full) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
     upload.save();
@@ -851,7 +850,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   drop(upload) {
-    const { row } = this.#views.get(upload) ?? {};
+    const row = this.#views.get(upload)?.row;
     const focused = row?.contains(this.shadowRoot.activeElement);
     const near = (row?.nextElementSibling ?? row?.previousElementSibling)?.querySelector("button:last-child") ?? this.button;
     row?.remove();
@@ -890,9 +889,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const state = JSON.stringify(done.map(({ name, size, type, answer }) => ({ name, size, type, answer })));
     this.#remember(state);
     this.#internals.setFormValue(done.length && this.hasAttribute("name") ? data : null, state);
-    const missing = this.hasAttribute("required") && !done.length;
-    const problem = busy ? { customError: true } : missing ? { valueMissing: true } : {};
-    this.#internals.setValidity(problem, busy ? this.text("wait") : missing ? this.text("required") : "", this.button);
+    const valueMissing = this.hasAttribute("required") && !done.length && !busy;
+    this.#internals.setValidity({ customError: busy, valueMissing }, this.text(busy ? "wait" : "required"), this.button);
     globalThis[busy ? "addEventListener" : "removeEventListener"]("beforeunload", this.#leave);
   }
 
@@ -934,7 +932,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #number(value, options) {
-    const format = (language) => new Intl.NumberFormat(language, { maximumFractionDigits: 0, ...options }).format(value);
+    const format = (language) => value.toLocaleString(language, { maximumFractionDigits: 0, ...options });
     try {
       return format(this.closest("[lang]")?.lang.replaceAll("_", "-") || undefined);
     } catch {
@@ -945,13 +943,12 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #bytes(bytes) {
     const [scale, unit] = bytes < 1e6 ? [1e3, "kilobyte"] : bytes < 1e9 ? [1e6, "megabyte"] : [1e9, "gigabyte"];
-    const value = bytes / scale;
-    return this.#number(value, { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 });
+    return this.#number(bytes / scale, { style: "unit", unit, maximumFractionDigits: bytes < 10 * scale ? 1 : 0 });
   }
 
   #time(seconds = 0) {
-    const minutes = seconds >= 90;
-    return this.#number(Math.ceil(minutes ? seconds / 60 : seconds), { style: "unit", unit: minutes ? "minute" : "second" });
+    const [scale, unit] = seconds < 90 ? [1, "second"] : [60, "minute"];
+    return this.#number(Math.ceil(seconds / scale), { style: "unit", unit });
   }
 
   #errorOf({ error, name }) {
@@ -967,7 +964,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (state === "paused" && !file) return this.text("found");
     if (state === "uploading" && loaded >= size) return this.text("checking");
     const values = { percent: this.#number(loaded / size, { style: "percent" }), size: this.#bytes(size), left: this.#time(wait) };
-    if (state === "retrying") return this.text(navigator.onLine ? (error.status ? "busy" : state) : "offline", values);
+    if (state === "retrying") return this.text(!navigator.onLine ? "offline" : error.status ? "busy" : state, values);
     if (state !== "uploading" || !(speed > 0)) return this.text(state, values);
     return this.text("pace", { ...values, speed: this.#bytes(speed), left: this.#time((size - loaded) / speed) });
   }
@@ -978,7 +975,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // The second click of a double click hits a button that has changed.
     const act = ({ detail }) => detail > 1 || (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
     const view = {
-      thumb: h("div", { part: "thumb", "aria-hidden": "true" }, /\.(\w{1,4})$/.exec(name)?.[1].toUpperCase() ?? ""),
+      thumb: h("div", { part: "thumb", "aria-hidden": true }, /\.(\w{1,4})$/.exec(name)?.[1].toUpperCase() ?? ""),
       status: h("div", { part: "status" }),
       bar: h("div", { part: "bar", role: "progressbar", "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100 }),
       fill: h("div", { part: "fill" }),
@@ -1001,9 +998,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #label(button, key, upload) {
-    const label = this.text(key, upload);
-    button.setAttribute("aria-label", label);
-    button.title = label;
+    button.title = this.text(key, upload);
+    button.setAttribute("aria-label", button.title);
   }
 
   draw(upload) {
@@ -1020,8 +1016,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (view.action !== action) {
       if (!action && this.shadowRoot.activeElement === view.act) view.remove.focus();
       view.act.hidden = !action;
-      if (action) view.act.replaceChildren(icon(action === "again" ? "upload" : action));
-      if (action) this.#label(view.act, action, upload);
+      if (action) {
+        view.act.replaceChildren(icon(action));
+        this.#label(view.act, action, upload);
+      }
       this.#label(view.remove, "remove", upload);
       view.action = action;
     }
