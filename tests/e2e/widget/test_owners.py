@@ -1,5 +1,6 @@
 """Each upload continues in its own element, and in no other, also beside other tabs."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.e2e.widget.page import (
     HAS_ASKED_AGAIN,
     MB,
     NO_LOCK,
+    SECONDS,
     WAITS,
     WRITTEN,
     Widget,
@@ -147,6 +149,56 @@ def test_what_a_sent_form_left_behind_waits_in_the_next_form(line: Line, widget:
     assert widget.states() == ["paused"]
     widget.click("Continue cat.jpg")
     widget.stored()
+    assert len(widget.site.asked) == 1
+
+
+_CATCH_DATABASE = """(() => {
+  const { open } = IDBFactory.prototype;
+  IDBFactory.prototype.open = function (...how) {
+    const request = open.apply(this, how);
+    request.addEventListener("success", () => { window.database ??= request.result });
+    return request;
+  };
+})()"""
+_CLOSE = "(database.close(), database.dispatchEvent(new Event('close')), 0)"
+# What a closed connection does to a change that is under way.
+_ABORT = """(() => {
+  const original = IDBObjectStore.prototype.delete;
+  IDBObjectStore.prototype.delete = function (key) {
+    IDBObjectStore.prototype.delete = original;
+    const request = this.delete(key);
+    this.transaction.abort();
+    return request;
+  };
+})()"""
+
+
+@pytest.mark.parametrize("loss", [_CLOSE, _ABORT], ids=["close", "abort"])
+def test_a_finished_file_stays_out_of_the_next_form_after_the_browser_closed_the_database(
+    context: BrowserContext, widget: Widget, media: Path, loss: str
+) -> None:
+    """As Safari does with a page in the background. Else the next form asks for another signature."""
+    signing = threading.Event()
+
+    def slow(_: int) -> None:
+        signing.wait(SECONDS)
+
+    widget.site.before = slow
+    context.add_init_script(_CATCH_DATABASE)
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'signing'")
+    widget.page.evaluate(WRITTEN)
+    widget.page.evaluate(loss)
+    signing.set()
+    widget.stored()
+    widget.eventually(NO_LOCK)
+    widget.page.click("text=Send")
+    widget.page.wait_for_url("**/done")
+    widget.open()
+    widget.js("el.restored")
+    widget.eventually(NO_LOCK)
+    assert widget.js("el.uploads") == []
     assert len(widget.site.asked) == 1
 
 

@@ -226,12 +226,19 @@ function open() {
 
 /** Use the browser's database. Uploads also work without it. */
 async function store(name, method, ...values) {
-  try {
-    const database = await (opened ??= open());
-    // A page that deletes the database, for example after a logout, waits for all tabs.
-    database.onversionchange = () => (database.close(), (opened = null));
-    return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
-  } catch {}
+  let database;
+  // A page that deletes the database, for example after a logout, waits for all tabs.
+  const close = () => (database?.close(), (opened = null));
+  // The browser may close the connection, for example in the background. Then try once more, with a new one.
+  for (let tries = 0; tries < 2; tries++) {
+    try {
+      database = await (opened ??= open());
+      database.onversionchange = close;
+      return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
+    } catch {
+      close();
+    }
+  }
 }
 
 // --- the wire
