@@ -188,6 +188,14 @@ def test_a_paste_goes_to_one_widget_and_leaves_text_fields_alone(server: Server,
     assert len(widget.site.asked) == 2
 
 
+@pytest.mark.parametrize("around", ["<dialog>{}</dialog>", "<details>{}</details>", "<fieldset disabled>{}</fieldset>"])
+def test_a_paste_goes_to_the_first_widget_that_the_user_sees_and_may_use(widget: Widget, around: str) -> None:
+    widget.open(around.format(form("id=first")) + form("id=second"))
+    assert widget.page.evaluate(transfer("paste"), ["body", "one.txt", "pasted"])
+    assert widget.page.evaluate("[first, second].map((each) => each.uploads.length)") == [0, 1]
+    widget.stored(of="#second")
+
+
 def test_without_multiple_the_newer_file_replaces_the_older(widget: Widget, media: Path) -> None:
     widget.open(form(""))
     widget.pick(media / "cat.jpg")

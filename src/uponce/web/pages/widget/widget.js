@@ -789,10 +789,12 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
   };
 
-  /** A paste goes to the element with the focus, or to the first one if nothing has it. */
+  /** A paste goes to the element with the focus. Without a focus, it goes to the first one that is visible and enabled. */
   #pasted = (event) => {
     const files = event.clipboardData?.files ?? [];
-    if (!files.length || event.defaultPrevented || ![this, document.body].includes(document.activeElement)) return;
+    // Safari before 17.4 does not say what is visible.
+    if (!files.length || event.defaultPrevented || this.checkVisibility?.() === false || this.matches(":disabled")) return;
+    if (![this, document.body].includes(document.activeElement)) return;
     event.preventDefault();
     this.add(files);
   };
