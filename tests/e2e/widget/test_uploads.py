@@ -94,6 +94,16 @@ def test_a_server_address_may_end_with_a_slash(server: Server, widget: Widget, m
     assert answer["public_id"] == "slash"
 
 
+def test_a_sandboxed_page_uploads(server: Server, widget: Widget, media: Path) -> None:
+    """As the preview in an editor of pages. Its origin is opaque: the browser refuses much of what the widget uses."""
+    widget.site.policy = "sandbox allow-scripts"
+    widget.open('<uponce-upload cloud="media"></uponce-upload>')
+    widget.js("(el.signer = async () => ({ fields: argument }), 0)", server.signed({"public_id": "sandboxed"}))
+    widget.pick(media / "cat.jpg")
+    widget.until("['done', 'refused'].includes(el.uploads[0]?.state)")
+    assert widget.states() == ["done"]
+
+
 def test_a_bundle_that_is_no_module_has_the_widget(widget: Widget, media: Path, node: str, tmp_path: Path) -> None:
     """esbuild makes such a script if nothing else is asked for. The script does not know its own address."""
     built = tmp_path / "bundle.js"

@@ -306,7 +306,8 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
     };
     signal.addEventListener("abort", abort);
     alive(stall);
-    if (body && left && navigator.serviceWorker?.controller) {
+    // In a sandboxed frame, Chromium throws at the question for a service worker.
+    if (body && left && origin !== "null" && navigator.serviceWorker?.controller) {
       // A service worker may hide all progress, also that all bytes have left.
       alive(stall * 20);
       left();
