@@ -202,15 +202,41 @@ def test_a_finished_file_stays_out_of_the_next_form_after_the_browser_closed_the
     assert len(widget.site.asked) == 1
 
 
+def _log_out(widget: Widget) -> None:
+    code = block("docs/guide/widget.md", "js", "deleteDatabase")
+    with widget.page.expect_navigation():
+        widget.page.evaluate(f"setTimeout(() => {{ {code} }})")
+
+
 def test_the_logout_of_the_guide_leaves_the_next_user_no_file(widget: Widget, media: Path) -> None:
     widget.open(form("paused"))
     widget.pick(media / "cat.jpg")
     widget.until("el.uploads[0]?.state === 'paused'")
     widget.page.evaluate(WRITTEN)
     widget.page.goto(f"{widget.site.url}nowhere")
-    code = block("docs/guide/widget.md", "js", "deleteDatabase").strip().rstrip(";")
-    widget.page.evaluate(f"new Promise((resolve) => {{ ({code}).onsuccess = () => resolve() }})")
+    _log_out(widget)
     widget.open(form("paused"))
+    widget.js("el.restored")
+    widget.eventually(NO_LOCK)
+    assert widget.js("el.uploads") == []
+
+
+def test_the_logout_of_the_guide_leaves_no_finished_file_in_the_form_of_the_next_user(
+    widget: Widget, media: Path
+) -> None:
+    """In an application that shows its pages without reloads. A second file waits."""
+    show = f"(root.innerHTML = `{form()}`, 0)"
+    widget.open("<div id=root></div>")
+    widget.page.evaluate(show)
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.js("(el.toggleAttribute('paused'), 0)")
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[1]?.state === 'paused'")
+    widget.page.evaluate(WRITTEN)
+    _log_out(widget)
+    widget.ready()
+    widget.page.evaluate(show)
     widget.js("el.restored")
     widget.eventually(NO_LOCK)
     assert widget.js("el.uploads") == []
