@@ -2,8 +2,11 @@
 
 import asyncio
 import multiprocessing
+import threading
+from collections.abc import Awaitable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +15,7 @@ from tests.contract.databases import (
     KEY,
     START,
     Backend,
+    T,
     attempt,
     draft,
     grant,
@@ -35,6 +39,8 @@ from uponce.core.values import (
     AuditEvent,
     GrantStatus,
 )
+
+SECONDS = 60  # longer than a machine stalls
 
 
 def test_a_commit_spends_the_grant_and_publishes_the_asset(database: Database) -> None:
@@ -199,18 +205,73 @@ def test_revoking_again_changes_nothing(backend: Backend, database: Database) ->
     assert len(run(database.history(grant("a").key, 10))) == 1
 
 
-def test_a_revocation_and_a_commit_never_both_win(database: Database) -> None:
+OF_THE_FIRST = {"commit": ("ok", GrantStatus.USED), "revocation": ("signature_revoked", GrantStatus.REVOKED)}
+
+
+@pytest.mark.parametrize("first", OF_THE_FIRST)
+def test_of_a_revocation_and_a_commit_in_one_group_the_first_wins(database: Database, first: str) -> None:
     async def both(number: int) -> None:
         contested = grant(f"contested-{number}")
-        told, record = await asyncio.gather(
-            attempt(database, contested, draft(blob=f"b{number}")), database.revoke_grant(contested, CALLER)
-        )
-        assert (told, record.status) in {("ok", GrantStatus.USED), ("signature_revoked", GrantStatus.REVOKED)}
+        commit = attempt(database, contested, draft(blob=f"b{number}"))
+        revocation = database.revoke_grant(contested, CALLER)
+        if first == "commit":
+            told, record = await asyncio.gather(commit, revocation)
+        else:
+            record, told = await asyncio.gather(revocation, commit)
+        assert (told, record.status) == OF_THE_FIRST[first]
 
     async def many() -> None:
         await asyncio.gather(*(both(number) for number in range(50)))
 
     run(many())
+
+
+@pytest.mark.parametrize("first", OF_THE_FIRST)
+def test_a_revocation_and_a_commit_never_both_win(
+    backend: Backend, database: Database, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """On two servers. The second one begins while the transaction of the first one is open."""
+    other, contested = backend.server(), grant("contested")
+    servers = (database, other) if first == "commit" else (other, database)
+    is_open = hold_until_begun(*servers, monkeypatch)
+
+    async def second(act: Awaitable[T]) -> T:
+        assert await asyncio.to_thread(is_open.wait, SECONDS)
+        return await act
+
+    async def both() -> None:
+        commit, revocation = attempt(database, contested, draft(blob="b")), other.revoke_grant(contested, CALLER)
+        if first == "commit":
+            told, record = await asyncio.gather(commit, second(revocation))
+        else:
+            told, record = await asyncio.gather(second(commit), revocation)
+        assert (told, record.status) == OF_THE_FIRST[first]
+
+    run(both())
+
+
+def hold_until_begun(first: Database, second: Database, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let the next transaction of the first server write, and stay open until the second server begins one.
+
+    Return the event that it is open.
+    """
+    is_open, begun = threading.Event(), threading.Event()
+    ahead, behind = (cast(Any, server)._committer._engine for server in (first, second))
+    run_all, transact = ahead._run_all, behind.transact
+
+    def stay(*arguments: Any) -> Any:
+        outcomes = run_all(*arguments)
+        is_open.set()
+        assert begun.wait(SECONDS), "the second server began no transaction"
+        return outcomes
+
+    def begin(*arguments: Any) -> Any:
+        begun.set()
+        return transact(*arguments)
+
+    monkeypatch.setattr(ahead, "_run_all", stay)
+    monkeypatch.setattr(behind, "transact", begin)
+    return is_open
 
 
 def test_ping_returns(database: Database) -> None:
