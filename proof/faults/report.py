@@ -1,7 +1,89 @@
 """What a campaign has to say: one Report for each run, which a script adds to the published figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+
+_TWICE = "signatures that a relay spent twice which"
+_RELAY = (f"{_TWICE} frees an unknown outcome", f"{_TWICE} signs before the commit", f"{_TWICE} signs when it wakes")
+_IN_GROUPS, _ONE_BY_ONE = (
+    f"signatures spent twice by select-then-insert, {way}" for way in ("in groups", "one by one")
+)
+# The names of the controls of each campaign. A run that lacks one of them does not hold.
+CONTROLS: Mapping[str, Collection[str]] = {
+    "clients": ("signatures burned by a claim before the upload",),
+    "clock": (
+        "replays taken after a restore without a fence",
+        "replays taken by a key that comes back after a forgotten fence",
+        "replays taken by a purge by time of use",
+        "replays taken by a purge without watermark",
+    ),
+    "database": (
+        "a server that goes on writing a file that was moved away",
+        "an upload that deletes its bytes when the outcome is unknown",
+    ),
+    "failover": (
+        "forgotten uses taken again without a fence",
+        "losses of bytes that an unknown outcome might name",
+    ),
+    "history": (
+        "answers before the commit, in groups: anomalies in one history",
+        "answers before the commit, one by one: anomalies in one history",
+        "forged histories rejected, of all",
+        "select-then-insert, in groups: anomalies in one history",
+        "select-then-insert, one by one: anomalies in one history",
+    ),
+    "io": ("a store that ignores a failed fsync", "a store that takes a short write for a whole one"),
+    "kill": ("untrue answers given before the commit",),
+    "kill_s3": ("assets without bytes, which were deleted first", "untrue answers given before the commit"),
+    "limits": (
+        "deliveries that lack a byte after a piece",
+        "listings that lack an asset after a page",
+        "uploads whose pieces changed places",
+    ),
+    "limits_s3": ("uploads that lack a part after a page",),
+    "model": (
+        "examples until red: blob discarded on success",
+        "examples until red: bytes deleted before the row",
+        "examples until red: commit before publish",
+        "examples until red: key by the received hex",
+        "examples until red: not spent when the asset exists",
+        "examples until red: purge by time of use",
+        "examples until red: purge without watermark",
+        "examples until red: revocation ignored at the commit",
+        "examples until red: select-then-insert",
+    ),
+    "points": (
+        "answer before commit",
+        "arrival answered first",
+        "bytes before row",
+        "commit before publish",
+        "deleted before commit",
+        "record before write",
+        "reply after commit",
+    ),
+    "power": (
+        "acknowledged assets lost with synchronous=NORMAL",
+        "acknowledged assets lost without fdatasync of the pack",
+        "acknowledged assets lost without fsync of the file",
+        "acknowledged assets lost without fsync of the folder",
+    ),
+    "race": (_IN_GROUPS, _ONE_BY_ONE),
+    "race_postgres": (_IN_GROUPS, _ONE_BY_ONE),
+    "race_s3": (_ONE_BY_ONE,),
+    "relay": _RELAY,
+    "relay_points": _RELAY[:1],
+    "relay_race": _RELAY,
+    "series": (
+        "assets that a late piece has changed",
+        "replays taken when only the last signature is spent",
+        "uploads torn by a record before the bytes",
+    ),
+    "series_s3": ("uploads mixed with what nobody recorded", "uploads torn by a record before the object"),
+    "sleep_s3": ("untrue answers for bytes that were swept",),
+    "wire": ("untrue answers when an unknown outcome counts as failed",),
+    "wire_s3": ("untrue answers when a failed upload counts as done",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +92,7 @@ class Report:
 
     `counts` is what was done and with which result, in the campaign's words. `inside` is how many faults hit something
     under way that they could break. `zeros` are the violations, which must all be 0. `controls` are the losses of the
-    broken variants, which must all be above 0.
+    broken variants, which must all be above 0. Their names must be those of CONTROLS.
     """
 
     campaign: str
@@ -21,8 +103,13 @@ class Report:
     controls: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def mismatched(self) -> AbstractSet[str]:
+        """Return the controls that were not tried although CONTROLS names them, and those that CONTROLS lacks."""
+        return self.controls.keys() ^ CONTROLS.get(self.campaign, ())
+
+    @property
     def holds(self) -> bool:
-        return not any(self.zeros.values()) and all(self.controls.values())
+        return not any(self.zeros.values()) and all(self.controls.values()) and not self.mismatched
 
 
 # A campaign runs for about so many seconds with this seed: `proof/faults/campaigns/<name>.py` has one as `run`.

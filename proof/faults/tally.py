@@ -54,7 +54,9 @@ class Tally:
 
     def report(self, campaign: str, seed: int) -> Report:
         """Says on stderr what the zeros only count."""
-        for note in self.notes:
-            print(f"{campaign}, seed {seed}: {note}", file=sys.stderr)
         counts, zeros, controls = (dict(counter) for counter in (self.counts, self.zeros, self.controls))
-        return Report(campaign, seed, counts, self.inside, zeros, controls)
+        report = Report(campaign, seed, counts, self.inside, zeros, controls)
+        missing = [f"control that the run or CONTROLS lacks: {name}" for name in sorted(report.mismatched)]
+        for note in self.notes + missing:
+            print(f"{campaign}, seed {seed}: {note}", file=sys.stderr)
+        return report

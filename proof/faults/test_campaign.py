@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from proof.faults import campaign
-from proof.faults.report import Report
+from proof.faults.report import CONTROLS, Report
 
 GOOD = Report("race", 7, {"signatures": 1500}, 20, {"double": 0}, {"mutant": 3})
 
 
 def attempt(monkeypatch: pytest.MonkeyPatch, records: Path, report: Report, *options: str) -> int:
     """`make campaign CAMPAIGN=race` with this outcome."""
+    monkeypatch.setitem(CONTROLS, "race", ("mutant",))
     monkeypatch.setattr(campaign, "RECORDS", records)
     monkeypatch.setattr(campaign, "campaign", lambda name: lambda seconds, seed: replace(report, seed=seed))
     return campaign.main(["race", "--seconds", "1", "--seed", "7", *options])
@@ -27,7 +28,10 @@ def attempt(monkeypatch: pytest.MonkeyPatch, records: Path, report: Report, *opt
             replace(GOOD, controls={"mutant": 0}), "0  control, must be above 0: mutant <-- NOT FOUND", id="blind"
         ),
         pytest.param(replace(GOOD, inside=0), "0  inside", id="nothing to break"),
-        pytest.param(replace(GOOD, controls={}), "no control, at least 1 must be there <-- MISSING", id="no control"),
+        pytest.param(replace(GOOD, controls={}), "CONTROLS: mutant <-- MISSING", id="a control is gone"),
+        pytest.param(
+            replace(GOOD, controls={"mutant": 3, "other": 1}), "CONTROLS: other <-- MISSING", id="a control is new"
+        ),
     ],
 )
 def test_what_does_not_hold_fails_and_says_why(
@@ -79,6 +83,7 @@ def test_a_campaign_that_could_not_run_proves_nothing(
 
 
 def test_every_campaign_can_be_run() -> None:
-    """Each module has a `run`; no name at all runs all of them."""
+    """Each module has a `run`, and controls. No name at all runs all of them."""
     assert {"race", "kill", "points", "clients"} <= set(campaign.names())
+    assert set(campaign.names()) == {name for name, controls in CONTROLS.items() if controls}
     assert all(callable(campaign.campaign(name)) for name in campaign.names())

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from proof.faults.control import EVEN, FALSE_ALARM, seeded, tries, until_red
+from proof.faults.report import CONTROLS
 from proof.faults.tally import Tally
 
 
@@ -39,7 +40,11 @@ def test_a_try_that_waits_for_ever_is_a_miss(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "control: broken: red at try 3 of at most 3\n"
 
 
-def test_a_server_that_is_not_broken_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_is_not_broken_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CONTROLS, "any", ("broken",))
+    assert outcomes(3).report("any", 1).holds
     tally = outcomes(0, -1, 0)
     assert tally.controls == {"broken": 0}
     assert not tally.report("any", 1).holds

@@ -26,7 +26,6 @@ from proof.faults.tally import Tally
 SITTING_SECONDS, SHORTEST_SITTING = 15.0, 6.0
 CONTROL_SECONDS = 3.0
 
-Control = Callable[[Path, random.Random, Tally], None]
 Sit = Callable[[Path, random.Random, Tally, float], None]
 
 MUTANTS = Path(__file__).parents[1] / "mutants"
@@ -127,7 +126,7 @@ def small(sit: Sit, seed: int) -> Report:
     tally = Tally()
     with TemporaryDirectory(prefix="uponce-relay-") as folder:
         sit(Path(folder), random.Random(seed), tally, 0)
-    return tally.report("relay", seed)
+    return tally.report("relay, one sitting", seed)
 
 
 def controls(folder: Path, chance: random.Random, tally: Tally) -> None:
