@@ -42,6 +42,8 @@ _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
 _REVOKE_WHERE = "WHERE grants.uses - grants.pending < grants.max_uses AND grants.revoked_at IS NULL\n"
 _LEAST = "  max_uses = CASE WHEN grants.max_uses < excluded.max_uses THEN grants.max_uses ELSE excluded.max_uses END,\n"
 _LONGEST = "CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END"
+# Without the fragment, which assigns `uses` too: PostgreSQL refuses two assignments to one column.
+_TAKEN_AGAIN = f"ON CONFLICT (grant_key) DO UPDATE SET uses = 1, pending = 1,\n{_LEAST}  keep_until = {_LONGEST}\n"
 _GREATER_MARK = "CASE WHEN fences.mark > excluded.mark THEN fences.mark ELSE excluded.mark END"
 _OF_ONE, _OF_ALL = (f"-- name: raise_watermark{end}!\nUPDATE api_keys SET watermark = " for end in ("", "s"))
 _EACH_KEY = (
@@ -89,7 +91,7 @@ _ON_BOTH: Sequence[_Row] = [
         f"keep_until = {_LONGEST}\n\n-- fragment",
         "keep_until = excluded.keep_until\n\n-- fragment",
     ),
-    ("a pending use may be taken again", _BOTH, ", pending = grants.pending + 1\n", ", pending = 1, uses = 1\n"),
+    ("a pending use may be taken again", _BOTH, "@one_use_more, pending = grants.pending + 1\n", _TAKEN_AGAIN),
     ("a free grant stays used", _BOTH, "pending = pending - 1, uses = uses - 1", "pending = pending - 1, uses = uses"),
     ("a pending grant is purged", _BOTH, "pending = 0 AND NOT EXISTS", "NOT EXISTS"),
     ("a revocation takes back what is used up", _BOTH, _REVOKE_WHERE, "WHERE grants.revoked_at IS NULL\n"),
@@ -235,7 +237,12 @@ _ON_SQLITE: Sequence[_Row] = [
 ]
 
 _ON_POSTGRES: Sequence[_Row] = [
-    ("a deletion locks no name", _COMMITS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
+    (
+        "a deletion locks no name",
+        _COMMITS,
+        "caller: (of_name(name), of_grant(grant.key))",
+        "caller: (of_grant(grant.key),)",
+    ),
     ("a purge beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef purge_grants(", "(writes=True)\ndef purge_grants("),
     ("a fence beside commits", _UPKEEP, "rules=Rules.OWN, patient=True)\ndef fence(", "writes=True)\ndef fence("),
     (
