@@ -28,6 +28,7 @@ RECOVERY_SECONDS = 60
 LIMIT_SECONDS = 4  # the shortest time that a server here has for a statement, or for a request to the store
 PAUSE = 0.02
 
+NOT_SPENT = "acknowledged, but not spent"
 DELETED_UNKNOWN = "bytes deleted while the outcome was unknown"
 
 UNKNOWN = frozenset({"lost", "outcome_unknown"})
@@ -177,7 +178,7 @@ class Sitting:
         self.tally.expect(served == act.after, "not served as it was sent", f"{act.name} {act.public_id}")
         again = await self._again(act)
         note = f"{act.name} {act.public_id}, {again.verdict}"
-        self.tally.expect(again.verdict == "signature_used", "acknowledged, but not spent", note)
+        self.tally.expect(again.verdict == "signature_used", NOT_SPENT, note)
         await self._settle(act)
 
     async def _check_other(self, act: Act, fault: Fault) -> bool:

@@ -1,8 +1,17 @@
 """The kill campaigns, small."""
 
+import random
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from proof.faults.campaigns import kill, kill_s3, sleep_s3
+from proof.faults.campaigns.kill import ANSWERS_FIRST
+from proof.faults.fleet import POSTGRES_AND_S3
+from proof.faults.sitting import Sitting
+from proof.faults.tally import Tally
+from tests.server import Server
 
 pytestmark = pytest.mark.proof
 
@@ -32,3 +41,16 @@ def test_a_server_on_postgres_and_s3_that_sleeps_past_every_timeout() -> None:
     assert report.inside > 0
     assert report.counts["sleeps of a server"] > 0
     assert report.counts["reads meanwhile"] > 0
+
+
+async def spare(sitting: Sitting, server: Server) -> bool:
+    return True
+
+
+def test_answers_before_the_commit_are_not_found_without_a_kill(tmp_path: Path) -> None:
+    """Or the control would prove that its servers are broken, and not that a kill strikes them."""
+    with POSTGRES_AND_S3.opened(tmp_path, kill_s3.SERVERS, program=ANSWERS_FIRST.program) as fleet:
+        sitting = Sitting(fleet, random.Random(1), Tally())
+        sitting.suffer(replace(ANSWERS_FIRST.fault, strike=spare))
+    assert sitting.tally.counts["acknowledged uploads"] > 0
+    assert ANSWERS_FIRST.found(sitting.tally) == 0, sitting.tally.notes

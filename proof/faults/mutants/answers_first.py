@@ -4,38 +4,33 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from uponce.adapters.database.committer import Committer, Waiting, _operation
+from uponce.adapters.database.committer import Committer, Waiting
 from uponce.adapters.database.steps import Rules
 from uponce.cli import main
 
 _WINDOW_SECONDS = 0.1
 
+_transact = Committer._transact
+
 
 def answer_then_commit(self: Committer, group: list[Waiting]) -> None:
-    self._fill(group)
-    self._take_steps(group)
-    self._put_back(group)
-    if not group:
-        return
     engine: Any = self._engine
     run_all = engine._run_all
-    # A start claims the storage, and reads back what it wrote: without these answers no server would start.
-    is_true = any(_operation(each).rules is Rules.OWN for each in group)
 
-    def answered(session: Any, operations: Sequence[Any]) -> Any:
-        outcomes = run_all(session, operations)
-        if not is_true:
-            self._answer(group, outcomes)
+    def answered(session: Any, operations: Sequence[Any], *limits: Any) -> Any:
+        outcomes = run_all(session, operations, *limits)
+        # A start claims the storage, and reads back what it wrote: without these answers no server would start.
+        if not any(each.rules is Rules.OWN for each in operations):
+            callers = {id(each.operation): each for each in group}
+            self._answer([callers[id(each)] for each in operations], outcomes)
             time.sleep(_WINDOW_SECONDS)
         return outcomes
 
     engine._run_all = answered
     try:
-        outcomes = engine.transact([_operation(each) for each in group], lambda: ())
+        _transact(self, group)
     finally:
         engine._run_all = run_all
-    if is_true:
-        self._answer(group, outcomes)
 
 
 # At import, not under the guard: worker processes import this file and never run it.
