@@ -57,9 +57,15 @@ def test_all_elements_of_a_page_together_have_five_requests_at_a_time(widget: Wi
           window.took_turns ||= other > 0 && of("many", "queued").length > 0;
         }))"""
     )
-    for name in ("many", "other"):
-        files = """Array.from({ length: 8 }, (_, n) => new File([argument, n], n + ".txt"))"""
-        widget.js(f"el.add({files})", name, of=f"#{name}")
+    # The second element gets its files as soon as the first one has begun, and before any upload ends.
+    widget.page.evaluate(
+        """(async () => {
+          for (const id of ["many", "other"]) {
+            document.getElementById(id).add(Array.from({ length: 8 }, (_, n) => new File([id, n], n + ".txt")));
+            await null;
+          }
+        })()"""
+    )
     assert (len(widget.stored(8, of="#many")), len(widget.stored(8, of="#other"))) == (8, 8)
     assert widget.page.evaluate("[window.most, window.took_turns]") == [5, True]
 
