@@ -85,16 +85,15 @@ def test_slow_receivers_share_the_places_that_one_of_them_has(monkeypatch: pytes
         end.set()
         await asyncio.gather(*posting, notifier.post(second, {}, b""))
         end.clear()
-        for number in range(SHARE):
-            assert not waits(first)
-            posting[number] = asyncio.create_task(notifier.post(first, {}, b""))
+        posting.clear()
+        for url in [first] * (SHARE // 2) + [second] + [first] * (SHARE // 2 - 1):
+            posting.append(asyncio.create_task(notifier.post(url, {}, b"")))
             await asyncio.sleep(0)
-        assert waits(first) and not waits(QUICK)
-        for _ in range(SHARE // 2):
-            assert not waits(second)
-            posting.append(asyncio.create_task(notifier.post(second, {}, b"")))
-            await asyncio.sleep(0)
-        assert waits(second)
+            assert waits(first) == (len(posting) > SHARE // 2)  # beside the second one it has half of the places
+        assert waits(first) and waits(second) and not waits(QUICK)
+        posting.pop(0).cancel()
+        await asyncio.sleep(0)
+        assert waits(first) and not waits(second)
         monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 60)
         end.set()
         await asyncio.gather(*posting)
@@ -103,16 +102,48 @@ def test_slow_receivers_share_the_places_that_one_of_them_has(monkeypatch: pytes
     asyncio.run(play())
 
 
+def test_many_slow_receivers_leave_places_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an application with one host for each of its users."""
+    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0)
+    notifier, hosts = Notifier(), [f"https://{number}.example" for number in range(AT_ONCE)]
+
+    async def accept(*_: object) -> str:
+        return ""
+
+    async def play() -> list[bool]:
+        monkeypatch.setattr(notifier, "_post", accept)
+        await asyncio.gather(*(notifier.post(host, {}, b"") for host in hosts))
+        monkeypatch.setattr(notifier, "_post", lambda *_: asyncio.Event().wait())
+        waited, posting = [], []
+        for host in hosts:
+            waited.append(notifier.wait_for(host) > 0)
+            if not waited[-1]:
+                posting.append(asyncio.create_task(notifier.post(host, {}, b"")))
+                await asyncio.sleep(0)
+        for each in posting:
+            each.cancel()
+        await asyncio.gather(*posting, return_exceptions=True)
+        return waited
+
+    assert asyncio.run(play()) == [False] * SHARE + [True] * (AT_ONCE - SHARE)
+
+
 def test_those_that_wait_for_a_slow_receiver_have_their_turns_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No later than it can take them, so it has a notification for each free place."""
+    """No later than it can take them, so it has a notification for each free place.
+
+    A quick answer between slow ones begins no second line beside the first. No turn is more than five minutes away.
+    """
     notifier, now = Notifier(), 100.0
     monkeypatch.setattr(notifier_module, "monotonic", lambda: now)
 
     async def slow(*_: object) -> str:
         nonlocal now
         now += 1
+        return ""
+
+    async def quick(*_: object) -> str:
         return ""
 
     async def play() -> list[int]:
@@ -122,10 +153,17 @@ def test_those_that_wait_for_a_slow_receiver_have_their_turns_one_after_the_othe
         posting = [asyncio.create_task(notifier.post(SLOW, {}, b"")) for _ in range(SHARE)]
         await asyncio.sleep(0)
         turns = [notifier.wait_for(SLOW) for _ in range(3 * SHARE)]
+        monkeypatch.setattr(notifier, "_post", quick)
+        await notifier.post(SLOW, {}, b"")
+        assert notifier.wait_for(SLOW) == 0
+        monkeypatch.setattr(notifier, "_post", slow)
+        await notifier.post(SLOW, {}, b"")
+        turns += [notifier.wait_for(SLOW) + 1 for _ in range(SHARE)]  # a second has passed
+        assert max(notifier.wait_for(SLOW) for _ in range(MANY)) == 300
         for each in posting:
             each.cancel()
         await asyncio.gather(*posting, return_exceptions=True)
         assert notifier.wait_for(SLOW) == 0
         return turns
 
-    assert asyncio.run(play()) == [1] * SHARE + [2] * SHARE + [3] * SHARE
+    assert asyncio.run(play()) == [1] * SHARE + [2] * SHARE + [3] * SHARE + [4] * SHARE

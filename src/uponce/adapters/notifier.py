@@ -23,6 +23,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _SECONDS = 10  # for all of one request
 _SLOW_SECONDS = 1
 _MOST_SLOW = 1024
+_MOST_WAIT = 300
 _SHARE_OF_SLOW = 16
 AT_ONCE = _SHARE_OF_SLOW + 8
 _PRIVATE = tuple(
@@ -68,7 +69,8 @@ class Notifier:
         self._opened: tuple[aiohttp.ClientSession, Resolver] | None = None
         self._slow: dict[str, None] = {}  # hosts with their ports, in the order of their last failures
         self._tried: set[str] = set()  # those of them that one notification is on its way to
-        self._lines: dict[str, float] = {}  # hosts that accepted the last one slowly, and the last turn in their line
+        self._patient: dict[str, None] = {}  # hosts that accepted the last one slowly
+        self._turns: dict[str, float] = {}  # the last turn in the line of each: a quick answer between others keeps it
         self._under_way = Counter[str]()
 
     async def close(self) -> None:
@@ -82,18 +84,20 @@ class Notifier:
     def wait_for(self, url: str) -> int:
         """Return 0 if the receiver has a free place, else the seconds until the turn of this notification.
 
-        A receiver has at most 16 turns a second, however large its backlog is. That is more than a slow one can use, so
-        none of its places is free for long.
+        A slow receiver has at most 16 turns a second. That is more than it can use, so none of its places is free for
+        long. A turn is at most five minutes away: by then, the receiver may be quick again.
         """
         host = _host_of(url)
-        if host not in self._lines:
+        if host not in self._patient:
             return 0
-        places = _SHARE_OF_SLOW // len({host, *self._under_way} & self._lines.keys()) or 1
-        if self._under_way[host] < places:
+        used = {each: count for each, count in self._under_way.items() if each in self._patient}
+        places = _SHARE_OF_SLOW // len({host, *used}) or 1
+        if used.get(host, 0) < places and sum(used.values()) < _SHARE_OF_SLOW:
             return 0
         now = monotonic()
-        self._lines[host] = max(now, self._lines[host]) + _SLOW_SECONDS / places
-        return max(1, ceil(self._lines[host] - now))
+        turn = max(now, self._turns.get(host, 0.0)) + _SLOW_SECONDS / places
+        self._turns[host] = min(turn, now + _MOST_WAIT)
+        return max(1, ceil(self._turns[host] - now))
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification with a status of 2xx, else the reason."""
@@ -109,13 +113,10 @@ class Notifier:
                 self._tried.discard(host)
             self._under_way -= Counter((host,))  # keeps no zero
         self._slow.pop(host, None)
-        line = self._lines.pop(host, 0.0)
+        self._patient.pop(host, None)
         if monotonic() - begun >= _SLOW_SECONDS:
-            if problem:
-                self._slow[host] = None
-            else:
-                self._lines[host] = line
-            for hosts in (self._slow, self._lines):
+            (self._slow if problem else self._patient)[host] = None
+            for hosts in (self._slow, self._patient, self._turns):
                 if len(hosts) > _MOST_SLOW:  # a host that gets no further notification would stay for ever
                     del hosts[next(iter(hosts))]
         return problem

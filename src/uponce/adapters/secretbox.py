@@ -124,7 +124,10 @@ def load_key(path: Path) -> bytes:
     except OSError as error:
         raise _unusable(path, error) from error
     if mode & 0o077:
-        raise SettingRefused(f"Other users can read {path} (mode {mode:o}). Run: chmod 600 {path}")
+        raise SettingRefused(
+            f"Other users can read {path} (mode {mode:o}). Run: chmod 600 {path}. If the disk has no modes, as FAT, "
+            "mount it with umask=077, or set UPONCE_SECRET_KEY"
+        )
     if len(key) != KEY_BYTES:
         raise SettingRefused(
             f"{path} holds {len(key)} bytes instead of {KEY_BYTES}, so the API secrets in the database cannot be read. "

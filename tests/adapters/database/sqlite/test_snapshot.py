@@ -1,8 +1,10 @@
 """Copies of a database, as `uponce backup` makes them: what is refused is closed at once, what hangs is ended."""
 
+import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,6 +40,14 @@ snapshot.take(Path(sys.argv[1]), Path(sys.argv[2]), lambda *_: threading.Event()
 """
 
 
+CHECKPOINT = """
+import sqlite3, sys
+server = sqlite3.connect(sys.argv[1], isolation_level=None)
+server.execute("INSERT INTO noted_settings VALUES ('name', 'value')")
+print(server.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+"""
+
+
 def test_a_copy_whose_target_hangs_ends_its_process_and_lets_the_live_log_shrink(tmp_path: Path) -> None:
     """A network share may hang for days. While the copy reads, no checkpoint can empty the log of the live database."""
     live, target = tmp_path / "uponce.db", tmp_path / "backup" / "uponce.db"
@@ -49,6 +59,25 @@ def test_a_copy_whose_target_hangs_ends_its_process_and_lets_the_live_log_shrink
         assert done.returncode == 1
         assert f"The copy of the database to {target} has not moved for 1 seconds" in done.stderr
         assert server.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+
+
+def test_a_process_that_its_disk_does_not_let_go_keeps_no_lock_on_the_live_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a process waits for each thread, and a thread in a write for the disk."""
+    live, ended, answers = tmp_path / "uponce.db", threading.Event(), threading.Event()
+    open_sqlite(live).close()
+    monkeypatch.setattr(snapshot, "_SILENT_SECONDS", 1)
+    monkeypatch.setattr(os, "_exit", lambda _: ended.set())
+    copy = threading.Thread(target=snapshot.take, args=(live, tmp_path / "copy.db", lambda *_: answers.wait()))
+    command = [sys.executable, "-c", CHECKPOINT, str(live)]  # in the same process SQLite knows of the reader
+    copy.start()
+    try:
+        assert ended.wait(60)
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "(0, 0, 0)\n"
+    finally:
+        answers.set()
+        copy.join()
 
 
 def test_each_step_of_a_copy_puts_its_end_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

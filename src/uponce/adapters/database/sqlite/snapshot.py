@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -274,13 +274,13 @@ def _first(found: Sequence[str]) -> str:
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
-    with _watched(target) as moved:
+    with _watched(source, target) as moved:
         make_private(target)
         os.truncate(target, 0)  # not deleted: while the draft of a restore is there, no server makes a database
         for path in _beside(target):
             path.unlink(missing_ok=True)
         with (
-            # Closed last: when a process closes any descriptor of a file, all its locks on that file end.
+            # Closed last: this ends the locks of the process on the file, as below.
             closing_file(os.open(target, os.O_RDWR | os.O_CLOEXEC)) as descriptor,
             closing(_connect(source)) as reading,
             closing(_connect(target)) as writing,
@@ -299,7 +299,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
 
 
 @contextmanager
-def _watched(target: Path) -> Iterator[Callable[[], None]]:
+def _watched(source: Path, target: Path) -> Iterator[Callable[[], None]]:
     """Yield a function to call at each step of a copy. End the process if no call comes for _SILENT_SECONDS.
 
     The copy reads in one transaction. Until its end, the log of a live database grows, and fills the disk of the
@@ -318,6 +318,10 @@ def _watched(target: Path) -> Iterator[Callable[[], None]]:
                 "again.",
                 *(target, _SILENT_SECONDS),
             )
+            # A thread that waits for a disk does not die before the disk answers, and its locks would stay until then.
+            # When a process closes any descriptor of a file, all its locks on that file end.
+            with suppress(OSError):
+                os.close(os.open(f"{source}-shm", os.O_RDONLY | os.O_CLOEXEC))
             os._exit(1)
 
     thread = threading.Thread(target=watch, name="uponce-copy", daemon=True)

@@ -793,9 +793,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   /** A paste goes to the element with the focus. Without a focus, it goes to the first one that is visible and enabled. */
   #pasted = (event) => {
     const files = event.clipboardData?.files ?? [];
-    // Safari before 17.4 does not say what is visible.
-    if (!files.length || event.defaultPrevented || this.checkVisibility?.() === false || this.matches(":disabled")) return;
-    if (![this, document.body].includes(document.activeElement)) return;
+    if (!files.length || event.defaultPrevented || this.matches(":disabled")) return;
+    const focus = document.activeElement;
+    // Safari before 17.4 does not say what is visible. The page gives `live` no style, so it is visible if the widget is.
+    if (focus !== this && (focus !== document.body || this.live.checkVisibility?.({ checkVisibilityCSS: true }) === false)) return;
     event.preventDefault();
     this.add(files);
   };
