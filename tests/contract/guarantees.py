@@ -52,21 +52,23 @@ async def removal(database: Database, grant: Grant, name: AssetName) -> str:
         return error.code
 
 
-async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: int = 24) -> None:
+async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: int = 24, uploads: int = 0) -> None:
     """Of concurrent deletions and uploads with one signature exactly one happens, the others are told that it is used.
 
-    Each has an asset, or a name, of its own.
+    Each has an asset, or a name, of its own. Every third one uploads, from the one with the number `uploads` on: on one
+    server the first one wins.
     """
     contested = grant("contested")
+    deletes = [number % 3 != uploads for number in range(racers)]
     names = [draft(f"p{number}", blob=f"made-{number}").asset.name for number in range(racers)]
     for number, name in enumerate(names):
-        if number % 3:
+        if deletes[number]:
             made = draft(name.public_id, blob=f"made-{number}")
             await servers[0].commit(grant(f"made-{number}"), made, CALLER)
 
     async def one(number: int) -> str:
         database = servers[number % len(servers)]
-        if number % 3:
+        if deletes[number]:
             return await removal(database, contested, names[number])
         try:
             await database.commit(contested, draft(names[number].public_id, blob=f"new-{number}"), CALLER)
@@ -77,7 +79,7 @@ async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: i
     told = await asyncio.gather(*(one(number) for number in range(racers)))
     assert sorted(told) == ["ok"] + ["signature_used"] * (racers - 1)
     there = [await servers[0].find_asset(name) is not None for name in names]
-    assert there == [(number % 3 > 0) != (answer == "ok") for number, answer in enumerate(told)]
+    assert there == [has_one != (answer == "ok") for has_one, answer in zip(deletes, told, strict=True)]
 
 
 async def check_repeats_agree(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:

@@ -164,11 +164,13 @@ def test_a_stored_answer_tells_of_an_asset_that_was_deleted_since(database: Data
     assert run(database.find_asset(NAME)) is None
 
 
+@pytest.mark.parametrize("uploads", [0, 1], ids=["an upload is first", "a deletion is first"])
 @pytest.mark.parametrize("servers", [1, 2])
 def test_of_deletions_and_uploads_with_one_signature_one_happens(
-    backend: Backend, database: Database, servers: int
+    backend: Backend, database: Database, servers: int, uploads: int
 ) -> None:
-    run(check_one_deletion_or_upload([database, *(backend.server() for _ in range(servers - 1))]))
+    others = [backend.server() for _ in range(servers - 1)]
+    run(check_one_deletion_or_upload([database, *others], uploads=uploads))
 
 
 def test_of_deletions_of_one_asset_one_gets_it_and_the_others_spend_nothing(

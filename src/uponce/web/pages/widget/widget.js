@@ -122,10 +122,18 @@ const ICONS = {
   done: "M5 13l4 4L19 7",
 };
 
-// What was uploaded before a reload. A new visit begins empty.
+/** Another record is another address. */
+function address() {
+  const { pathname, search, hash } = location;
+  return `uponce ${pathname + search + (/^#[/!]/.test(hash) ? hash : "")}#`;
+}
+
+// What was uploaded at this address before a reload. A new visit begins empty.
 const SAVED = {};
 try {
-  if (performance.getEntriesByType("navigation")[0].type === "reload") Object.assign(SAVED, sessionStorage);
+  if (performance.getEntriesByType("navigation")[0].type === "reload") {
+    for (const name in sessionStorage) if (name === "uponce" || name.startsWith(address())) SAVED[name] = sessionStorage[name];
+  }
   // The page may use no storage.
 } catch {}
 
@@ -617,11 +625,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   connectedCallback() {
-    // By this name, uploads find the element after a reload. Another record is another address.
-    const { pathname, search, hash } = location;
     const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
-    const page = pathname + search + (/^#[/!]/.test(hash) ? hash : "");
-    this.owner ??= `uponce ${page}#${this.id || this.getAttribute("name") + place}`;
+    // By this name, uploads find the element after a reload.
+    this.owner ??= address() + (this.id || this.getAttribute("name") + place);
     while ([...HOSTS].some((host) => host.owner === this.owner)) this.owner += "+";
     HOSTS.add(this);
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
