@@ -86,14 +86,20 @@ def test_slow_receivers_share_the_places_that_one_of_them_has(monkeypatch: pytes
         await asyncio.gather(*posting, notifier.post(second, {}, b""))
         end.clear()
         posting.clear()
-        for url in [first] * (SHARE // 2) + [second] + [first] * (SHARE // 2 - 1):
-            posting.append(asyncio.create_task(notifier.post(url, {}, b"")))
+        for _ in range(SHARE):
+            assert not waits(first)
+            posting.append(asyncio.create_task(notifier.post(first, {}, b"")))
             await asyncio.sleep(0)
-            assert waits(first) == (len(posting) > SHARE // 2)  # beside the second one it has half of the places
         assert waits(first) and waits(second) and not waits(QUICK)
-        posting.pop(0).cancel()
+        for number in range(SHARE // 2):  # a place of the first one that gets free is for the second one
+            posting[number].cancel()
+            await asyncio.sleep(0)
+            assert waits(first) and not waits(second)
+            posting[number] = asyncio.create_task(notifier.post(second, {}, b""))
+            await asyncio.sleep(0)
+        posting.pop().cancel()
         await asyncio.sleep(0)
-        assert waits(first) and not waits(second)
+        assert waits(second) and not waits(first)
         monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 60)
         end.set()
         await asyncio.gather(*posting)
@@ -105,6 +111,7 @@ def test_slow_receivers_share_the_places_that_one_of_them_has(monkeypatch: pytes
 def test_many_slow_receivers_leave_places_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as an application with one host for each of its users."""
     monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0)
+    monkeypatch.setattr(notifier_module, "monotonic", lambda: 100.0)
     notifier, hosts = Notifier(), [f"https://{number}.example" for number in range(AT_ONCE)]
 
     async def accept(*_: object) -> str:
@@ -120,6 +127,8 @@ def test_many_slow_receivers_leave_places_for_the_others(monkeypatch: pytest.Mon
             if not waited[-1]:
                 posting.append(asyncio.create_task(notifier.post(host, {}, b"")))
                 await asyncio.sleep(0)
+        monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 10)  # of the 24, each has a turn every 15 seconds
+        assert [notifier.wait_for(hosts[-1]) for _ in range(4)] == [15, 30, 45, 60]
         for each in posting:
             each.cancel()
         await asyncio.gather(*posting, return_exceptions=True)

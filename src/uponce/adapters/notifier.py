@@ -24,6 +24,7 @@ _SECONDS = 10  # for all of one request
 _SLOW_SECONDS = 1
 _MOST_SLOW = 1024
 _MOST_WAIT = 300
+_LOOK_SECONDS = 1  # a notification whose turn has come is tried by then
 _SHARE_OF_SLOW = 16
 AT_ONCE = _SHARE_OF_SLOW + 8
 _PRIVATE = tuple(
@@ -84,18 +85,18 @@ class Notifier:
     def wait_for(self, url: str) -> int:
         """Return 0 if the receiver has a free place, else the seconds until the turn of this notification.
 
-        A slow receiver has at most 16 turns a second. That is more than it can use, so none of its places is free for
-        long. A turn is at most five minutes away: by then, the receiver may be quick again.
+        Slow receivers have 16 turns a second together. That is more than they can use, so no place is free for long. A
+        turn is at most five minutes away: by then, the receiver may be quick again.
         """
-        host = _host_of(url)
+        host, now = _host_of(url), monotonic()
         if host not in self._patient:
             return 0
         used = {each: count for each, count in self._under_way.items() if each in self._patient}
-        places = _SHARE_OF_SLOW // len({host, *used}) or 1
-        if used.get(host, 0) < places and sum(used.values()) < _SHARE_OF_SLOW:
+        waiting = {each for each, turn in self._turns.items() if each in self._patient and turn > now - _LOOK_SECONDS}
+        share = _SHARE_OF_SLOW / len(waiting.union(used, (host,)))
+        if used.get(host, 0) < max(1, int(share)) and sum(used.values()) < _SHARE_OF_SLOW:
             return 0
-        now = monotonic()
-        turn = max(now, self._turns.get(host, 0.0)) + _SLOW_SECONDS / places
+        turn = max(now, self._turns.get(host, 0.0)) + _SLOW_SECONDS / share
         self._turns[host] = min(turn, now + _MOST_WAIT)
         return max(1, ceil(self._turns[host] - now))
 

@@ -242,18 +242,20 @@ def test_the_logout_of_the_guide_leaves_no_finished_file_in_the_form_of_the_next
     assert widget.js("el.uploads") == []
 
 
-def test_a_reload_at_one_address_fills_no_form_at_another(widget: Widget, media: Path) -> None:
+@pytest.mark.parametrize("route", ["", "#/edit"])
+def test_a_reload_at_one_address_fills_no_form_at_another(widget: Widget, media: Path, route: str) -> None:
     """An application that shows its pages without reloads. Its user leaves it, and comes back at another address."""
     show = f"(root.innerHTML = `{form()}`, 0)"
     widget.open("<div id=root></div>")
-    there = widget.page.evaluate("location.href")
+    here = widget.page.evaluate("location.href")
+    widget.page.evaluate("(address) => history.replaceState(null, '', address)", here + route)
     widget.page.evaluate(show)
     widget.pick(media / "cat.jpg")
     widget.stored()
-    widget.page.evaluate("history.replaceState(null, '', '?back')")
+    widget.page.evaluate("(address) => history.replaceState(null, '', address)", here if route else "?back")
     widget.page.reload()
     widget.ready()
-    widget.page.evaluate("(address) => history.pushState(null, '', address)", there)
+    widget.page.evaluate("(address) => history.pushState(null, '', address)", here + route)
     widget.page.evaluate(show)
     widget.js("el.restored")
     assert widget.js("el.uploads") == []

@@ -163,7 +163,7 @@ def take(live: Path, path: Path, progress: Progress) -> None:
     with the cure, after another failure.
     """
     try:
-        _copy(live, path, progress)
+        _copy(live, path, progress, is_live=True)
         with closing(_connect(path)) as connection:
             if found := integrity(connection, deep=False):
                 raise SettingRefused(
@@ -273,8 +273,8 @@ def _first(found: Sequence[str]) -> str:
     return "; ".join(found[:_SHOWN])
 
 
-def _copy(source: Path, target: Path, progress: Progress) -> None:
-    with _watched(source, target) as moved:
+def _copy(source: Path, target: Path, progress: Progress, *, is_live: bool = False) -> None:
+    with _watched(target, source if is_live else None) as moved:
         make_private(target)
         os.truncate(target, 0)  # not deleted: while the draft of a restore is there, no server makes a database
         for path in _beside(target):
@@ -299,7 +299,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
 
 
 @contextmanager
-def _watched(source: Path, target: Path) -> Iterator[Callable[[], None]]:
+def _watched(target: Path, live: Path | None) -> Iterator[Callable[[], None]]:
     """Yield a function to call at each step of a copy. End the process if no call comes for _SILENT_SECONDS.
 
     The copy reads in one transaction. Until its end, the log of a live database grows, and fills the disk of the
@@ -320,8 +320,9 @@ def _watched(source: Path, target: Path) -> Iterator[Callable[[], None]]:
             )
             # A thread that waits for a disk does not die before the disk answers, and its locks would stay until then.
             # When a process closes any descriptor of a file, all its locks on that file end.
-            with suppress(OSError):
-                os.close(os.open(f"{source}-shm", os.O_RDONLY | os.O_CLOEXEC))
+            if live:
+                with suppress(OSError):
+                    os.close(os.open(f"{live}-shm", os.O_RDONLY | os.O_CLOEXEC))
             os._exit(1)
 
     thread = threading.Thread(target=watch, name="uponce-copy", daemon=True)

@@ -125,7 +125,8 @@ const ICONS = {
 /** Another record is another address. */
 function address() {
   const { pathname, search, hash } = location;
-  return `uponce ${pathname + search + (/^#[/!]/.test(hash) ? hash : "")}#`;
+  // Without the first `#`: else the address without a hash would begin the names of all others.
+  return `uponce ${pathname + search} ${/^#[/!]/.test(hash) ? hash.slice(1) : ""}#`;
 }
 
 // What was uploaded at this address before a reload. A new visit begins empty.
