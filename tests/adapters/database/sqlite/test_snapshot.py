@@ -80,6 +80,34 @@ def test_a_process_that_its_disk_does_not_let_go_keeps_no_lock_on_the_live_datab
         copy.join()
 
 
+def test_a_restore_from_a_share_that_hangs_asks_it_for_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its source is the backup, which no server uses. To open a file there would hang too."""
+    copy, ended, answers = tmp_path / "copy.db", threading.Event(), threading.Event()
+    asked: list[str] = []
+    open_sqlite(tmp_path / "uponce.db").close()
+    snapshot.take(tmp_path / "uponce.db", copy, lambda *_: None)
+    monkeypatch.setattr(snapshot, "_SILENT_SECONDS", 1)
+    monkeypatch.setattr(os, "_exit", lambda _: ended.set())
+    opened = os.open
+
+    def noted(path: str | Path, *rest: int) -> int:
+        asked.append(str(path))
+        return opened(path, *rest)
+
+    monkeypatch.setattr(os, "open", noted)
+    restore = threading.Thread(target=snapshot._copy, args=(copy, tmp_path / "draft.db", lambda *_: answers.wait()))
+    restore.start()
+    try:
+        assert ended.wait(60)
+    finally:
+        answers.set()
+        restore.join()
+    assert str(tmp_path / "draft.db") in asked
+    assert [path for path in asked if path.endswith("-shm")] == []
+
+
 def test_each_step_of_a_copy_puts_its_end_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of terabytes may take a day."""
     noted: list[bool] = []
