@@ -198,13 +198,13 @@ def test_a_backup_without_room_for_the_database_drops_what_no_kept_one_names(
     leftover, copy = leave_two_databases(box), snapshot._copy
     named = named_by_two(box)
 
-    def refuse(*arguments: Any) -> None:
+    def refuse(*arguments: Any, **how: Any) -> None:
         if leftover.exists():
             error = sqlite3.OperationalError("refused")
             error.sqlite_errorcode = getattr(sqlite3, code)
             raise error
         assert named == blobs_of(box)
-        copy(*arguments)
+        copy(*arguments, **how)
 
     monkeypatch.setattr(snapshot, "_copy", refuse)
     if code == "SQLITE_IOERR_READ":
@@ -228,11 +228,11 @@ def test_a_first_backup_without_room_for_the_database_keeps_what_it_has_copied(
     copied = files(box.folder / "media" / "blobs")
     leftover, copy = leave_a_copy(box), snapshot._copy
 
-    def refuse(*arguments: Any) -> None:
+    def refuse(*arguments: Any, **how: Any) -> None:
         if leftover.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         assert files(box.folder / "media" / "blobs") == copied != set()
-        copy(*arguments)
+        copy(*arguments, **how)
 
     monkeypatch.setattr(snapshot, "_copy", refuse)
     assert box.back_up().media.present == 2
