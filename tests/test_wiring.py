@@ -20,7 +20,7 @@ from uponce.adapters.database.steps import Steps, operation
 from uponce.app.manage_keys import set_up
 from uponce.app.outbox import Work
 from uponce.app.owner import claim_storage
-from uponce.app.ports import StoredBlob
+from uponce.app.ports import NewEffect, StoredBlob
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
@@ -167,7 +167,7 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
 
 @operation(writes=True)
 def leave(now: float, name: str, subject: str) -> Steps[None]:
-    yield [outbox.adding(name, subject, now)]
+    yield [outbox.adding(NewEffect(name, subject), subject, now)]
 
 
 def test_receivers_that_answer_nothing_delay_no_look_up_of_a_relay(

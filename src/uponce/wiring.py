@@ -16,7 +16,7 @@ from uponce import __version__
 from uponce.adapters.files import blobs_in, make_folder
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
-from uponce.adapters.notifier import AT_ONCE, Notifier
+from uponce.adapters.notifier import Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.store.blobs import Blobs
@@ -25,7 +25,7 @@ from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work
 from uponce.app.ports import LocationOf, Presigner
-from uponce.app.relaying.reconcile import LookUps
+from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Metrics, Services
 from uponce.config import Settings, shown
 from uponce.core.errors import NotFound, SettingRefused
@@ -85,7 +85,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         location_of=_location_of(settings, blobs),
         metrics=metrics or Metrics(),
         inspects=settings.relay_inspect == "on",
-        after_commit={name: work.details_of for name, work in works(settings, notifier).items()},
+        after_commit=[work.effect_of for work in works(settings, notifier).values()],
     )
     return Backend(settings, database, blobs, decoders, secrets, upstream, notifier, services)
 
@@ -119,7 +119,7 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
     """Return each kind of work after a commit, by the name of its effects."""
     notifications = Notifications(notifier, settings.base_url, settings.notification_url)
-    return {"relay": Work(LookUps().reconcile), NOTIFY: Work(notifications.send, notifications.url_for, AT_ONCE)}
+    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.effect_of)}
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from tests import postgres
 from uponce.adapters.database.postgres import PostgresDatabase, pool, session
 from uponce.adapters.database.sqlite import SqliteDatabase, connection
-from uponce.app.ports import Committed, Database, Draft
+from uponce.app.ports import Committed, Database, Draft, Effect
 from uponce.core.errors import UponceError
 from uponce.core.relaying import Relay
 from uponce.core.signature import dated, keep_until
@@ -183,6 +183,12 @@ def race_in_process(recipe: Callable[[], Opened], contested: Iterable[Grant], la
         return asyncio.run(run())
     finally:
         database.close()
+
+
+async def claim(database: Database, name: str, most: int = 10, lease: int = 60) -> list[Effect]:
+    """Take due effects, at most so many of each receiver."""
+    receivers = await database.list_receivers(name, "", 1000)
+    return list(await database.claim_effects(name, dict.fromkeys(receivers, most), lease))
 
 
 def relay(*grants: Grant, id: str = "", series: str | None = None, key_hash: bytes | None = None) -> Relay:

@@ -37,7 +37,7 @@ WRITES: dict[str, Write] = {
     "begin_relay": lambda database: database.begin_relay(relay(grant("new")), 0),
     "end_relay": lambda database: database.end_relay(PENDING, None),
     "note_misses": lambda database: database.note_misses(PENDING.id, 1),
-    "claim_effects": lambda database: database.claim_effects("relay", 9, 60),
+    "claim_effects": lambda database: database.claim_effects("relay", {"demo": 9}, 60),
     "retry_effects": lambda database: database.retry_effects(1),
     "set_upstream": lambda database: database.set_upstream("demo", ACCOUNT),
     "forget_upstream": lambda database: database.set_upstream("demo", None),

@@ -18,6 +18,7 @@ from tests.contract.databases import (
     Backend,
     PlainBox,
     attempt,
+    claim,
     draft,
     grant,
     relay,
@@ -257,26 +258,6 @@ def test_misses_are_remembered(database: Database) -> None:
     assert run(database.find_relay(made.id)) == replace(made, misses=1)
 
 
-def test_an_effect_is_claimed_once_and_again_after_its_lease(backend: Backend, database: Database) -> None:
-    other = backend.server()
-    run(begun(database, relay(A), seconds=60))
-    assert run(database.claim_effects("relay", 10, 120)) == []
-    backend.clock.time += 60
-    (effect,) = run(database.claim_effects("relay", 10, 120))
-    assert (effect.name, effect.subject, effect.tries, effect.now) == ("relay", relay(A).id, 1, START + 60)
-    assert run(other.claim_effects("relay", 10, 120)) == []
-    backend.clock.time += 120
-    (again,) = run(other.claim_effects("relay", 10, 120))
-    assert (again.id, again.tries) == (effect.id, 2)
-    run(other.postpone_effect(again, 300, "no answer"))
-    (listed,) = run(database.list_effects(10))
-    assert (listed.error, listed.due_at, listed.dead) == ("no answer", START + 180 + 300, False)
-    run(database.hasten_effect(effect.subject))
-    assert [each.id for each in run(database.claim_effects("relay", 10, 120))] == [effect.id]
-    run(database.finish_effect(effect.id))
-    assert run(database.list_effects(10)) == []
-
-
 def test_a_name_hastens_the_pending_uploads_of_its_cloud(backend: Backend, database: Database) -> None:
     mine, marked = relay(A), relay(B, id="m")
     mine = replace(mine, target=replace(mine.target, fields={}, names=(("image", "cät"), ("raw", "cät.jpg"))))
@@ -293,20 +274,20 @@ def test_a_name_hastens_the_pending_uploads_of_its_cloud(backend: Backend, datab
     assert hastened("elsewhere", "cät") == []
     assert hastened("demo", "cät") == [mine.id]
     assert hastened("demo", "dog", "0123456789abcdefghij") == sorted([mine.id, marked.id])
-    assert run(database.claim_effects("relay", 10, 120)) == []
+    assert run(claim(database, "relay", 10, 120)) == []
     backend.clock.time += 5
-    assert len(run(database.claim_effects("relay", 10, 120))) == 2
+    assert len(run(claim(database, "relay", 10, 120))) == 2
 
 
 @pytest.mark.parametrize("cloud", ["demo", "elsewhere"])
 def test_an_account_that_is_set_again_revives_the_look_ups_of_its_cloud(database: Database, cloud: str) -> None:
     run(begun(database, relay(A), seconds=300))
     run(begun(database, relay(B, id="b"), seconds=0))
-    (effect,) = run(database.claim_effects("relay", 10, 120))
+    (effect,) = run(claim(database, "relay", 10, 120))
     run(database.postpone_effect(effect, 0, "given up", dead=True))
     run(database.set_upstream(cloud, ACCOUNT))
     # As from the beginning: a look-up that has used up its tries would die again after the next one.
-    claimed = run(database.claim_effects("relay", 10, 120))
+    claimed = run(claim(database, "relay", 10, 120))
     assert [each.tries for each in claimed] == ([1, 1] if cloud == "demo" else [])
 
 
@@ -314,41 +295,11 @@ def test_what_waits_is_counted(database: Database) -> None:
     assert run(database.count_waiting()) == Waiting(0, 0, 0)
     made = run(begun(database, relay(A), seconds=0))
     run(begun(database, relay(B, id="b"), seconds=0))
-    effect, _ = run(database.claim_effects("relay", 10, 120))
+    effect, _ = run(claim(database, "relay", 10, 120))
     run(database.postpone_effect(effect, 0, "given up", dead=True))
     assert run(database.count_waiting()) == Waiting(2, 1, 1)
     run(database.end_relay(made, ANSWER))
     assert run(database.count_waiting()).pending == 1
-
-
-def test_a_dead_effect_waits_for_an_operator(backend: Backend, database: Database) -> None:
-    run(begun(database, relay(A), seconds=0))
-    (effect,) = run(database.claim_effects("relay", 10, 120))
-    run(database.postpone_effect(effect, 0, "given up", dead=True))
-    backend.clock.time += 9999
-    run(database.hasten_effect(effect.subject))
-    assert run(database.claim_effects("relay", 10, 120)) == []
-    assert [each.dead for each in run(database.list_effects(10))] == [True]
-    assert run(database.retry_effects(effect.id + 1)) == 0
-    assert run(database.retry_effects()) == 1
-    assert [each.id for each in run(database.claim_effects("relay", 10, 120))] == [effect.id]
-    assert run(database.retry_effects(effect.id)) == 1
-
-
-def test_servers_share_what_is_due(backend: Backend, database: Database) -> None:
-    servers = [database, backend.server()]
-
-    async def play() -> None:
-        for number in range(20):
-            await begun(database, relay(grant(f"g{number}"), id=f"{number}"), seconds=0)
-        claimed = await asyncio.gather(*(servers[number % 2].claim_effects("relay", 3, 120) for number in range(12)))
-        ids = [effect.id for batch in claimed for effect in batch]
-        assert len(ids) == len(set(ids))
-        while more := await database.claim_effects("relay", 3, 120):
-            ids += [effect.id for effect in more]
-        assert len(ids) == len(set(ids)) == 20
-
-    run(play())
 
 
 def test_an_upstream_whose_secret_cannot_be_read_is_named_and_can_be_replaced(

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import re
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from cloudinary.utils import verify_notification_signature
 
 from tests.receiver import Receiver, receiving
 from tests.world import OTHER_PNG, PNG, START, World, assert_accepted, assert_refused
-from uponce.adapters import notifier as notifier_module
-from uponce.adapters.notifier import AT_ONCE, Notifier, is_public
+from uponce.adapters.notifier import Notifier, is_public
 from uponce.app.outbox import Work, run_due
-from uponce.app.ports import Effect, Waiting
+from uponce.app.ports import Effect
 from uponce.web.cloudinary.notifications import Notifications
 
 BASE = "https://media.example"
@@ -39,21 +37,18 @@ def leaving_notifications(world: World) -> None:
 
 
 def leave_notifications(world: World, default: str = "") -> None:
-    world.swap(after_commit={name: work.details_of for name, work in works(Notifier(), default).items()})
+    world.swap(after_commit=[Notifications(Notifier(), BASE, default).effect_of])
 
 
-def works(notifier: Notifier, default: str = "") -> dict[str, Work]:
-    notifications = Notifications(notifier, BASE, default)
-    return {"notify": Work(notifications.send, notifications.url_for, AT_ONCE)}
-
-
-def deliver(world: World, after: float = 0, allowed: tuple[Any, ...] = LOCAL) -> int:
-    """Let the outbox run what is due in so many seconds."""
+def deliver(world: World, after: float = 0, allowed: tuple[Any, ...] = LOCAL, failing: Sequence[str] = ()) -> int:
+    """Let the outbox run what is due in so many seconds. Some receivers are known to fail."""
 
     async def deliver() -> int:
         notifier = Notifier(allowed, seconds=60)
+        notifications = Notifications(notifier, BASE)
+        notifications._failing.update(failing)
         try:
-            return await run_due(world.services, "notify", works(notifier)["notify"])
+            return await run_due(world.services, "notify", Work(notifications.send))
         finally:
             await notifier.close()
 
@@ -161,172 +156,79 @@ def test_those_behind_a_notification_that_died_have_waited_with_it(world: World,
     }
 
 
-def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The others keep their places in the outbox for receivers that do."""
-    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.3)
+LATE = "its turn came a day late: the receiver fails, and answers too slowly"
 
-    async def one(notifier: Notifier, url: str) -> str:
-        return "busy" if notifier.is_busy(url) else await notifier.post(url, {}, b"{}")
 
-    async def post(notifier: Notifier, url: str, count: int = 5) -> list[str]:
-        return await asyncio.gather(*(one(notifier, url) for _ in range(count)))
+def test_what_waits_longer_than_a_day_for_a_receiver_that_fails_ends(world: World, receiver: Receiver) -> None:
+    """Else more and more would wait for a receiver that is gone. A server that was off for days posts what it has."""
+    host = receiver.url.split("/")[2]
+    for name in "ab":
+        assert_accepted(world.upload(world.sign({"notification_url": receiver.url, "public_id": name}), PNG))
+    assert deliver(world, DAY, failing=["other.example", host]) == 2  # not longer than a day
+    assert len(receiver.got) == 2
+    for name in "cde":
+        assert_accepted(world.upload(world.sign({"notification_url": receiver.url, "public_id": name}), PNG))
+    assert deliver(world, DAY + 1, failing=[host]) == 3
+    assert [(effect.dead, effect.error) for effect in effects(world)] == [(True, LATE)] * 3
+    assert asyncio.run(world.database.retry_effects()) == 3
+    assert deliver(world, DAY, failing=[host]) == 3
+    assert len(receiver.got) == 5
+    assert_accepted(world.upload(world.sign({"notification_url": receiver.url, "public_id": "f"}), PNG))
+    assert deliver(world, 3 * DAY) == 1
+    assert len(receiver.got) == 6
+    assert effects(world) == []
 
-    async def play(silent: socket.socket) -> None:
-        notifier = Notifier(LOCAL, seconds=0.5)
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/hook"
-        first, later = await post(notifier, url), await post(notifier, url)
-        assert all("Timeout" in problem for problem in first)
-        assert ["Timeout" in problem for problem in later] == [True, False, False, False, False]
-        assert later[1] == "busy"
-        await notifier.close()  # what it knows of receivers stays
-        notifier._seconds = 60
-        monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 60)
-        assert await post(notifier, receiver.url) == [""] * 5
-        silent.close()
-        refused = (await post(notifier, url))[0]  # at once: such a receiver holds no place
-        assert "cannot be reached" in refused
-        assert await post(notifier, url) == [refused] * 5
+
+def test_a_receiver_fails_until_it_accepts(world: World, receiver: Receiver) -> None:
+    host = receiver.url.split("/")[2]
+    notifier = Notifier(LOCAL, seconds=60)
+    notifications = Notifications(notifier, BASE)
+
+    async def post(*statuses: int) -> bool:
+        receiver.statuses = list(statuses)
+        await run_due(world.services, "notify", Work(notifications.send))
+        world.clock.time += 3600
+        return host in notifications._failing
+
+    async def play() -> list[bool]:
+        found = [await post(), await post(500), await post(403), await post(204)]
         await notifier.close()
+        return found
 
-    asyncio.run(play(socket.create_server(("127.0.0.1", 0))))
-
-
-def test_a_burst_to_a_slow_receiver_is_posted_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of a burst finds the receiver free, then waits for its key. Only the first one may go."""
-    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0)
-    url, posted = "https://silent.example/hook", 0
-    for number in range(5):
-        assert_accepted(world.upload(world.sign({"notification_url": url, "public_id": f"cat{number}"}), PNG))
-
-    async def hang(*_: object) -> str:
-        nonlocal posted
-        posted += 1
-        while posted == 1 and [e.error for e in await world.database.list_effects(100)].count("") > 1:
-            await asyncio.sleep(0.01)
-        return "it hung"
-
-    async def play() -> None:
-        notifier = Notifier()
-        monkeypatch.setattr(notifier, "_post", lambda *_: answered("it hung"))
-        await notifier.post(url, {}, b"{}")
-        monkeypatch.setattr(notifier, "_post", hang)
-        assert await run_due(world.services, "notify", works(notifier)["notify"]) == 5
-
-    asyncio.run(play())
-    assert posted == 1
-    assert ["answers too slowly" in effect.error for effect in effects(world)].count(True) == 4
+    assert_accepted(world.upload(world.sign({"notification_url": receiver.url}), PNG))
+    world.clock.time -= 3600
+    assert asyncio.run(play()) == [False, True, True, False]
 
 
-def test_an_older_notification_to_a_slow_receiver_does_not_let_two_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.1)
-    hosts = ("user:secret@slow.example/hook", "slow.example", "slow.example?upload=17", "SLOW.example?a@b#/c")
-    url, *others = (f"http://{host}" for host in hosts)
-
-    async def play() -> None:
-        notifier, ends = Notifier(), [asyncio.Event() for _ in range(3)]
-        waiting = iter(ends)
-
-        async def hang(*_: object) -> str:
-            await next(waiting).wait()
-            return "it hung"
-
-        monkeypatch.setattr(notifier, "_post", hang)
-        first, second = (asyncio.create_task(notifier.post(url, {}, b"")) for _ in range(2))
-        await asyncio.sleep(0.2)
-        ends[0].set()
-        await first
-        assert not notifier.is_busy(url)
-        third = asyncio.create_task(notifier.post(url, {}, b""))
-        await asyncio.sleep(0)
-        ends[1].set()
-        await second
-        assert all(notifier.is_busy(each) for each in (url, *others))
-        ends[2].set()
-        await third
-        assert not notifier.is_busy(url)
-
-    asyncio.run(play())
-
-
-def test_receivers_of_the_past_leave_room_for_those_that_are_slow_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host may get one notification and no other: each deployment of a preview has its own."""
-    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0)
-    monkeypatch.setattr(notifier_module, "_MOST_SLOW", 3)
-
-    async def play() -> None:
-        notifier = Notifier()
-        monkeypatch.setattr(notifier, "_post", lambda *_: answered("it hung"))
-        for name in ("often", "a", "b", "often", "c", "now"):
-            await notifier.post(f"https://{name}.example", {}, b"")
-        held = asyncio.Event()
-
-        async def hang(*_: object) -> str:
-            await held.wait()
-            return ""
-
-        monkeypatch.setattr(notifier, "_post", hang)
-        urls = [f"https://{name}.example" for name in ("a", "b", "often", "c", "now")]
-        posting = [asyncio.create_task(notifier.post(url, {}, b"")) for url in urls]
-        await asyncio.sleep(0)
-        assert [notifier.is_busy(url) for url in urls] == [False, False, True, True, True]
-        held.set()
-        await asyncio.gather(*posting)
-
-    asyncio.run(play())
-
-
-async def answered(problem: str) -> str:
-    return problem
-
-
-def test_notifications_that_are_never_posted_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else those to a receiver that drops packets stay for ever: one is posted each ten seconds, and more come."""
-    for number, name in enumerate(("cat", "cat", "cat", "dog")):
-        fields = world.sign({"notification_url": "https://silent.example", "public_id": name})
-        assert_accepted(world.upload(fields, (PNG, OTHER_PNG)[number % 2]))
-    monkeypatch.setattr(Notifier, "is_busy", lambda *_: True)
-    monkeypatch.setattr(world.database, "find_key", None)  # a busy receiver is found before any other work
-    while world.clock.time < START + DAY:
-        deliver(world, 1800)
-    assert [effect.dead for effect in effects(world)] == [False] * 4
-    deliver(world, 3600)
-    assert [effect.dead for effect in effects(world)] == [True] * 4
-    assert asyncio.run(world.database.count_waiting()) == Waiting(0, 0, 4)
-
-
-def test_a_retried_notification_waits_a_day_for_its_turn(
-    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retried_notification_is_posted_once_more(world: World, receiver: Receiver) -> None:
     """After an outage, `retry` posts each notification once more, when its receiver has time."""
     receiver.statuses = [503] * 100
     assert_accepted(world.upload(world.sign({"notification_url": receiver.url}), PNG))
     while not (effect := effects(world)[0]).dead:
         deliver(world, DAY)
-    assert asyncio.run(world.database.retry_effects()) == 1
-    assert effects(world)[0].tries == 0
-    assert deliver(world) == 1
-    assert effects(world)[0].dead
-    assert len(receiver.got) == effect.tries + 1
-    for _ in range(2):  # a busy receiver takes no turn away: the operator may retry again
+    for number in range(1, 3):
         assert asyncio.run(world.database.retry_effects()) == 1
-        posted, begin = len(receiver.got), world.clock.time
-        with monkeypatch.context() as busy:
-            busy.setattr(Notifier, "is_busy", lambda *_: True)
-            while not (effect := effects(world)[0]).dead:
-                deliver(world, 300)
-        assert len(receiver.got) == posted
-        assert DAY < world.clock.time - begin < DAY + 7200
-        assert effect.error == "after a retry: the receiver answers too slowly; another notification is tried first"
-    assert asyncio.run(world.database.retry_effects()) == 1
-    with monkeypatch.context() as busy:
-        busy.setattr(Notifier, "is_busy", lambda *_: True)
-        for _ in range(22):
-            deliver(world, 3600)
-    receiver.statuses.clear()
-    deliver(world, 3600)
-    assert effects(world) == []
+        assert effects(world)[0].tries == 0
+        assert deliver(world) == 1
+        assert effects(world)[0].dead
+        assert len(receiver.got) == effect.tries + number
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://user:secret@Slow.example/hook", "slow.example"),
+        ("https://slow.example", "slow.example"),
+        ("https://slow.example?upload=17", "slow.example"),
+        ("https://SLOW.example:8443?a@b#/c", "slow.example:8443"),
+        (f"https://{'a' * 2000}.example", "a" * 255),
+        ("https://@/", "-"),
+    ],
+)
+def test_notifications_of_one_host_are_those_of_one_receiver(world: World, url: str, host: str) -> None:
+    leave_notifications(world, url)
+    assert_accepted(world.upload(world.sign(), PNG))
+    assert [effect.receiver for effect in effects(world)] == [host]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])

@@ -13,7 +13,7 @@ from tests.asgi import Answer
 from tests.world import World, _no_lifespan
 from uponce.adapters.notifier import Notifier
 from uponce.app.manage_keys import playground_key, set_up
-from uponce.web.cloudinary.notifications import NOTIFY, Notifications
+from uponce.web.cloudinary.notifications import Notifications
 from uponce.web.pages.playground import ACTIONS, ASSETS, Playground
 from uponce.web.routes import create_app
 
@@ -193,7 +193,7 @@ def test_it_never_tells_its_secret_nor_those_of_the_owner(world: World) -> None:
 def test_its_uploads_notify_no_receiver_of_the_owner(world: World) -> None:
     """The receiver could check no signature: the secret of the playground's key stays on the server."""
     notifications = Notifications(Notifier(), "https://media.example", "https://app.example/uploaded")
-    world.swap(after_commit={NOTIFY: notifications.url_for})
+    world.swap(after_commit=[notifications.effect_of])
     serve(world)
     sent = world.request("PUT", f"/v1_1/playground/raw/upload?{_query(sign(world)['fields'])}", chunks=[b"x"])
     assert sent.status == 200, sent.body

@@ -15,7 +15,7 @@ from tests.web.relays import LIMITS, EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.app.outbox import Work, run_due
 from uponce.app.ports.relaying import Query, Sign, UpstreamCall, UpstreamReply
-from uponce.app.relaying.reconcile import LookUps
+from uponce.app.relaying.reconcile import reconcile as look_up
 from uponce.core.policy import Limits
 from uponce.core.relaying import bound
 from uponce.core.values import GrantStatus, Upstream
@@ -31,7 +31,7 @@ def status_of(world: World, fields: Mapping[str, str]) -> GrantStatus:
 def reconcile(world: World, after: float = 0) -> int:
     """Let the outbox run what is due in so many seconds."""
     world.clock.time += after
-    return asyncio.run(run_due(world.services, "relay", Work(LookUps().reconcile)))
+    return asyncio.run(run_due(world.services, "relay", Work(look_up)))
 
 
 def stored(stub: StubUpstream) -> list[str]:

@@ -14,7 +14,7 @@ from tests.web.test_relay import chunk, reconcile, status_of, stored
 from tests.web.test_relayed_calls import act, basic
 from tests.world import World, assert_accepted, assert_refused
 from uponce.app.outbox import Work, run_due
-from uponce.app.relaying.reconcile import LookUps
+from uponce.app.relaying.reconcile import reconcile as look_up
 from uponce.core.policy import Limits
 from uponce.core.values import GrantStatus
 
@@ -171,7 +171,7 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
             found = await ask(*args, **more)
             asked.append(name)
             if len(asked) == 1:
-                await run_due(relay.services, "relay", Work(LookUps().reconcile))
+                await run_due(relay.services, "relay", Work(look_up))
             return found
 
         monkeypatch.setattr(database, name, answer)

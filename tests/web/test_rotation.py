@@ -67,18 +67,12 @@ def test_the_new_secret_signs_all_notifications_at_once(world: World) -> None:
     got = []
 
     class Receiver:
-        def is_busy(self, _: str) -> bool:
-            return False
-
-        def wait_for(self, _: str) -> int:
-            return 0
-
         async def post(self, _: str, headers: Mapping[str, str], body: bytes) -> str:
             got.append((body.decode(), START, headers["X-Cld-Signature"], 10**9))
             return ""
 
     notifications = Notifications(Receiver(), "https://media.example", "https://app.example/uploaded")
-    world.swap(after_commit={NOTIFY: notifications.url_for})
+    world.swap(after_commit=[notifications.effect_of])
     assert_accepted(world.upload(world.sign(), PNG))
     key = rotate(world)
     asyncio.run(run_due(world.services, NOTIFY, Work(notifications.send)))

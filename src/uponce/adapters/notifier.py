@@ -4,13 +4,9 @@ The connection goes to the address that was checked, so a DNS server cannot answ
 """
 
 import errno
-import re
 import socket
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from math import ceil
-from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -21,12 +17,6 @@ if TYPE_CHECKING:
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _SECONDS = 10  # for all of one request
-_SLOW_SECONDS = 1
-_MOST_SLOW = 1024
-_MOST_WAIT = 300
-_LOOK_SECONDS = 1  # a notification whose turn has come is tried by then
-_SHARE_OF_SLOW = 16
-AT_ONCE = _SHARE_OF_SLOW + 8
 _PRIVATE = tuple(
     ip_network(text)
     for text in (
@@ -52,77 +42,21 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     return not any(address in network for network in _PRIVATE)
 
 
-def _host_of(url: str) -> str:
-    """Return the host and port. A password in the URL is no part of them."""
-    return re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0].rpartition("@")[2].lower()
-
-
 class Notifier:
-    """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer.
-
-    A receiver whose last notification failed slowly gets one at a time, until it answers. Receivers that accept slowly
-    share 16 of the 24 places. So both leave room for the others.
-    """
+    """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer."""
 
     def __init__(self, allowed: Sequence[Network] = (), seconds: float = _SECONDS) -> None:
         self._allowed = allowed
         self._seconds = seconds
         self._opened: tuple[aiohttp.ClientSession, Resolver] | None = None
-        self._slow: dict[str, None] = {}  # hosts with their ports, in the order of their last failures
-        self._tried: set[str] = set()  # those of them that one notification is on its way to
-        self._patient: dict[str, None] = {}  # hosts that accepted the last one slowly
-        self._turns: dict[str, float] = {}  # the last turn in the line of each: a quick answer between others keeps it
-        self._under_way = Counter[str]()
 
     async def close(self) -> None:
         opened, self._opened = self._opened, None
         for each in opened or ():
             await each.close()
 
-    def is_busy(self, url: str) -> bool:
-        return _host_of(url) in self._tried
-
-    def wait_for(self, url: str) -> int:
-        """Return 0 if the receiver has a free place, else the seconds until the turn of this notification.
-
-        Slow receivers have 16 turns a second together. That is more than they can use, so no place is free for long. A
-        turn is at most five minutes away: by then, the receiver may be quick again.
-        """
-        host, now = _host_of(url), monotonic()
-        if host not in self._patient:
-            return 0
-        used = {each: count for each, count in self._under_way.items() if each in self._patient}
-        waiting = {each for each, turn in self._turns.items() if each in self._patient and turn > now - _LOOK_SECONDS}
-        share = _SHARE_OF_SLOW / len(waiting.union(used, (host,)))
-        if used.get(host, 0) < max(1, int(share)) and sum(used.values()) < _SHARE_OF_SLOW:
-            return 0
-        turn = max(now, self._turns.get(host, 0.0)) + _SLOW_SECONDS / share
-        self._turns[host] = min(turn, now + _MOST_WAIT)
-        return max(1, ceil(self._turns[host] - now))
-
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification with a status of 2xx, else the reason."""
-        host = _host_of(url)
-        alone, begun = host in self._slow and host not in self._tried, monotonic()
-        if alone:
-            self._tried.add(host)
-        self._under_way[host] += 1
-        try:
-            problem = await self._post(url, headers, body)
-        finally:
-            if alone:  # another one that began before the receiver was slow leaves the mark alone
-                self._tried.discard(host)
-            self._under_way -= Counter((host,))  # keeps no zero
-        self._slow.pop(host, None)
-        self._patient.pop(host, None)
-        if monotonic() - begun >= _SLOW_SECONDS:
-            (self._slow if problem else self._patient)[host] = None
-            for hosts in (self._slow, self._patient, self._turns):
-                if len(hosts) > _MOST_SLOW:  # a host that gets no further notification would stay for ever
-                    del hosts[next(iter(hosts))]
-        return problem
-
-    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         import aiohttp  # it takes 10 MiB and 80 ms, so servers without notifications do not load it
 
         session, _ = self._opened = self._opened or self._open()
@@ -140,9 +74,8 @@ class Notifier:
         from uponce.adapters.resolver import Resolver
 
         resolver = Resolver()
-        connector = aiohttp.TCPConnector(
-            limit=AT_ONCE, force_close=True, socket_factory=self._socket, resolver=resolver
-        )
+        # The outbox limits how many are posted at once.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=self._socket, resolver=resolver)
         session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self._seconds),

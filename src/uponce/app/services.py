@@ -1,6 +1,6 @@
 """Services: what every use case takes. The ports, the policies, and what this process counts and knows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -13,9 +13,9 @@ from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
-# Returns the details of the effect that a stored upload leaves in this cloud, or None for no effect. It must not wait:
-# the thread of the database calls it.
-DetailsOf = Callable[[UploadSpec, str], str | None]
+# Returns the effect that a stored upload leaves in this cloud, or None. It must not wait: the thread of the database
+# calls it.
+EffectOf = Callable[[UploadSpec, str], ports.NewEffect | None]
 # Returns the facts of a whole file, or None if only the inspector can find out. It uses no decoder and refuses nothing.
 OrdinaryReader = Callable[[bytes | memoryview, ResourceType | None, Limits], MediaFacts | None]
 
@@ -107,7 +107,7 @@ class Services:
     `put_group` exists if the blob store takes small blobs in groups. `presigner` exists if delivery redirects to the
     store, and `location_of` if a server in front sends the bytes. `upstream` passes uploads on. A relay that `inspects`
     checks each file before it passes the file on. `readiness` is the check of the ports, and whether the database is
-    frozen. `after_commit` decides, by the name of each effect, which uploads leave the effect: see outbox.py.
+    frozen. `after_commit` decides which uploads leave which effects: see outbox.py.
     """
 
     database: ports.Database
@@ -126,4 +126,4 @@ class Services:
     location_of: ports.LocationOf | None = None
     metrics: Metrics = field(default_factory=Metrics)
     inspects: bool = False
-    after_commit: Mapping[str, DetailsOf] = field(default_factory=dict)
+    after_commit: Sequence[EffectOf] = ()

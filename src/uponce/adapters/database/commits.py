@@ -117,9 +117,11 @@ def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, call
         writes.append(("write_audit", audit_params(grant, note)))
         if draft.idempotency_key is not None:
             writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
-    for name, details in draft.effects:
-        after = AfterCommit(details, grants[0].api_key, caller.request_id, committed)
-        writes.append(outbox.adding(name, committed.asset.asset_id, now, after=after))
+    for effect in draft.effects:
+        stored = replace(committed, unneeded_blob=None)
+        after = AfterCommit(effect.details, grants[0].api_key, caller.request_id, stored)
+        left = replace(effect, details=json_text(after))
+        writes.append(outbox.adding(left, committed.asset.asset_id, now))
     return writes
 
 

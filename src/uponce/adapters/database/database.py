@@ -1,6 +1,6 @@
 """The Database port for every engine: each method runs an operation. app/ports/ says what each method promises."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
@@ -131,6 +131,7 @@ class Database(Backend):
         return await self.write(relays.begin_of_series(relay, relay.series_id, seconds))
 
     # Outbox
+    list_receivers = _runs(outbox.list_receivers)
     finish_effect = _runs(outbox.finish)
     postpone_effect = _runs(outbox.postpone)
     hasten_effect = _runs(outbox.hasten)
@@ -138,10 +139,10 @@ class Database(Backend):
     list_effects = _runs(outbox.list_all)
     count_waiting = _runs(outbox.count)
 
-    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
-        while await self.write(outbox.delay_waiting(name, upkeep.BATCH)) > max(upkeep.BATCH - most, 0):
+    async def claim_effects(self, name: str, shares: Mapping[str, int], lease: int) -> Sequence[Effect]:
+        while await self.write(outbox.delay_waiting(name, shares, upkeep.BATCH)):
             pass  # until those that may run are among the first
-        claimed: Sequence[Effect] = await self.write(outbox.claim(name, most, lease))
+        claimed: Sequence[Effect] = await self.write(outbox.claim(name, shares, lease))
         return claimed
 
     async def retry_effects(self, effect_id: int | None = None) -> int:

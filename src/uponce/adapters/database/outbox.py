@@ -1,10 +1,11 @@
 """Operations on the outbox: work that a transaction left for later, each row run at least once."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
-from uponce.adapters.database.steps import Ask, Row, Rows, Steps, json_text, operation
-from uponce.app.ports import AfterCommit, Effect, Waiting
+from uponce.adapters.database.steps import Ask, Row, Rows, Steps, operation
+from uponce.app.ports import Effect, NewEffect, Waiting
 
 _ERROR_LENGTH = 500
 
@@ -13,36 +14,62 @@ _WAIT_SECONDS = 6 * 3600
 _FAR_SECONDS = 86_400  # no effect waits so long, unless a clock was ahead when it was written
 
 
-def adding(name: str, subject: str, now: float, seconds: int = 0, after: AfterCommit | None = None) -> Ask:
-    """Return the write of an effect that is due in so many seconds. A commit leaves the effect with `after`."""
-    due_at = int(now) + seconds
-    details = json_text(replace(after, committed=replace(after.committed, unneeded_blob=None))) if after else ""
-    return "add_effect", {"name": name, "subject": subject, "details": details, "due_at": due_at, "now": int(now)}
+def adding(effect: NewEffect, subject: str, now: float, seconds: int = 0) -> Ask:
+    """Return the write of an effect that is due in so many seconds."""
+    return "add_effect", asdict(effect) | {"subject": subject, "due_at": int(now) + seconds, "now": int(now)}
+
+
+@operation(timed=True)
+def list_receivers(now: float, name: str, after: str, most: int) -> Steps[Sequence[str]]:
+    """Read few rows for each receiver that has effects, however many they are."""
+    look = {"name": name, "now": int(now), "most": most}
+    (later,) = yield [("find_due_receivers", look | {"after": after})]
+    found = [row["receiver"] for row in later]
+    if after and len(found) < most:
+        (first,) = yield [("find_due_receivers", look | {"after": ""})]
+        found += [row["receiver"] for row in first if row["receiver"] <= after]
+    return found[:most]
 
 
 @operation(writes=True)
-def claim(now: float, name: str, most: int, lease: int) -> Steps[Sequence[Effect]]:
+def claim(now: float, name: str, shares: Mapping[str, int], lease: int) -> Steps[Sequence[Effect]]:
     """Servers that claim at once skip each other's rows. If no effect is due, nothing is written."""
-    (rows,) = yield [("find_due_effects", {"name": name, "now": int(now), "most": most})]
-    due_at = int(now) + lease
-    claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(_effect_of, rows)]
-    yield [("claim_effect", {"id": each.id, "due_at": due_at}) for each in claimed]
+    found = yield [
+        ("find_due_effects", {"name": name, "receiver": receiver, "now": int(now), "most": most})
+        for receiver, most in shares.items()
+    ]
+    claimed = [_claimed(_effect_of(row), int(now), lease) for rows in found for row in rows]
+    yield [("claim_effect", {"id": each.id, "due_at": each.due_at}) for each in claimed]
     return claimed
 
 
-@operation(writes=True)
-def delay_waiting(now: float, name: str, most: int) -> Steps[int]:
-    """Delay those of the first `most` due effects that wait for another one of their subject. Return their number.
+def _claimed(effect: Effect, now: int, lease: int) -> Effect:
+    return replace(effect, due_at=now + lease, tries=effect.tries + 1, now=now, waited=now - effect.due_at)
 
-    So a look reads each of them once, however many wait. The other one is held: a server that ends it finds what this
-    transaction has delayed. If a server is just ending it, the effect that waits stays due.
+
+@operation(writes=True)
+def delay_waiting(now: float, name: str, shares: Mapping[str, int], most: int) -> Steps[bool]:
+    """Delay those of the first `most` due effects of each receiver that wait for another one of their subject.
+
+    Return whether the others may be fewer than the share of a receiver. So a look reads each effect that waits once,
+    however many wait. The other one is held: a server that ends it finds what this transaction has delayed. If a
+    server is just ending it, the effect that waits stays due.
     """
-    (first,) = yield [("find_first_effects", {"name": name, "now": int(now), "most": most})]
-    waiting = [row for row in first if row["before"] is not None]
-    held = yield [("hold_effect", {"id": row["before"]}) for row in waiting]
-    delayed = [row["id"] for row, found in zip(waiting, held, strict=True) if found]
-    yield [("delay_effect", {"id": effect_id, "due_at": int(now) + _WAIT_SECONDS}) for effect_id in delayed]
-    return len(delayed)
+    found = yield [
+        ("find_first_effects", {"name": name, "receiver": receiver, "now": int(now), "most": most})
+        for receiver in shares
+    ]
+    waiting = [
+        (receiver, row)
+        for receiver, rows in zip(shares, found, strict=True)
+        for row in rows
+        if row["before"] is not None
+    ]
+    held = yield [("hold_effect", {"id": row["before"]}) for _, row in waiting]
+    delayed = [(receiver, row) for (receiver, row), rows in zip(waiting, held, strict=True) if rows]
+    yield [("delay_effect", {"id": row["id"], "due_at": int(now) + _WAIT_SECONDS}) for _, row in delayed]
+    counts = Counter(receiver for receiver, _ in delayed)
+    return any(count > max(most - shares[receiver], 0) for receiver, count in counts.items())
 
 
 @operation(writes=True)
@@ -53,7 +80,7 @@ def finish(now: float, effect_id: int) -> Steps[None]:
 
 @operation(writes=True)
 def postpone(now: float, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
-    later = {"due_at": int(now) + seconds, "tries": effect.tries, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
+    later = {"due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
     (rows,) = yield [("postpone_effect", later | {"id": effect.id, "claimed": effect.due_at})]
     if dead:
         yield _hastening_next(now, effect.id, rows)

@@ -11,6 +11,7 @@ import msgspec
 from uponce.adapters.database import commits, outbox
 from uponce.adapters.database.series import hold_to_spend
 from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
+from uponce.app.ports import NewEffect
 from uponce.core.refusals import still_pending
 from uponce.core.relaying import Forwarded, Relay
 from uponce.core.upstream import Target
@@ -71,7 +72,7 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
     yield [
         ("add_relay", _relay_params(pending)),
         *(("add_relay_grant", commits.grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
-        outbox.adding(EFFECT, relay.id, now, seconds),
+        outbox.adding(NewEffect(EFFECT, relay.cloud), relay.id, now, seconds),
         *further,
     ]
     return pending

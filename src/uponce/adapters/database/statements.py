@@ -22,7 +22,7 @@ _Part: TypeAlias = tuple[str, str, str, str]  # `name`, `fragment` or `each …`
 _INTEGERS = (
     "timestamp max_uses uses pending keep_until now spent_at revoked_at version created_at bytes at count last mark "
     "id window_seconds allow_v1 previous_until watermark start stop total shared arrived pending_at misses due_at "
-    "bound tries dead one moment complete_before"
+    "bound tries dead one moment complete_before most"
 )
 _TYPES = dict.fromkeys(_INTEGERS.split(), "bigint") | dict.fromkeys(
     "grant_key key_hash secret previous_secret url_secret".split(), "bytea"

@@ -21,7 +21,18 @@ from uponce.app.ports.blobs import (
     SpooledChunk,
     StoredBlob,
 )
-from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Effect, Outbox, Refusal, Reply, Waiting
+from uponce.app.ports.commits import (
+    AfterCommit,
+    Candidate,
+    Committed,
+    Draft,
+    Effect,
+    NewEffect,
+    Outbox,
+    Refusal,
+    Reply,
+    Waiting,
+)
 from uponce.app.ports.database import (
     CONTEXT_WINDOW,
     Catalog,

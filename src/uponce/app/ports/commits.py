@@ -1,6 +1,6 @@
 """The input of a commit, its result, and the work that it leaves for later."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,19 +10,30 @@ from uponce.core.values import Asset, Caller, Grant
 
 
 @dataclass(frozen=True, slots=True)
+class NewEffect:
+    """Work that a transaction leaves for later: `name` is its kind, and `details` is what its handler needs to know.
+
+    Effects of one `receiver` leave places for those of others. It is never empty.
+    """
+
+    name: str
+    receiver: str
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """An asset that is about to be committed. The commit decides its `version` and `created_at`: here they are 0.
 
     Its `asset_id` is used if the name is new; an overwritten asset keeps its own. `overwrite` decides what happens if
     the name exists: replace the asset, or keep it and answer with it. `idempotency_key` is the client's; the commit
-    stores the answer under it. The commit writes `effects` to the outbox. An effect has a name, and the details that
-    its handler needs.
+    stores the answer under it. The commit writes `effects` to the outbox.
     """
 
     asset: Asset
     overwrite: bool
     idempotency_key: str | None = None
-    effects: tuple[tuple[str, str], ...] = ()
+    effects: tuple[NewEffect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +101,15 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Work that a transaction left for later: `name` is its kind, `subject` its object. Times in Unix seconds.
+    """A NewEffect that was written: `subject` is its object. Times in Unix seconds.
 
-    `details` is what the work needs to know, in its own format. Effects of one subject run one after the other. A
-    `dead` effect waits for an operator. `now` is the moment of the claim, by the database's clock.
+    Effects of one subject run one after the other. A `dead` effect waits for an operator. A claim notes its moment
+    `now`, by the database's clock, and how many seconds the effect had `waited` since it was due.
     """
 
     id: int
     name: str
+    receiver: str
     subject: str
     due_at: int
     tries: int
@@ -105,6 +117,7 @@ class Effect:
     error: str = ""
     dead: bool = False
     now: int = 0
+    waited: int = 0
     details: str = ""
 
 
@@ -120,8 +133,11 @@ class Waiting:
 class Outbox(Protocol):
     """Effects, each run at least once."""
 
-    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
-        """Take effects of this name that are due, oldest first, and only the first one of each subject.
+    async def list_receivers(self, name: str, after: str, most: int) -> Sequence[str]:
+        """Return receivers of due effects of this name, in order: those after the receiver `after`, then the others."""
+
+    async def claim_effects(self, name: str, shares: Mapping[str, int], lease: int) -> Sequence[Effect]:
+        """Take due effects of this name: of each receiver at most its share, oldest first, one of each subject.
 
         No other claim gets them for `lease` seconds. Each claim counts as a try.
         """
@@ -131,8 +147,7 @@ class Outbox(Protocol):
     async def postpone_effect(self, effect: Effect, seconds: int, error: str = "", *, dead: bool = False) -> None:
         """Run a claimed effect again after so many seconds. If it is `dead`, run it only when an operator asks for it.
 
-        Its number of tries is that of `effect` from now on. Do nothing if the effect was made due during its run, or
-        was claimed again.
+        Do nothing if the effect was made due during its run, or was claimed again.
         """
 
     async def hasten_effect(self, subject: str) -> None:

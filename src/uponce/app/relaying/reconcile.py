@@ -4,7 +4,6 @@ import hmac
 import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,60 +27,32 @@ _QUOTA_SECONDS = 3600
 _NOTIFIED_SECONDS = 5
 _NOTIFICATION_SECONDS = 7200  # as long as SDKs accept one
 _MOST_PAGES = 100
-_BUSY = "the account does not answer; another look-up is tried first"
 
 
-class LookUps:
-    """Looks pending uploads up. `reconcile` runs their effects.
-
-    An account that did not answer its last look-up gets one at a time, until it answers. So accounts that hang leave
-    room for the others.
-    """
-
-    def __init__(self) -> None:
-        self._silent: set[str] = set()  # accounts that did not answer their last look-up
-        self._asking = Counter[str]()  # look-ups under way, by account
-
-    async def reconcile(self, services: Services, effect: Effect) -> Later | None:
-        """Look a pending upload up. Return None if its outcome is written, else when to look again."""
-        relay = await services.database.find_relay(effect.subject)
-        if relay is None:
-            return None
-        upstream = (await services.database.list_upstreams()).get(relay.cloud)
-        cure = f"set it again, or run `uponce outbox drop {effect.id} --spend`"
-        if upstream is None:
-            return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: {cure}")
-        account = relay.target.account
-        if upstream.account != account:  # the answers of another account prove nothing about this upload
-            return Later(
-                _MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: {cure}"
-            )
-        if account in self._silent and self._asking[account]:
-            return Later(_pause(relay, effect, services, Missing.UNREADABLE), _BUSY)
-        found, wait = await self._asked(services, upstream, relay)
-        judgement = judge_look_up(relay, found, effect.now, services.limits)
-        if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
-            await services.database.end_relay(relay, found.forwarded, "looked_up")
-            return None
-        if judgement.verdict is Verdict.FREE:
-            await services.database.end_relay(relay, None)
-            return None
-        if judgement.misses != relay.misses:
-            await services.database.note_misses(relay.id, judgement.misses)
-        pause = _pause(relay, effect, services, found)
-        return Later(wait or pause, "" if found is Missing.NOTHING else "the look-up failed")
-
-    async def _asked(self, services: Services, upstream: Upstream, relay: Relay) -> tuple[Found | Missing, int]:
-        """Return what `_look_up` returns, and note whether the account answered. If this is cancelled, it did not."""
-        account = upstream.account
-        found: Found | Missing = Missing.UNREADABLE
-        self._asking[account] += 1
-        try:
-            found, wait = await _look_up(services, upstream, relay)
-        finally:
-            self._asking[account] -= 1
-            (self._silent.add if found is Missing.UNREADABLE else self._silent.discard)(account)
-        return found, wait
+async def reconcile(services: Services, effect: Effect) -> Later | None:
+    """Look a pending upload up, as its effect. Return None if its outcome is written, else when to look again."""
+    relay = await services.database.find_relay(effect.subject)
+    if relay is None:
+        return None
+    upstream = (await services.database.list_upstreams()).get(relay.cloud)
+    cure = f"set it again, or run `uponce outbox drop {effect.id} --spend`"
+    if upstream is None:
+        return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: {cure}")
+    account = relay.target.account
+    if upstream.account != account:  # the answers of another account prove nothing about this upload
+        return Later(_MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: {cure}")
+    found, wait = await _look_up(services, upstream, relay)
+    judgement = judge_look_up(relay, found, effect.now, services.limits)
+    if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
+        await services.database.end_relay(relay, found.forwarded, "looked_up")
+        return None
+    if judgement.verdict is Verdict.FREE:
+        await services.database.end_relay(relay, None)
+        return None
+    if judgement.misses != relay.misses:
+        await services.database.note_misses(relay.id, judgement.misses)
+    pause = _pause(relay, effect, services, found)
+    return Later(wait or pause, "" if found is Missing.NOTHING else "the look-up failed")
 
 
 async def give_up(services: Services, effect_id: int) -> Relay | None:

@@ -217,12 +217,9 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
     )
-    effects = tuple(
-        (name, details)
-        for name, details_of in services.after_commit.items()
-        if (details := details_of(spec, admitted.grant.cloud)) is not None
-    )
-    return Draft(asset, spec.overwrite, admitted.idempotency_key, effects)
+    effects = (effect_of(spec, admitted.grant.cloud) for effect_of in services.after_commit)
+    left = tuple(effect for effect in effects if effect is not None)
+    return Draft(asset, spec.overwrite, admitted.idempotency_key, left)
 
 
 @dataclass(slots=True, eq=False)

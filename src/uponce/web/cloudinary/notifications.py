@@ -3,6 +3,7 @@
 uponce sends its own notifications. A relay receives those of the account behind it.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -11,7 +12,7 @@ import msgspec
 
 from uponce.app.manage_keys import PLAYGROUND
 from uponce.app.outbox import Later
-from uponce.app.ports import AfterCommit, Effect
+from uponce.app.ports import AfterCommit, Effect, NewEffect
 from uponce.app.relaying.reconcile import Notification, notified
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
@@ -22,26 +23,19 @@ from uponce.web.cloudinary.forms import small_body
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
-NOTIFY = "notify"  # the name of the effect, whose details are the URL
+NOTIFY = "notify"  # the name of the effect
 
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
 _DAY = 86_400  # from the upload on; a later try that fails is the last one
-_TRIES_OF_A_DAY = 33  # their pauses are a day
-_BUSY = "the receiver answers too slowly; another notification is tried first"
-_RETRIED = f"after a retry: {_BUSY}"
+_MOST_FAILING = 1024
+_HOST_LENGTH = 255
 
 _DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/commits.py
 
 
 class Receivers(Protocol):
     """The servers that get notifications."""
-
-    def is_busy(self, url: str) -> bool:
-        """Return whether the receiver is slow, and another notification is on its way to it."""
-
-    def wait_for(self, url: str) -> int:
-        """Return 0 if the receiver may have a notification now, else the seconds until the turn of this one."""
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification, else the reason."""
@@ -57,21 +51,21 @@ class Notifications:
         self._receivers = receivers
         self._bases = Bases(base, base)
         self._default = default
+        self._failing: set[str] = set()  # receivers whose last notification failed
 
-    def url_for(self, spec: UploadSpec, cloud: str) -> str | None:
-        """Return the URL to which the answer of the upload is posted, or None.
+    def effect_of(self, spec: UploadSpec, cloud: str) -> NewEffect | None:
+        """Return the notification that the upload leaves. Its details are the URL.
 
         The default is not for the playground: the receiver cannot check a signature of its key.
         """
-        return spec.notification_url or (self._default if cloud != PLAYGROUND else "") or None
+        url = spec.notification_url or (self._default if cloud != PLAYGROUND else "")
+        return NewEffect(NOTIFY, _host_of(url), url) if url else None
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. Return None if the receiver accepted it, else when to try again."""
+        if effect.waited > _DAY and effect.receiver in self._failing:  # else more would come than it has tries for
+            return Later(0, "its turn came a day late: the receiver fails, and answers too slowly", dead=True)
         after = _DETAILS.decode(effect.details)
-        pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
-        too_old = effect.now - effect.created_at > _DAY
-        if (later := self._later(after.details, effect, pause, too_old=too_old)) is not None:
-            return later
         key = await services.database.find_key(after.api_key)
         if key is None:
             return Later(_MOST_SECONDS, f"there is no API key {after.api_key} to sign the notification with", dead=True)
@@ -84,17 +78,15 @@ class Notifications:
             "X-Cld-Timestamp": str(now),
             "X-Cld-Signature": sign(body + str(now).encode(), signer.secret, signer.algorithm),
         }
-        if (later := self._later(after.details, effect, pause, too_old=too_old)) is not None:
-            return later  # others of the same burst got their key first
         problem = await self._receivers.post(after.details, headers, body)
-        return Later(pause, problem, dead=too_old) if problem else None
-
-    def _later(self, url: str, effect: Effect, pause: int, *, too_old: bool) -> Later | None:
-        """Return when to try again if the receiver has no place for another notification now, else None."""
-        if self._receivers.is_busy(url):
-            return _behind_another(effect, pause, too_old=too_old)
-        wait = self._receivers.wait_for(url)
-        return Later(wait, effect.error, untried=True) if wait else None
+        self._failing.discard(effect.receiver)
+        if not problem:
+            return None
+        if len(self._failing) == _MOST_FAILING:
+            self._failing.clear()  # it costs each of them one post
+        self._failing.add(effect.receiver)
+        pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
+        return Later(pause, problem, dead=effect.now - effect.created_at > _DAY)
 
     def _body(self, after: AfterCommit, signer: Signer, created_at: int) -> Json:
         answer = upload_answer(Uploaded(after.committed, signer), self._bases)
@@ -110,12 +102,10 @@ class Notifications:
         }
 
 
-def _behind_another(effect: Effect, pause: int, *, too_old: bool) -> Later:
-    """Return when to try a notification again whose receiver is busy with another one."""
-    # `retry` made an old one alive, and left its error. It waits a day more for its turn.
-    retried = too_old and effect.error and (effect.tries == 1 or effect.error == _RETRIED)
-    dead = effect.tries >= _TRIES_OF_A_DAY if retried else too_old
-    return Later(pause, _RETRIED if retried else _BUSY, dead=dead)
+def _host_of(url: str) -> str:
+    """Return the host and port. A password in the URL is no part of them."""
+    host = re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0].rpartition("@")[2]
+    return host.lower()[:_HOST_LENGTH] or "-"
 
 
 async def notified_by_upstream(services: Services, request: Request) -> Response:

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from psycopg.sql import Literal
 
-from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
+from tests.adapters.database.pages import KINDS, MANY, joining
 from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, SteppedClock, grant, run
 from tests.contract.test_database_series import begin, series
 from tests.postgres import shared
-from uponce.adapters.database import commits, ledger, outbox, upkeep
+from uponce.adapters.database import commits, ledger, upkeep
 from uponce.adapters.database import series as operations
 from uponce.adapters.database.postgres import PostgresDatabase, schema
 from uponce.adapters.database.postgres.connection import adapt
@@ -265,62 +265,6 @@ def test_the_check_goes_red_without_the_index_of_refusals(filled: psycopg.Connec
     with filled.transaction(force_rollback=True):
         filled.execute("DROP INDEX audit_refusals")
         assert rows_read(filled, REFUSAL) >= ROWS
-
-
-@pytest.fixture
-def crowded() -> Iterator[tuple[PostgresDatabase, psycopg.Connection]]:
-    """A server whose outbox is full, and a connection to its database."""
-    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=60)
-    database.open()
-    with psycopg.connect(database._address.url, autocommit=True) as connection:
-        adapt(connection)
-        connection.execute(waiting(f"generate_series(1, {2 * MANY + 2}) AS i").encode())
-        connection.execute("ANALYZE outbox")
-        yield database, connection
-    database.close()
-
-
-@operation(writes=True)
-def hasten_next(now: float) -> Steps[None]:
-    """The second statement of an effect's end."""
-    yield [("hasten_next_effect", {"id": FIRST, "subject": "one", "now": int(now)})]
-
-
-LOOK: list[Operation[Any]] = [outbox.delay_waiting("notify", upkeep.BATCH), outbox.claim("notify", 16, 120)]
-
-
-def test_a_look_reads_each_effect_behind_another_one_once(
-    crowded: tuple[PostgresDatabase, psycopg.Connection],
-) -> None:
-    database, connection = crowded
-    assert rows_read(connection, LOOK[0]) <= 2 * upkeep.BATCH
-    assert [effect.subject for effect in run(database.claim_effects("notify", 16, 120))] == ["another"]
-    for _ in range(2):
-        for read in (rows_read, rows_read_by_one_plan):
-            asked = (*LOOK, hasten_next(), outbox.hasten_far(upkeep.BATCH))
-            assert [read(connection, each) <= FEW for each in asked] == [True] * 4
-        connection.execute("ANALYZE outbox")
-    run(database.finish_effect(FIRST))
-    assert [effect.id for effect in run(database.claim_effects("notify", 16, 120))] == [FIRST + 1]
-    assert [rows_read(connection, each) <= FEW for each in LOOK] == [True] * 2
-
-
-def test_the_check_goes_red_if_waiting_effects_stay_due(
-    crowded: tuple[PostgresDatabase, psycopg.Connection], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change(monkeypatch, "find_first_effects", ":most", "0 * :most")
-    database, connection = crowded
-    assert len(run(database.claim_effects("notify", 16, 120))) == 1
-    assert rows_read(connection, LOOK[1]) > MANY / 4
-
-
-def test_the_check_goes_red_without_the_order_of_a_subject(
-    crowded: tuple[PostgresDatabase, psycopg.Connection],
-) -> None:
-    database, connection = crowded
-    run(database.claim_effects("notify", 16, 120))
-    connection.execute("DROP INDEX outbox_order")
-    assert rows_read(connection, hasten_next()) > MANY / 4
 
 
 @pytest.fixture

@@ -42,13 +42,13 @@ COLUMNS = {
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
     "relays": "relay_id cloud target bytes md5 sha256 address request_id key_hash pending_at misses bound",
     "relay_grants": "relay_id grant_key api_key timestamp max_uses keep_until",
-    "outbox": "id name subject details due_at tries error created_at dead",
+    "outbox": "id name subject details due_at tries error created_at dead receiver",
 }
 INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age", "audit_refusals"),
     *("series_age", "series_grants_key", "replies_purge"),
     *("grants_key_page", "grants_unused", "grants_revoked", "grants_pending", "assets_context"),
-    *("relay_grants_key", "outbox_due", "outbox_named", "outbox_order"),
+    *("relay_grants_key", "outbox_due", "outbox_order", "outbox_receivers"),
 }
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}
 

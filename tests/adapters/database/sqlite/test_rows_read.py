@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.database.pages import FIRST, KINDS, MANY, joining, waiting
-from tests.contract.databases import CALLER, KEY, OTHER, START, grant, open_sqlite, run
+from tests.contract.databases import CALLER, KEY, OTHER, START, claim, grant, open_sqlite, run
 from tests.contract.test_database_series import begin, series
 from uponce.adapters.database import catalog, commits, ledger, outbox, upkeep
 from uponce.adapters.database import series as operations
@@ -205,8 +205,9 @@ def look_steps(connection: Connection) -> int:
     """Of a look into the outbox: what it delays, and what it claims."""
 
     def look() -> None:
-        ask(connection, outbox.delay_waiting("notify", upkeep.BATCH))
-        ask(connection, outbox.claim("notify", 16, 120))
+        ask(connection, outbox.list_receivers("notify", "", 16))
+        ask(connection, outbox.delay_waiting("notify", {"-": 16}, upkeep.BATCH))
+        ask(connection, outbox.claim("notify", {"-": 16}, 120))
 
     return steps(connection, look)
 
@@ -220,11 +221,11 @@ def end_steps(connection: Connection) -> int:
 
 def test_a_look_reads_each_effect_behind_another_one_once(crowded: tuple[SqliteDatabase, Connection]) -> None:
     database, connection = crowded
-    assert [effect.subject for effect in run(database.claim_effects("notify", 16, 120))] == ["another"]
+    assert [effect.subject for effect in run(claim(database, "notify", 16, 120))] == ["another"]
     assert look_steps(connection) <= FEW * STEPS
     assert end_steps(connection) <= FEW * STEPS
     run(database.finish_effect(FIRST))
-    assert [effect.id for effect in run(database.claim_effects("notify", 16, 120))] == [FIRST + 1]
+    assert [effect.id for effect in run(claim(database, "notify", 16, 120))] == [FIRST + 1]
     assert look_steps(connection) <= FEW * STEPS
 
 
@@ -235,13 +236,20 @@ def test_the_check_goes_red_if_waiting_effects_stay_due(
     blind = statements["find_first_effects"]
     monkeypatch.setitem(statements, blind.name, replace(blind, text=blind.text.replace(":most", "0 * :most")))
     database, connection = crowded
-    assert len(run(database.claim_effects("notify", 16, 120))) == 1
+    assert len(run(claim(database, "notify", 16, 120))) == 1
+    assert look_steps(connection) > MANY
+
+
+def test_the_check_goes_red_without_the_index_of_receivers(crowded: tuple[SqliteDatabase, Connection]) -> None:
+    database, connection = crowded
+    run(claim(database, "notify", 16, 120))
+    connection.execute("DROP INDEX outbox_receivers")
     assert look_steps(connection) > MANY
 
 
 def test_the_check_goes_red_without_the_order_of_a_subject(crowded: tuple[SqliteDatabase, Connection]) -> None:
     database, connection = crowded
-    run(database.claim_effects("notify", 16, 120))
+    run(claim(database, "notify", 16, 120))
     run(database.finish_effect(FIRST))
     connection.execute("DROP INDEX outbox_order")
     assert look_steps(connection) > MANY

@@ -31,7 +31,7 @@ relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pend
 relay_id, grant_key, api_key, timestamp, max_uses, keep_until
 
 -- fragment: effect_columns
-id, name, subject, details, due_at, tries, error, created_at, dead
+id, name, receiver, subject, details, due_at, tries, error, created_at, dead
 
 -- fragment: used
 revoked_at IS NULL AND pending = 0 AND uses >= max_uses
@@ -433,23 +433,42 @@ UPDATE relays SET misses = :misses WHERE relay_id = :relay_id;
 -- The outbox
 
 -- name: add_effect!
-INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, dead)
-VALUES (:name, :subject, :details, :due_at, 0, '', :now, 0);
+INSERT INTO outbox (name, receiver, subject, details, due_at, tries, error, created_at, dead)
+VALUES (:name, :receiver, :subject, :details, :due_at, 0, '', :now, 0);
+
+-- A step for each receiver that has effects: `DISTINCT` would read them all.
+-- name: find_due_receivers
+SELECT receiver FROM (
+  WITH RECURSIVE walk (receiver) AS (
+    SELECT min(receiver) FROM outbox WHERE dead = 0 AND name = :name AND receiver > :after
+    UNION ALL
+    SELECT (SELECT min(receiver) FROM outbox WHERE dead = 0 AND name = :name AND outbox.receiver > walk.receiver)
+    FROM walk WHERE walk.receiver IS NOT NULL
+  )
+  SELECT receiver FROM walk WHERE EXISTS (
+    SELECT 1 FROM outbox WHERE dead = 0 AND name = :name AND outbox.receiver = walk.receiver AND due_at <= :now
+  ) LIMIT :most
+) AS found;
 
 -- name: find_due_effects
-SELECT @effect_columns FROM outbox AS due
-WHERE name = :name AND dead = 0 AND due_at <= :now AND id = (
-  SELECT min(@place) FROM outbox AS waiting WHERE waiting.subject = due.subject AND waiting.dead = 0
-)
-ORDER BY due_at LIMIT :most @skip_locked;
+SELECT * FROM (
+  SELECT @effect_columns FROM outbox AS due
+  WHERE name = :name AND receiver = :receiver AND dead = 0 AND due_at <= :now AND id = (
+    SELECT min(@place) FROM outbox AS waiting WHERE waiting.subject = due.subject AND waiting.dead = 0
+  )
+  ORDER BY due_at LIMIT :most @skip_locked
+) AS found;
 
 -- The first due effects, each with the effect of its subject that runs before it.
 -- name: find_first_effects
-SELECT id, (
-  SELECT max(@place) FROM outbox AS earlier
-  WHERE earlier.subject = due.subject AND earlier.dead = 0 AND @place < due.id
-) AS before
-FROM outbox AS due WHERE name = :name AND dead = 0 AND due_at <= :now ORDER BY due_at LIMIT :most @skip_locked;
+SELECT * FROM (
+  SELECT id, (
+    SELECT max(@place) FROM outbox AS earlier
+    WHERE earlier.subject = due.subject AND earlier.dead = 0 AND @place < due.id
+  ) AS before
+  FROM outbox AS due WHERE name = :name AND receiver = :receiver AND dead = 0 AND due_at <= :now
+  ORDER BY due_at LIMIT :most @skip_locked
+) AS found;
 
 -- name: hold_effect
 SELECT id FROM outbox WHERE id = :id AND dead = 0 @skip_locked;
@@ -462,7 +481,7 @@ UPDATE outbox SET due_at = :due_at, tries = tries + 1 WHERE id = :id;
 
 -- `claimed` is when the claim ends. An effect with another time was hastened during its run, or claimed again.
 -- name: postpone_effect
-UPDATE outbox SET due_at = :due_at, tries = :tries, error = :error, dead = :dead WHERE id = :id AND due_at = :claimed
+UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id AND due_at = :claimed
 RETURNING subject;
 
 -- A separate statement: PostgreSQL shows it the effects that were delayed before the one `id` was done or died.
