@@ -111,6 +111,25 @@ def test_one_process_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_metrics(load({})) is None
 
 
+NO_TEMPORARY_FOLDER = """
+import tempfile
+tempfile._candidate_tempdir_list = lambda: ["/proc/nowhere"]
+from uponce.config import load
+from uponce.wiring import build_metrics, metrics_of_workers
+for workers in ("1", "2"):
+    settings = load({"UPONCE_METRICS_TOKEN": "token", "UPONCE_WORKERS": workers})
+    with metrics_of_workers(settings):
+        print(build_metrics(settings) is not None)
+"""
+
+
+def test_a_server_starts_without_a_folder_for_temporary_files() -> None:
+    """As on a full disk, or with a root that is read-only. One process needs no such folder."""
+    command = [sys.executable, "-c", NO_TEMPORARY_FOLDER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout.splitlines()[:1]) == (0, ["True"]), done.stderr
+
+
 def test_a_folder_of_another_program_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable is the library's, and may have been meant for whoever started us."""
     with mock.patch.dict(os.environ, {VARIABLE: "/other"}), shared_folder():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -34,7 +34,8 @@ _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 _COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder, for workers and for the library
-PLACES = ("/dev/shm", gettempdir())  # noqa: S108 a folder of a random name is made there, which only we may enter
+# A folder of a random name is made there, which only we may enter. Not `gettempdir()`: it fails on a full disk.
+PLACES = ("/dev/shm", os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
 _PREFIX = "uponce-metrics-"
 _ABANDONED_SECONDS = 60
 
