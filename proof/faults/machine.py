@@ -29,7 +29,7 @@ from uponce.app.owner import claim_storage
 from uponce.app.sign import mint
 from uponce.app.signed_calls import SignedCall, destroy
 from uponce.app.sweep import sweep
-from uponce.core.errors import UponceError
+from uponce.core.errors import FutureTimestamp, UponceError
 from uponce.core.parameters import Call
 from uponce.core.values import ResourceType
 
@@ -236,11 +236,10 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=picks)
     def revoke_at_commit(self, pick: int) -> None:
         upload = self.upload_of(pick)
-        if not self.model.is_genuine(upload.signature):
+        if not self.model.is_genuine(upload.signature) or self.model.is_early(upload.signature):
             return
         expected = self.verdict_before_commit(upload)
-        revoke = partial(self.revoke_now, upload.signature, SIGNATURE_SHA1)
-        result = self.finish_amid(upload, "before_commit", revoke)
+        result = self.finish_amid(upload, "before_commit", partial(self.revoke_now, upload.signature, SIGNATURE_SHA1))
         assert result == (expected or self.model.verdict_at_commit(upload.signature))
 
     # What must hold.
@@ -358,14 +357,17 @@ class Machine(RuleBasedStateMachine):
         params = {"public_id": name, "nonce": services.ids.hex(20)}
         fields = mint(self.server, params, clock=services.clock, ids=services.ids, call=Call.DESTROY)
         try:
-            found = await destroy(services, SignedCall(CLOUD, ResourceType.RAW, fields, CALLER))
-            return "ok" if found else "not found"
+            return "ok" if await destroy(services, SignedCall(CLOUD, ResourceType.RAW, fields, CALLER)) else "not found"
         except UponceError as error:
             return error.code
 
     async def revoke_now(self, signature: Signature, spelling: str) -> None:
-        record = await revoke_signature(self.process.services, self.key, self.fields(signature, spelling), CALLER)
-        assert record.status == self.model.revoke(signature)
+        fields = self.fields(signature, spelling)
+        try:
+            state: str = (await revoke_signature(self.process.services, self.key, fields, CALLER)).status
+        except FutureTimestamp as error:
+            state = error.code
+        assert state == self.model.revoke(signature)
 
     async def sweep_now(self) -> None:
         await sweep(self.process.services, grace_seconds=0, audit_seconds=FOREVER)

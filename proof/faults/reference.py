@@ -42,7 +42,7 @@ class Reference:
         """On an upload that begins now."""
         if not self.is_genuine(signature):
             return "invalid_signature"
-        if signature.timestamp > self.clock.time + SKEW:
+        if self.is_early(signature):
             return "future_timestamp"
         if self.clock.time > signature.timestamp + WINDOW:
             return "stale_request"
@@ -50,6 +50,9 @@ class Reference:
 
     def is_genuine(self, signature: Signature) -> bool:
         return self.clock.time < self.secrets.get(signature.secret, -inf)
+
+    def is_early(self, signature: Signature) -> bool:
+        return signature.timestamp > self.clock.time + SKEW
 
     def verdict_at_commit(self, signature: Signature) -> str:
         if signature.timestamp <= self.watermark:
@@ -64,7 +67,9 @@ class Reference:
             self.assets[signature.name] = data
 
     def revoke(self, signature: Signature) -> str:
-        """Return the state of the grant afterwards."""
+        """Return the state of the grant afterwards, or the refusal."""
+        if signature.known == "unused" and self.is_early(signature):
+            return "future_timestamp"
         if signature.known == "unused":
             signature.row = signature.known = "revoked"
         return signature.known

@@ -6,7 +6,7 @@ import pytest
 
 from tests.world import START, World, assert_accepted
 from uponce.app.manage_signatures import revoke_signature, show_signature
-from uponce.core.errors import NotFound
+from uponce.core.errors import FutureTimestamp, NotFound
 from uponce.core.values import Caller
 
 CALLER = Caller("192.0.2.1", "request")
@@ -39,3 +39,27 @@ def test_a_revoked_signature_stays_revoked_when_the_ledger_has_forgotten_it(worl
         again = asyncio.run(revoke_signature(world.services, world.browser, fields, CALLER))
         assert (again.status, again.revoked_at) == ("revoked", revoked.revoked_at)
     assert world.sql("SELECT count(*) FROM grants") == 0
+
+
+@pytest.mark.parametrize("at", [START + 301, START + 7 * 3600, 999_999_999_999], ids=str)
+def test_a_signature_of_the_future_is_revoked_when_uploads_may_use_it(world: World, at: int) -> None:
+    """Its row would stay in the ledger until its time is over, outside of the partitions. To look it up is harmless."""
+    fields = world.sign({"timestamp": at})
+    with world.untouched():
+        for owner in (world.browser, world.server):
+            with pytest.raises(FutureTimestamp, match=r"The limit is 300 seconds\. .* Revoke it then, or rotate"):
+                asyncio.run(revoke_signature(world.services, owner, fields, CALLER))
+        assert asyncio.run(show_signature(world.services, world.browser, fields)).record.status == "unused"
+    world.clock.time = at - 300
+    assert asyncio.run(revoke_signature(world.services, world.browser, fields, CALLER)).status == "revoked"
+
+
+@pytest.mark.parametrize("by", ["fields", "id"])
+def test_a_clock_that_was_set_back_keeps_no_used_signature_from_its_end(world: World, by: str) -> None:
+    """Its row exists, so a revocation adds none."""
+    fields = world.sign({"max_uses": 2})
+    assert_accepted(world.upload(fields))
+    grant_id = asyncio.run(show_signature(world.services, world.browser, fields)).record.grant.key.hex()
+    world.clock.time -= 7 * 3600
+    named = fields if by == "fields" else grant_id
+    assert asyncio.run(revoke_signature(world.services, world.browser, named, CALLER)).status == "revoked"

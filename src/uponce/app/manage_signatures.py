@@ -7,6 +7,7 @@ from uponce.app.authorise import Verified, verify_signed
 from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.core.errors import NotFound, ScopeDenied
+from uponce.core.signature import check_not_future, utc
 from uponce.core.values import ApiKey, AuditRecord, Caller, Grant, GrantRecord, GrantStatus, KeyScope
 
 HISTORY_LIMIT = 500
@@ -45,9 +46,17 @@ async def show_signature(
 
 
 async def revoke_signature(services: Services, owner: ApiKey, named: Named, caller: Caller) -> GrantRecord:
-    """Revoke a signature that `show_signature` would show. Return its record."""
+    """Revoke a signature that `show_signature` would show. Return its record.
+
+    Raise FutureTimestamp if no upload can use the signature yet. Its row would stay in the ledger until its time is
+    over, perhaps for thousands of years. And PostgreSQL makes no partition for a time that has rows already.
+    """
     grant, record, _ = await _find(services, owner, named)
-    if record is not None and record.status in (GrantStatus.USED, GrantStatus.REVOKED):  # perhaps by the audit alone
+    skew = services.limits.skew
+    if record is None:
+        opens = f"uponce refuses this signature until {utc(grant.timestamp - skew)}. Revoke it then, or rotate its key."
+        check_not_future(grant.timestamp, now=services.clock.now(), skew=skew, cure=opens)
+    elif record.status in (GrantStatus.USED, GrantStatus.REVOKED):  # perhaps by the audit alone
         return record
     return await services.database.revoke_grant(grant, caller)
 

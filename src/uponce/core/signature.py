@@ -204,17 +204,24 @@ def check_fresh(
     newest timestamp whose ledger rows may be gone, by a purge or by a restore. At or before the watermark the ledger
     cannot know whether a signature was spent, so the signature is stale, whatever the window says now.
     """
-    if timestamp > now + skew:
-        raise FutureTimestamp(
-            f"Timestamp is in the future - reported time is {utc(timestamp)}, but the server's time is {utc(now)}. The "
-            f"limit is {skew} seconds. Correct the clock of the machine that signs."
-        )
+    check_not_future(timestamp, now=now, skew=skew)
     lifetime = window if valid_for is None else min(window, valid_for)
     if now > timestamp + lifetime:
         raise StaleRequest(
             f"Stale request - reported time is {utc(timestamp)} which is more than {duration(lifetime)} ago"
         )
     check_watermark(timestamp, watermark)
+
+
+def check_not_future(
+    timestamp: int, *, now: float, skew: int, cure: str = "Correct the clock of the machine that signs."
+) -> None:
+    """Raise FutureTimestamp unless timestamp − skew ≤ now. All in seconds."""
+    if timestamp > now + skew:
+        raise FutureTimestamp(
+            f"Timestamp is in the future - reported time is {utc(timestamp)}, but the server's time is {utc(now)}. The "
+            f"limit is {skew} seconds. {cure}"
+        )
 
 
 def check_watermark(timestamp: int, watermark: int | None) -> None:

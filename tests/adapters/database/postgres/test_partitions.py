@@ -19,7 +19,7 @@ from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation, Rules, run_in_step
 from uponce.config import load as load_settings
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, SettingRefused, SignatureUsed
-from uponce.core.signature import dated
+from uponce.core.signature import dated, utc
 from uponce.core.values import Grant
 
 pytestmark = pytest.mark.proof
@@ -168,13 +168,16 @@ def test_the_check_goes_red_when_partitions_go_by_time_alone(
         check_a_series_keeps_its_grant(database, clock)
 
 
-def test_where_the_default_part_has_rows_no_partition_is_made(database: PostgresDatabase, clock: SteppedClock) -> None:
+def test_where_the_default_part_has_rows_no_partition_is_made(
+    database: PostgresDatabase, clock: SteppedClock, caplog: pytest.LogCaptureFixture
+) -> None:
     far = grant("far", at=START + 13 * SPAN)
     assert spend(database, far) == "ok"
     clock.time += 3 * SPAN
     run(database.purge(10**6))
     assert f"grants_{START + 13 * SPAN}" not in partitions(database)
     assert f"grants_{START + 14 * SPAN}" in partitions(database)
+    assert [record.args for record in caplog.records if "no partition for" in record.msg] == [(utc(far.timestamp),)]
     assert run(attempt(database, replace(far), draft(blob="again"))) == "signature_used"
 
 
@@ -182,8 +185,7 @@ def test_purges_at_once_do_not_disturb_one_another(
     database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if one of them stalls in the middle of its reads."""
-    patient = {"milliseconds": 60_000}
-    monkeypatch.setattr(schema, "_LOCK", [("wait_briefly", patient), ("lock_grants", {})])
+    monkeypatch.setattr(schema, "_LOCK", [("wait_briefly", {"milliseconds": 60_000}), ("lock_grants", {})])
 
     async def both() -> list[int]:
         return await asyncio.gather(*(database.purge(10**6) for _ in range(4)))
@@ -333,7 +335,6 @@ def test_a_vacuum_of_another_part_is_not_in_the_way(database: PostgresDatabase, 
     clock.time += KEPT + SPAN
     with psycopg.connect(database._address.url) as vacuum:
         vacuum.execute(f"LOCK TABLE grants_{newer.timestamp} IN SHARE UPDATE EXCLUSIVE MODE".encode())
-
         assert run(database.purge(10**6)) == 1
     assert run(database.find_grant(newer.key)) is not None
 
@@ -390,8 +391,7 @@ def test_partitions_are_made_and_dropped_where_the_server_quotes_every_name(cloc
     database = PostgresDatabase(url, secrets=PlainBox(), clock=clock, seconds=60)
     database.open()
     run(database.add_key(KEY))
-    for _ in range(2):
-        assert run(database.purge(10**6)) == 0
+    assert [run(database.purge(10**6)) for _ in range(2)] == [0, 0]
     assert spend(database, grant()) == "ok"
     assert partitions(database)[f'"grants_{START}"'] == 1
     clock.time = START + KEPT + 2701

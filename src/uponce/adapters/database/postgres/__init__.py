@@ -4,6 +4,7 @@ What a method returns or refuses is durable by then. One thread commits uploads,
 groups. Other work runs in its own short transactions. The time is the database's.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,9 @@ from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation
 from uponce.app.ports import Clock, Fault
 from uponce.core.errors import DatabaseUnavailable
+from uponce.core.signature import utc
+
+log = logging.getLogger("uponce")
 
 __all__ = ["Address", "PostgresDatabase", "is_set_up"]
 
@@ -115,8 +119,14 @@ class PostgresDatabase(Database):
 
         PostgreSQL reads the whole default partition for each, and no upload runs. So with a large one, make none.
         """
-        coming, size = await self.read(schema.coming_parts())
+        coming, skipped, size = await self.read(schema.coming_parts())
         most = self._address.seconds * _READ_BYTES
+        if skipped:
+            log.warning(
+                "the ledger gets no partition for the half-hour from %s: the table grants_other has rows of that time. "
+                "uponce forgets these rows one by one",
+                ", ".join(map(utc, skipped)),
+            )
         if coming and size > most:
             raise DatabaseUnavailable(
                 "The ledger gets no new partitions.",

@@ -75,19 +75,23 @@ _LOCK: Sequence[Ask] = [("wait_briefly", {"milliseconds": 200}), ("lock_grants",
 
 
 @operation(timed=True)
-def coming_parts(now: float) -> Steps[tuple[Mapping[int, bool], int]]:
-    """Return the starts of the partitions to make, and the bytes of the default partition.
+def coming_parts(now: float) -> Steps[tuple[Mapping[int, bool], Sequence[int], int]]:
+    """Return the starts of the partitions to make, those that `make_part` would not make, and the default one's bytes.
 
-    Each start has whether uploads may need the partition within the next hour.
+    Each start to make has whether uploads may need the partition within the next hour.
     """
     present = yield from _starts()
     first = int(now) - int(now) % SPAN
-    coming = {}
+    coming, skipped = {}, []
     for start in range(first, first + _AHEAD, SPAN):
-        if start not in present and not (yield from _has_others(start)):
+        if start in present:
+            continue
+        if (yield from _has_others(start)):
+            skipped.append(start)
+        else:
             coming[start] = start <= now + 2 * SPAN
     ((row,),) = yield [("size_of_other", {})]
-    return coming, row["bytes"]
+    return coming, skipped, row["bytes"]
 
 
 @operation(rules=Rules.OWN)
