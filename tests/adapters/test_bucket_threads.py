@@ -1,35 +1,43 @@
 """The threads that talk to a bucket: how long a request waits for one."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 
+from uponce.adapters.store.bucket import PART_BYTES
 from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
+from uponce.core.series import StoredPart
+from uponce.core.spans import Span
+
+LARGE = PART_BYTES + 1
 
 
 @contextmanager
-def opened(seconds: int, bucket: Any = None) -> Iterator[BucketBlobs]:
-    store = BucketBlobs(bucket, Path("unused"), ids=RandomIds(), seconds=seconds, uploads=2)
+def opened(
+    seconds: int, bucket: Any = None, *, folder: Path = Path("unused"), uploads: int = 2
+) -> Iterator[BucketBlobs]:
+    store = BucketBlobs(bucket, folder, ids=RandomIds(), seconds=seconds, uploads=uploads)
     yield store
     store.close()
 
 
 async def all_busy(store: BucketBlobs, until: Event) -> "list[asyncio.Task[bool]]":
-    """Give each thread for uploads a long one. Return when all have begun."""
+    """Give each thread for large uploads a long one. Return when all have begun."""
     begun = list[None]()
 
     def work() -> bool:
         begun.append(None)
         return until.wait(120)
 
-    tasks = [asyncio.create_task(store.run(work)) for _ in range(store._movers._most)]
+    tasks = [asyncio.create_task(store.run(work, LARGE)) for _ in range(store._movers._most)]
     while len(begun) < len(tasks):
         await asyncio.sleep(0.001)
     return tasks
@@ -45,11 +53,11 @@ def test_a_request_waits_for_a_thread_so_long_and_no_longer(monkeypatch: pytest.
             monkeypatch.setattr(store, "_seconds", 0.2)
             try:
                 with pytest.raises(StorageUnavailable, match="too slow now") as refusal:
-                    await asyncio.wait_for(store.run(ran.set), 60)
+                    await asyncio.wait_for(store.run(ran.set, LARGE), 60)
             finally:
                 may_end.set()
             assert refusal.value.for_operator == (
-                "no thread for uploads (UPONCE_STORAGE_UPLOADS) became free within 0.2 seconds"
+                "no thread for large uploads (UPONCE_STORAGE_UPLOADS) became free within 0.2 seconds"
             )
             return await asyncio.gather(*busy)
 
@@ -63,7 +71,7 @@ def test_no_thread_begins_the_work_of_a_cancelled_request() -> None:
     async def play() -> None:
         with opened(60) as store:
             busy = await all_busy(store, may_end)
-            waiting = asyncio.create_task(store.run(ran.set))
+            waiting = asyncio.create_task(store.run(ran.set, LARGE))
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -73,6 +81,82 @@ def test_no_thread_begins_the_work_of_a_cancelled_request() -> None:
 
     asyncio.run(play())
     assert not ran.is_set()
+
+
+def test_no_small_upload_waits_for_large_ones() -> None:
+    may_end = Event()
+
+    async def play() -> None:
+        with opened(60) as store:
+            busy = await all_busy(store, may_end)
+            try:
+                assert await asyncio.wait_for(store.run(lambda: 1, PART_BYTES), 30) == 1
+            finally:
+                may_end.set()
+            await asyncio.gather(*busy)
+
+    asyncio.run(play())
+
+
+class Stalling:
+    """A bucket that stores no large object until `may_end`. `begun` counts the large ones that were begun."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_end = Event()
+
+    def upload(self, name: str, descriptor: int, span: Span, media_type: str) -> None:
+        if span.size > PART_BYTES:
+            self.begun += 1
+            self.may_end.wait(120)
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        return bytes(length)
+
+    def delete_below(self, folder: str) -> None:
+        return
+
+
+async def kept(store: BucketBlobs, key: str, start: int, size: int) -> Sequence[StoredPart]:
+    part = await store.parts.hold(key, Span(start, start + size))
+    try:
+        await part.write(bytes(size))
+        return await part.sync()
+    finally:
+        await part.release()
+
+
+def test_the_parts_of_one_upload_hold_some_of_the_threads_only(tmp_path: Path) -> None:
+    """Also if their requests are cancelled: the threads go on. Small parts, and the way to the end, stay free."""
+    bucket, key, other = Stalling(), "a" * 32, "b" * 32
+
+    async def play() -> None:
+        with opened(60, bucket, folder=tmp_path / "spool", uploads=8) as store:
+            store.open_store()
+            tasks = list[asyncio.Task[Sequence[StoredPart]]]()
+            for number, most in ((1, 1), (8, 2)):
+                tasks += [asyncio.create_task(kept(store, key, (len(tasks) + n) * LARGE, LARGE)) for n in range(number)]
+                while bucket.begun < most:
+                    await asyncio.sleep(0.001)
+            tasks.pop(0).cancel()
+            tasks.append(asyncio.create_task(kept(store, other, 0, LARGE)))
+            while bucket.begun < 3:
+                await asyncio.sleep(0.001)
+            (small,) = await asyncio.wait_for(kept(store, key, 9 * LARGE, 10), 30)
+            assembly = await store.parts.assembly("c" * 32)
+            await asyncio.wait_for(assembly.seal(10, sent(replace(small, span=Span(0, 10)))), 30)
+            await assembly.release()
+            await asyncio.wait_for(store.parts.drop(key), 30)
+            assert bucket.begun == 3
+            bucket.may_end.set()
+            await asyncio.gather(*tasks)
+            assert bucket.begun == 10
+
+    asyncio.run(play())
+
+
+async def sent(part: StoredPart) -> AsyncIterator[StoredPart]:
+    yield part
 
 
 class Listed:

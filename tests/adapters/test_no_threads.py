@@ -13,6 +13,7 @@ from tests.adapters.packing import opened
 from uponce.adapters.database.postgres.connection import Address
 from uponce.adapters.database.postgres.pool import Pool
 from uponce.adapters.database.sqlite.readers import Readers
+from uponce.adapters.store.bucket import PART_BYTES
 from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import LINUX, RandomIds
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
@@ -66,12 +67,12 @@ def test_a_bucket_begins_no_work_for_a_refused_request(allow: Allow) -> None:
     async def play() -> None:
         allow("uponce-upload")
         with pytest.raises(StorageUnavailable):
-            await store.run(lambda: done.append(2))
+            await store.run(lambda: done.append(2), PART_BYTES + 1)
         allow("nothing")
-        busy = asyncio.ensure_future(store.run(lambda: go.wait(60)))
+        busy = asyncio.ensure_future(store.run(lambda: go.wait(60), PART_BYTES + 1))
         await asyncio.sleep(0.05)
         allow("uponce-upload")
-        waiting = asyncio.ensure_future(store.run(lambda: done.append(3)))
+        waiting = asyncio.ensure_future(store.run(lambda: done.append(3), PART_BYTES + 1))
         await asyncio.sleep(0.05)
         go.set()
         await asyncio.gather(busy, waiting)

@@ -100,7 +100,7 @@ def test_an_object_that_lost_bytes_is_no_conflict() -> None:
             return DATA[offset : offset + length - 1]
 
     spool: Any = SimpleNamespace(disk=Disk(), folder=Path())
-    parts = ObjectParts(spool, None, Cut(), RandomIds())  # type: ignore[arg-type]
+    parts = ObjectParts(spool, None, None, Cut(), RandomIds())  # type: ignore[arg-type]
     held = ObjectPart(parts, "a" * 32, Span(0, 10), None)  # type: ignore[arg-type]
     with TemporaryFile() as file, pytest.raises(StorageUnavailable):
         held._compare("a" * 32, StoredPart(Span(0, 10), "name", "hash"), Span(0, 10), file.fileno())

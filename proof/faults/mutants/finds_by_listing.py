@@ -30,7 +30,8 @@ class Placed:
 
 
 def put(self: ObjectParts, key: str, span: Span, descriptor: int, base: int) -> StoredPart:
-    placed = ObjectParts(self.blobs, self.run, self._bucket, Placed(self._ids, span.start))  # type: ignore[arg-type]
+    ids = Placed(self._ids, span.start)
+    placed = ObjectParts(self.blobs, self.run, self.ask, self._bucket, ids)  # type: ignore[arg-type]
     return _put(placed, key, span, descriptor, base)
 
 

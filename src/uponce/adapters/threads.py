@@ -21,6 +21,7 @@ class _Job(NamedTuple):
     work: Callable[[], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    lane: "Lane | None"
 
 
 class ThreadsEnded(Exception):
@@ -41,7 +42,7 @@ class Threads:
         self._most = most
         self._modest = modest
         self._name = name
-        self._queue: SimpleQueue[_Job | Lane | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._members: list[threading.Thread] = []
         self._gate = threading.Lock()
         self._unfinished = 0
@@ -52,21 +53,21 @@ class Threads:
 
         If the caller is cancelled, work that has begun goes on, and other work does not begin.
         """
-        job = _job(work)
+        job = _job(work, None)
         if not self.put(job):
             raise ThreadsEnded
         result: T = await job.future
         return result
 
-    def put(self, item: "_Job | Lane") -> bool:
-        """Let a thread do the work. Return False after `close`. Raise NoThread if no thread can start at all."""
+    def put(self, job: _Job) -> bool:
+        """Let a thread do the job. Return False after `close`. Raise NoThread if no thread can start at all."""
         with self._gate:
             if self._closed:
                 return False
             if len(self._members) < min(self._unfinished + 1, self._most):
                 self._begin_thread()
             self._unfinished += 1
-            self._queue.put(item)
+            self._queue.put(job)
         return True
 
     def close(self, *, wait: bool = True) -> None:
@@ -95,57 +96,56 @@ class Threads:
         while self.do(self._queue.get()):
             pass  # no reference stays between two jobs: a result may close itself when its last reference goes
 
-    def do(self, item: "_Job | Lane | None") -> bool:
-        """Do one job. Return False if the item is None, which ends the thread."""
-        if item is None:
+    def do(self, job: _Job | None) -> bool:
+        """Do one job. Return False if it is None, which ends the thread."""
+        if job is None:
             return False
-        job = item.first() if isinstance(item, Lane) else item
         result, error = (None, None) if job.future.cancelled() else _outcome(job.work)
         with self._gate:
             self._unfinished -= 1
-        if isinstance(item, Lane):
-            item.go_on()
+        if job.lane is not None:
+            job.lane.go_on()
         _tell(job, result, error)
         return True
 
 
 class Lane:
-    """Work that is done in order, one job at a time, by any free thread.
+    """Work that is begun in order, at most `most` jobs at a time, by any free thread.
 
     The next job begins without a trip to the event loop, but after other waiting work.
     """
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: Threads, most: int = 1) -> None:
         self._threads = threads
-        self._jobs: deque[_Job] = deque()  # the first one is in a thread, or on its way to one
+        self._free = most
+        self._jobs: deque[_Job] = deque()  # those that wait for the end of an earlier one
         self._gate = threading.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return or raise what `Threads.run` does."""
-        job = _job(work)
+        job = _job(work, self)
         with self._gate:
-            if not self._jobs and not self._threads.put(self):
+            if not self._free:
+                self._jobs.append(job)
+            elif self._threads.put(job):
+                self._free -= 1
+            else:
                 raise ThreadsEnded
-            self._jobs.append(job)
         result: T = await job.future
         return result
 
-    def first(self) -> _Job:
-        with self._gate:  # the thread may come before `run` has added the job
-            return self._jobs[0]
-
     def go_on(self) -> None:
-        """Remove the first job, which is done, and start the next one."""
+        """Start the next job in the place of one that is done."""
         with self._gate:
-            self._jobs.popleft()
-            has_more = bool(self._jobs)
-        if has_more and not self._threads.put(self):  # after `close`, jobs from before it are still done
-            self._threads.do(self)
+            job = self._jobs.popleft() if self._jobs else None
+            self._free += job is None
+        if job is not None and not self._threads.put(job):  # after `close`, jobs from before it are still done
+            self._threads.do(job)
 
 
-def _job(work: Callable[[], Any]) -> _Job:
+def _job(work: Callable[[], Any], lane: Lane | None) -> _Job:
     loop = asyncio.get_running_loop()
-    return _Job(work, loop, loop.create_future())
+    return _Job(work, loop, loop.create_future(), lane)
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:

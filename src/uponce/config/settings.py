@@ -163,7 +163,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30
     storage_uploads: Annotated[
         int,
-        "Maximum number of files that one server process sends to the bucket at a time. Each takes up to 25 MiB.",
+        "Maximum number of files above 5 MiB that one server process sends to the bucket at a time. Each takes up to "
+        "25 MiB of memory. As many smaller files have separate threads, and take up to 10 MiB each.",
         PROCESSES,
     ] = 16
     storage_redirect: Annotated[

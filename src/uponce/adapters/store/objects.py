@@ -16,15 +16,16 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from uponce.adapters.files import KEY, SAFE, checked, make_folder, make_one_folder, shard_of, swept
 from uponce.adapters.spool.disk import Disk, run_guarded
 from uponce.adapters.spool.hashes import digest_of
 from uponce.adapters.store.blobs import Blobs, in_batches
-from uponce.adapters.store.bucket import Bucket
+from uponce.adapters.store.bucket import PART_BYTES, Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
-from uponce.adapters.threads import Threads
+from uponce.adapters.threads import Lane, Threads
 from uponce.app.ports import PLACES, Ids, Parts, Presigner, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
@@ -43,18 +44,23 @@ _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be
 class BucketBlobs(Blobs):
     """Blobs in a bucket. They arrive in the folder `spool`.
 
-    `seconds` is how long a request may wait to be sent. At most `uploads` files go to the bucket at a time.
+    `seconds` is how long a request may wait to be sent. At most `uploads` large files go to the bucket at a time, and
+    as many small ones. A small one is one request.
     """
 
     is_remote = True
 
     def __init__(self, bucket: Bucket, spool: Path, *, ids: Ids, seconds: int, uploads: int) -> None:
         super().__init__(spool, Disk(), ids)
-        self.parts: Parts = ObjectParts(self, self.run, bucket, ids)
+        self.parts: Parts = ObjectParts(self, self.run, self._ask, bucket, ids)
         self._bucket = bucket
         self._seconds = seconds
-        # Separate, so that no delivery waits for gigabytes of another client. Few, since each may hold 25 MiB.
+        # Separate, so that no delivery waits for uploads, and no small upload for gigabytes of another client. Few:
+        # each may hold 25 MiB, and a small one 10 MiB.
         self._movers = Threads(uploads, "uponce-upload")
+        self._small_movers = Threads(uploads, "uponce-small")
+        self._of_one_series = max(1, uploads // 4)
+        self._lanes = WeakValueDictionary[tuple[str, bool], Lane]()  # each lives as long as it has work
         self._askers = Threads(_ASKERS, "uponce-bucket")
 
     def open_store(self) -> None:
@@ -70,7 +76,7 @@ class BucketBlobs(Blobs):
         return "each blob is an object in the bucket"
 
     def close(self) -> None:
-        for threads in (self._movers, self._askers):
+        for threads in (self._movers, self._small_movers, self._askers):
             threads.close()
         super().close()
 
@@ -105,12 +111,10 @@ class BucketBlobs(Blobs):
 
     async def digest(self, key: str) -> Digest | None:
         name = _name(key)
-
-        def read() -> Digest | None:
-            size = self._bucket.size_of(name)
-            return None if size is None else digest_of(self._bucket.blocks(name, size))
-
-        return await self.run(read)
+        size = await self._ask(lambda: self._bucket.size_of(name))
+        if size is None:
+            return None
+        return await self.run(lambda: digest_of(self._bucket.blocks(name, size)), size)
 
     async def ping(self) -> None:
         """Return if the spool can be written and the bucket exists. Only a listing of a folder shows the second."""
@@ -124,14 +128,21 @@ class BucketBlobs(Blobs):
     async def read(self, name: str, offset: int, length: int) -> bytes:
         return await self._ask(lambda: self._bucket.read(name, offset, length))
 
-    async def run(self, work: Callable[[], T], size: int = 0) -> T:
-        """Run work that moves bytes, in a thread."""
-        return await self._run(self._movers, work, "thread for uploads (UPONCE_STORAGE_UPLOADS)")
+    async def run(self, work: Callable[[], T], size: int, series: str | None = None) -> T:
+        """Run work that moves `size` bytes, in a thread. No small work waits for large work.
+
+        With the blob key of a `series`, wait also while the series has a quarter of the threads. Its holder must not
+        keep the uploads of others waiting.
+        """
+        is_small = size <= PART_BYTES
+        threads, kind = (self._small_movers, "small") if is_small else (self._movers, "large")
+        lane = series and self._lanes.setdefault((series, is_small), Lane(threads, self._of_one_series))
+        return await self._run(lane or threads, work, f"thread for {kind} uploads (UPONCE_STORAGE_UPLOADS)")
 
     async def _ask(self, work: Callable[[], T]) -> T:
         return await self._run(self._askers, work, "thread")
 
-    async def _run(self, threads: Threads, work: Callable[[], T], what: str) -> T:
+    async def _run(self, threads: Threads | Lane, work: Callable[[], T], what: str) -> T:
         """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls."""
         start = Future[None]()  # either a thread begins the work, or this cancels the work
 

@@ -11,10 +11,11 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeVar
 from weakref import WeakSet
 
 from uponce.adapters.files import BLOCK_BYTES, Run, blocks_of, checked, read_at
@@ -32,6 +33,8 @@ from uponce.core.formats import BINARY
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest
+
+T = TypeVar("T")
 
 _FOLDER = "parts"
 _NAME = re.compile(r"parts/([0-9a-f]{32})/[0-9a-f]{32}")
@@ -73,14 +76,24 @@ class Claims:
         return any(key == claim.key and span.meets(claim.span) for key, span in self.asked)
 
 
+class Move(Protocol):
+    """Runs work that moves `size` bytes to or from the bucket, in a thread.
+
+    The blob key of a `series` bounds how many threads work for the series at a time.
+    """
+
+    async def __call__(self, work: Callable[[], T], size: int, series: str | None = None) -> T: ...
+
+
 class ObjectParts:
-    """The Parts port. `run` runs work that moves bytes to or from the bucket, in a thread."""
+    """The Parts port. `run` moves bytes to or from the bucket in a thread, and `ask` runs other requests."""
 
     shared = True
 
-    def __init__(self, blobs: Blobs, run: Run, bucket: Bucket, ids: Ids) -> None:
+    def __init__(self, blobs: Blobs, run: Move, ask: Run, bucket: Bucket, ids: Ids) -> None:
         self.blobs = blobs
         self.run = run
+        self.ask = ask
         self._bucket = bucket
         self._ids = ids
         self.claims = Claims()
@@ -106,10 +119,10 @@ class ObjectParts:
 
     async def drop(self, key: str) -> None:
         folder = f"{_FOLDER}/{checked(key)}"
-        await self.run(lambda: self._bucket.delete_below(folder))
+        await self.ask(lambda: self._bucket.delete_below(folder))
 
     def listed(self) -> AsyncIterator[StoredBlob]:
-        return in_batches(self.run, self._listed())
+        return in_batches(self.ask, self._listed())
 
     def _listed(self) -> Iterator[StoredBlob]:
         for name, size, age in self._bucket.listing(_FOLDER):
@@ -164,7 +177,7 @@ class ObjectPart:
         span, blob = Span(self._base, self._start + self.size), self._key if key is None else checked(key)
         if not span.size:
             return ()
-        return await self._parts.run(lambda: self._deposit(blob, span, recorded))
+        return await self._parts.run(lambda: self._deposit(blob, span, recorded), span.size, blob)
 
     def keep(self) -> None:
         self._base = self._start + self.size
@@ -253,7 +266,7 @@ class ObjectAssembly:
 
     async def _read(self, part: StoredPart, start: int) -> bytes:
         end = min(start + _READ_BYTES, part.span.end)
-        return await self._parts.run(lambda: self._parts.read(self._blob, part, start, end))
+        return await self._parts.run(lambda: self._parts.read(self._blob, part, start, end), end - start)
 
     def blocks(self) -> AsyncIterator[bytes]:
         return self._spooled.blocks()
