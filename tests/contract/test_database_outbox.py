@@ -1,6 +1,7 @@
 """What any Database must do, run on every back end: servers share the effects that are due, and so do receivers."""
 
 import asyncio
+from dataclasses import replace
 
 from tests.contract.databases import START, Backend, claim, grant, relay, run
 from tests.contract.test_database_effects import NOTIFY, leave
@@ -30,6 +31,9 @@ def test_the_receivers_of_due_effects_have_turns(backend: Backend, database: Dat
     assert receivers(database) == []
     run(begun(database, relay(B), seconds=0))
     assert (receivers(database), receivers(database, name="relay")) == ([], ["demo"])
+    passed_on = relay(A, id="a")
+    run(begun(database, replace(passed_on, target=replace(passed_on.target, account="account")), seconds=0))
+    assert receivers(database, name="relay") == ["account", "demo"]
 
 
 def test_each_receiver_gets_its_share_oldest_first(backend: Backend, database: Database) -> None:
@@ -81,15 +85,14 @@ def test_a_dead_effect_waits_for_an_operator(backend: Backend, database: Databas
 
 def test_servers_share_what_is_due(backend: Backend, database: Database) -> None:
     servers = [database, backend.server()]
+    leave(database, *"ab" * 15)
 
     async def play() -> None:
-        for number in range(20):
-            await begun(database, relay(grant(f"g{number}"), id=f"{number}"), seconds=0)
-        claimed = await asyncio.gather(*(claim(servers[number % 2], "relay", 3, 120) for number in range(12)))
+        claimed = await asyncio.gather(*(claim(servers[number % 2], NOTIFY, 2) for number in range(12)))
         ids = [effect.id for batch in claimed for effect in batch]
         assert len(ids) == len(set(ids))
-        while more := await claim(database, "relay", 3, 120):
+        while more := await claim(database, NOTIFY, 2):
             ids += [effect.id for effect in more]
-        assert len(ids) == len(set(ids)) == 20
+        assert len(ids) == len(set(ids)) == 30
 
     run(play())

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def deliver(world: World, after: float = 0, allowed: tuple[Any, ...] = LOCAL, fa
     async def deliver() -> int:
         notifier = Notifier(allowed, seconds=60)
         notifications = Notifications(notifier, BASE)
-        notifications._failing.update(failing)
+        notifications._failures.update(dict.fromkeys(failing, 24))
+        notifications._posting.update(failing)  # another one is on its way
         try:
             return await run_due(world.services, "notify", Work(notifications.send))
         finally:
@@ -156,7 +158,7 @@ def test_those_behind_a_notification_that_died_have_waited_with_it(world: World,
     }
 
 
-LATE = "its turn came a day late: the receiver fails, and answers too slowly"
+LATE = "it waited a day for its turn, and the receiver accepts none"
 
 
 def test_what_waits_longer_than_a_day_for_a_receiver_that_fails_ends(world: World, receiver: Receiver) -> None:
@@ -179,25 +181,75 @@ def test_what_waits_longer_than_a_day_for_a_receiver_that_fails_ends(world: Worl
     assert effects(world) == []
 
 
-def test_a_receiver_fails_until_it_accepts(world: World, receiver: Receiver) -> None:
+def test_those_that_wait_behind_others_of_their_asset_end_too(world: World, receiver: Receiver) -> None:
+    """Each is due only when the one before it has ended, so none has waited for its turn."""
     host = receiver.url.split("/")[2]
-    notifier = Notifier(LOCAL, seconds=60)
-    notifications = Notifications(notifier, BASE)
+    for number in range(4):
+        fields = world.sign({"notification_url": receiver.url, "public_id": "cat"})
+        assert_accepted(world.upload(fields, (PNG, OTHER_PNG)[number % 2]))
+        world.clock.time += 100
+    assert deliver(world, DAY - 100, failing=[host]) == 4  # the last one is not older than a day
+    assert [(effect.dead, effect.error) for effect in effects(world)] == [(True, LATE)] * 3
+    assert len(receiver.got) == 1
 
-    async def post(*statuses: int) -> bool:
-        receiver.statuses = list(statuses)
-        await run_due(world.services, "notify", Work(notifications.send))
-        world.clock.time += 3600
-        return host in notifications._failing
 
-    async def play() -> list[bool]:
-        found = [await post(), await post(500), await post(403), await post(204)]
-        await notifier.close()
-        return found
+class Hook:
+    """A receiver that refuses, until `accepts`. While it `hangs`, the next notification waits for `may_end`."""
 
-    assert_accepted(world.upload(world.sign({"notification_url": receiver.url}), PNG))
-    world.clock.time -= 3600
-    assert asyncio.run(play()) == [False, True, True, False]
+    def __init__(self) -> None:
+        self.accepts = self.hangs = False
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def post(self, *_: object) -> str:
+        if self.hangs:
+            self.hangs = False
+            self.begun.set()
+            await self.may_end.wait()
+        return "" if self.accepts else "refused"
+
+
+def test_a_receiver_fails_until_it_accepts_and_one_at_a_time_finds_out(world: World) -> None:
+    """One refusal among others ends nothing: many hooks may share a host."""
+    assert_accepted(world.upload(world.sign({"notification_url": "https://hook.example"}), PNG))
+    (effect,) = effects(world)
+    late = replace(effect, now=START + 3 * DAY, waited=DAY + 1, tries=1)
+
+    async def play() -> None:
+        hook = Hook()
+        notifications = Notifications(hook, BASE)
+
+        async def send(effect: Effect) -> str:
+            later = await notifications.send(world.services, effect)
+            return "" if later is None else later.error
+
+        async def beside_another() -> tuple[asyncio.Task[str], str]:
+            hook.hangs = True
+            hook.begun.clear()
+            hook.may_end.clear()
+            other = asyncio.create_task(send(late))
+            await hook.begun.wait()
+            return other, await send(late)
+
+        for _ in range(23):
+            assert await send(late) == "refused"
+        other, error = await beside_another()
+        assert error == "refused"  # the 24th in a row
+        assert await send(late) == LATE
+        assert await send(replace(late, waited=DAY, created_at=late.now - DAY)) == "refused"
+        assert await send(replace(late, waited=0, error="refused")) == "refused"  # tried before, and not late now
+        assert await send(replace(late, receiver="other.example")) == "refused"
+        hook.may_end.set()
+        assert await other == "refused"
+        assert await send(late) == "refused"  # no other one is on its way
+        hook.accepts = True
+        assert await send(late) == ""
+        other, error = await beside_another()
+        assert error == ""
+        hook.may_end.set()
+        await other
+        assert not notifications._posting
+
+    asyncio.run(play())
 
 
 def test_a_retried_notification_is_posted_once_more(world: World, receiver: Receiver) -> None:
@@ -221,7 +273,7 @@ def test_a_retried_notification_is_posted_once_more(world: World, receiver: Rece
         ("https://slow.example", "slow.example"),
         ("https://slow.example?upload=17", "slow.example"),
         ("https://SLOW.example:8443?a@b#/c", "slow.example:8443"),
-        (f"https://{'a' * 2000}.example", "a" * 255),
+        (f"https://{'a' * 1000}.example", "a" * 255),
         ("https://@/", "-"),
     ],
 )

@@ -6,8 +6,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from uponce.adapters.threads import NoThread, Threads, ThreadsEnded
 
-# At least 16 notifications × 3: one ends after 10 s, but the system may look a name up for 30 s.
-_AT_ONCE = 64
+# At least 24 notifications × 3: one ends after 10 s, but the system may look a name up for 30 s.
+_AT_ONCE = 80
 _NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 

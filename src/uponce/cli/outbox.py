@@ -34,8 +34,8 @@ def list_(
     settings = load(data=data)
     effects, seconds = on_store(settings, partial(_listed, settings=settings, limit=limit))
     rows = (_row(effect, seconds) for effect in effects)
-    value = [asdict(effect) | {"kept_until": _kept_until(effect, seconds)} for effect in effects]
-    say_table(("id", "effect", "subject", "state", "tries", "error"), rows, value, as_json)
+    value = [_document(effect, seconds) for effect in effects]
+    say_table(("id", "effect", "receiver", "subject", "state", "tries", "error"), rows, value, as_json)
 
 
 async def _listed(services: Services, settings: Settings, limit: int) -> tuple[Sequence[Effect], int]:
@@ -48,11 +48,17 @@ def _kept_until(effect: Effect, seconds: int) -> int | None:
     return effect.due_at + seconds if effect.dead and effect.name == NOTIFY else None
 
 
+def _document(effect: Effect, seconds: int) -> dict[str, object]:
+    of_claim = ("now", "waited")
+    document = {name: value for name, value in asdict(effect).items() if name not in of_claim}
+    return document | {"kept_until": _kept_until(effect, seconds)}
+
+
 def _row(effect: Effect, seconds: int) -> tuple[str, ...]:
     until = _kept_until(effect, seconds)
     dead = "dead" if until is None else f"dead, kept until {utc(until)}"
     state = dead if effect.dead else f"due {utc(effect.due_at)}"
-    return str(effect.id), effect.name, effect.subject, state, str(effect.tries), effect.error
+    return str(effect.id), effect.name, effect.receiver, effect.subject, state, str(effect.tries), effect.error
 
 
 @app.command()

@@ -12,7 +12,7 @@ APPLIED = {
     "migrations/0002_series_parts.sql": "9c9a297e350126ad",
     "migrations/0003_audit_refusals.sql": "eeab112bbd9ac9ce",
     "migrations/0004_relay_bound.sql": "93a41bde58e3dac4",
-    "migrations/0006_outbox_receivers.sql": "6cd6d0ebb965d4d4",
+    "migrations/0006_outbox_receivers.sql": "cb35671b0a963b18",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
     "postgres/migrations/0001_initial.sql": "127bec96407499f3",
     "postgres/migrations/0005_primary_keys.sql": "ce630a208c53082f",

@@ -140,8 +140,9 @@ class Database(Backend):
     count_waiting = _runs(outbox.count)
 
     async def claim_effects(self, name: str, shares: Mapping[str, int], lease: int) -> Sequence[Effect]:
-        while await self.write(outbox.delay_waiting(name, shares, upkeep.BATCH)):
-            pass  # until those that may run are among the first
+        left = shares
+        while left:  # until those that may run are among the first
+            left = await self.write(outbox.delay_waiting(name, left, upkeep.BATCH))
         claimed: Sequence[Effect] = await self.write(outbox.claim(name, shares, lease))
         return claimed
 

@@ -8,6 +8,8 @@ from uponce.adapters.database.steps import Ask, Row, Rows, Steps, operation
 from uponce.app.ports import Effect, NewEffect, Waiting
 
 _ERROR_LENGTH = 500
+_RECEIVER_LENGTH = 255  # an index of PostgreSQL holds 2,704 bytes of a row
+_LAST_TEXT = chr(0x10FFFF)
 
 # An effect that waits for another one of its subject is due when the other one is done or dead, or after this time.
 _WAIT_SECONDS = 6 * 3600
@@ -16,18 +18,22 @@ _FAR_SECONDS = 86_400  # no effect waits so long, unless a clock was ahead when 
 
 def adding(effect: NewEffect, subject: str, now: float, seconds: int = 0) -> Ask:
     """Return the write of an effect that is due in so many seconds."""
-    return "add_effect", asdict(effect) | {"subject": subject, "due_at": int(now) + seconds, "now": int(now)}
+    written = asdict(effect) | {"receiver": effect.receiver[:_RECEIVER_LENGTH]}
+    return "add_effect", written | {"subject": subject, "due_at": int(now) + seconds, "now": int(now)}
 
 
 @operation(timed=True)
 def list_receivers(now: float, name: str, after: str, most: int) -> Steps[Sequence[str]]:
-    """Read few rows for each receiver that has effects, however many they are."""
+    """Read few rows for each receiver that has effects, however many they are. If none is due, read one row."""
+    ((first,),) = yield [("find_first_due", {"name": name})]
+    if first["due_at"] is None or first["due_at"] > now:
+        return []
     look = {"name": name, "now": int(now), "most": most}
-    (later,) = yield [("find_due_receivers", look | {"after": after})]
+    (later,) = yield [("find_due_receivers", look | {"after": after, "until": _LAST_TEXT})]
     found = [row["receiver"] for row in later]
     if after and len(found) < most:
-        (first,) = yield [("find_due_receivers", look | {"after": ""})]
-        found += [row["receiver"] for row in first if row["receiver"] <= after]
+        (others,) = yield [("find_due_receivers", look | {"after": "", "until": after})]
+        found += [row["receiver"] for row in others if row["receiver"] <= after]
     return found[:most]
 
 
@@ -48,10 +54,10 @@ def _claimed(effect: Effect, now: int, lease: int) -> Effect:
 
 
 @operation(writes=True)
-def delay_waiting(now: float, name: str, shares: Mapping[str, int], most: int) -> Steps[bool]:
+def delay_waiting(now: float, name: str, shares: Mapping[str, int], most: int) -> Steps[Mapping[str, int]]:
     """Delay those of the first `most` due effects of each receiver that wait for another one of their subject.
 
-    Return whether the others may be fewer than the share of a receiver. So a look reads each effect that waits once,
+    Return the shares of the receivers whose other effects may be too few. So a look reads each effect that waits once,
     however many wait. The other one is held: a server that ends it finds what this transaction has delayed. If a
     server is just ending it, the effect that waits stays due.
     """
@@ -69,7 +75,7 @@ def delay_waiting(now: float, name: str, shares: Mapping[str, int], most: int) -
     delayed = [(receiver, row) for (receiver, row), rows in zip(waiting, held, strict=True) if rows]
     yield [("delay_effect", {"id": row["id"], "due_at": int(now) + _WAIT_SECONDS}) for _, row in delayed]
     counts = Counter(receiver for receiver, _ in delayed)
-    return any(count > max(most - shares[receiver], 0) for receiver, count in counts.items())
+    return {each: shares[each] for each, count in counts.items() if count > max(most - shares[each], 0)}
 
 
 @operation(writes=True)

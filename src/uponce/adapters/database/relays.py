@@ -72,7 +72,7 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
     yield [
         ("add_relay", _relay_params(pending)),
         *(("add_relay_grant", commits.grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
-        outbox.adding(NewEffect(EFFECT, relay.cloud), relay.id, now, seconds),
+        outbox.adding(NewEffect(EFFECT, relay.target.account or relay.cloud), relay.id, now, seconds),
         *further,
     ]
     return pending

@@ -4,6 +4,7 @@ uponce sends its own notifications. A relay receives those of the account behind
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -28,8 +29,8 @@ NOTIFY = "notify"  # the name of the effect
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
 _DAY = 86_400  # from the upload on; a later try that fails is the last one
-_MOST_FAILING = 1024
-_HOST_LENGTH = 255
+_FAILURES = 24  # in a row: more than are under way to one receiver
+_MOST_RECEIVERS = 1024
 
 _DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/commits.py
 
@@ -51,7 +52,8 @@ class Notifications:
         self._receivers = receivers
         self._bases = Bases(base, base)
         self._default = default
-        self._failing: set[str] = set()  # receivers whose last notification failed
+        self._failures = Counter[str]()  # of each receiver, since it last accepted a notification
+        self._posting = Counter[str]()  # to each receiver
 
     def effect_of(self, spec: UploadSpec, cloud: str) -> NewEffect | None:
         """Return the notification that the upload leaves. Its details are the URL.
@@ -63,8 +65,8 @@ class Notifications:
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. Return None if the receiver accepted it, else when to try again."""
-        if effect.waited > _DAY and effect.receiver in self._failing:  # else more would come than it has tries for
-            return Later(0, "its turn came a day late: the receiver fails, and answers too slowly", dead=True)
+        if self._is_late(effect):
+            return Later(0, "it waited a day for its turn, and the receiver accepts none", dead=True)
         after = _DETAILS.decode(effect.details)
         key = await services.database.find_key(after.api_key)
         if key is None:
@@ -78,15 +80,28 @@ class Notifications:
             "X-Cld-Timestamp": str(now),
             "X-Cld-Signature": sign(body + str(now).encode(), signer.secret, signer.algorithm),
         }
-        problem = await self._receivers.post(after.details, headers, body)
-        self._failing.discard(effect.receiver)
+        self._posting[effect.receiver] += 1
+        try:
+            problem = await self._receivers.post(after.details, headers, body)
+        finally:
+            self._posting -= Counter((effect.receiver,))  # keeps no zero
         if not problem:
+            del self._failures[effect.receiver]
             return None
-        if len(self._failing) == _MOST_FAILING:
-            self._failing.clear()  # it costs each of them one post
-        self._failing.add(effect.receiver)
+        if len(self._failures) > _MOST_RECEIVERS:
+            self._failures.clear()  # some of them are of the past
+        self._failures[effect.receiver] += 1
         pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
         return Later(pause, problem, dead=effect.now - effect.created_at > _DAY)
+
+    def _is_late(self, effect: Effect) -> bool:
+        """Return whether to give the effect up: it waited a day, its receiver fails, and another one is tried now.
+
+        Else more would come than a receiver without answers has tries for. One is always tried, to see if it accepts.
+        """
+        untried = not effect.error and effect.now - effect.created_at > _DAY  # behind others of its asset
+        failing = self._failures[effect.receiver] >= _FAILURES and self._posting[effect.receiver] > 0
+        return failing and (untried or effect.waited > _DAY)
 
     def _body(self, after: AfterCommit, signer: Signer, created_at: int) -> Json:
         answer = upload_answer(Uploaded(after.committed, signer), self._bases)
@@ -105,7 +120,7 @@ class Notifications:
 def _host_of(url: str) -> str:
     """Return the host and port. A password in the URL is no part of them."""
     host = re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0].rpartition("@")[2]
-    return host.lower()[:_HOST_LENGTH] or "-"
+    return host.lower() or "-"
 
 
 async def notified_by_upstream(services: Services, request: Request) -> Response:

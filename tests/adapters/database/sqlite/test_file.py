@@ -48,7 +48,7 @@ INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age", "audit_refusals"),
     *("series_age", "series_grants_key", "replies_purge"),
     *("grants_key_page", "grants_unused", "grants_revoked", "grants_pending", "assets_context"),
-    *("relay_grants_key", "outbox_due", "outbox_order", "outbox_receivers"),
+    *("relay_grants_key", "outbox_due", "outbox_named", "outbox_order", "outbox_receivers"),
 }
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}
 

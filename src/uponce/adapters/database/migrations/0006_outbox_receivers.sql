@@ -2,4 +2,3 @@
 -- know it. Each look walks over the receivers of one kind of work, and then reads the due effects of some of them.
 ALTER TABLE outbox ADD COLUMN receiver @key NOT NULL DEFAULT '-';
 CREATE INDEX outbox_receivers ON outbox (dead, name, receiver, due_at);
-DROP INDEX outbox_named;

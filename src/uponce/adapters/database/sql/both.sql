@@ -436,6 +436,9 @@ UPDATE relays SET misses = :misses WHERE relay_id = :relay_id;
 INSERT INTO outbox (name, receiver, subject, details, due_at, tries, error, created_at, dead)
 VALUES (:name, :receiver, :subject, :details, :due_at, 0, '', :now, 0);
 
+-- name: find_first_due
+SELECT min(due_at) AS due_at FROM outbox WHERE dead = 0 AND name = :name;
+
 -- A step for each receiver that has effects: `DISTINCT` would read them all.
 -- name: find_due_receivers
 SELECT receiver FROM (
@@ -443,7 +446,7 @@ SELECT receiver FROM (
     SELECT min(receiver) FROM outbox WHERE dead = 0 AND name = :name AND receiver > :after
     UNION ALL
     SELECT (SELECT min(receiver) FROM outbox WHERE dead = 0 AND name = :name AND outbox.receiver > walk.receiver)
-    FROM walk WHERE walk.receiver IS NOT NULL
+    FROM walk WHERE walk.receiver < :until
   )
   SELECT receiver FROM walk WHERE EXISTS (
     SELECT 1 FROM outbox WHERE dead = 0 AND name = :name AND outbox.receiver = walk.receiver AND due_at <= :now
