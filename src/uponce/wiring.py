@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from uponce import __version__
-from uponce.adapters.files import blobs_in, make_folder
+from uponce.adapters.files import blobs_in, exists, make_folder
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
@@ -150,7 +150,7 @@ def missing(settings: Settings) -> str | None:
     """Return the place that has no database yet, or None if it has one."""
     match _scheme(settings.database_url):
         case "sqlite":
-            return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
+            return None if exists(sqlite_path(settings.database_url)) else str(settings.data_dir)
         case "postgresql" | "postgres":
             from uponce.adapters.database.postgres import Address, is_set_up
 
@@ -322,7 +322,7 @@ def moving(settings: Settings) -> Iterator[None]:
     busy = f"Another `uponce migrate-store` is running from the data folder {settings.data_dir}. Wait until it ends."
     with locked(lock, busy):
         spool = _spool(_moving(settings))
-        for blob in blobs_in(spool) if spool.is_dir() else ():
+        for blob in blobs_in(spool) if exists(spool) else ():
             with suppress(OSError):  # the next run tries again
                 (spool / blob.key).unlink()
         yield

@@ -25,7 +25,10 @@ from uponce.cli import doctor
 
 @pytest.fixture
 def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder whose owner alone may look into it, as the service's. Root may look everywhere: this pretends."""
+    """A folder whose owner alone may look into it, as the service's. Root may look everywhere: this pretends.
+
+    Also on Python 3.14, where `Path.exists` and its like see nothing there, and raise no error.
+    """
     folder, real = tmp_path / "foreign", Path.stat
 
     def stat(path: Path, **options: Any) -> os.stat_result:
@@ -35,6 +38,8 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     folder.mkdir()
     monkeypatch.setattr(Path, "stat", stat)
+    for name, of_3_14 in (("exists", os.path.exists), ("is_dir", os.path.isdir), ("is_file", os.path.isfile)):
+        monkeypatch.setattr(Path, name, lambda path, look=of_3_14: folder not in path.parents and look(path))
     yield folder
 
 

@@ -26,7 +26,7 @@ from uponce.adapters.database.sqlite.snapshot import (
     restore,
     take,
 )
-from uponce.adapters.files import BLOCK_BYTES, make_folder, write_whole
+from uponce.adapters.files import BLOCK_BYTES, exists, make_folder, write_whole
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
@@ -74,7 +74,7 @@ class Archive:
         finished. Raise SettingRefused if the copy of the database is damaged, if the right key is missing, or if the
         server has a database. Raise it too while a backup into the folder is running.
         """
-        if not self._facts.exists() or not self._database.exists():
+        if not exists(self._facts) or not exists(self._database):
             raise NotFound(f"{self.folder} holds no finished backup. Name the folder that `uponce backup` printed.")
         busy = f"A backup into {self.folder} is running. Wait until it ends, and restore then."
         with locked(self.folder, busy, shared=True), closing(Snapshot(self._database)) as last:
@@ -96,7 +96,7 @@ class Archive:
 
     @contextmanager
     def kept(self) -> Iterator[Sequence[Snapshot]]:
-        paths = [self._database] if self._database.exists() else []
+        paths = [self._database] if exists(self._database) else []
         with ExitStack() as opened:
             yield [opened.enter_context(closing(Snapshot(path))) for path in (*paths, *self._older())]
 
@@ -110,7 +110,7 @@ class Archive:
         A new server may have the same keys, from its settings. A server that has deleted all its assets has the owner
         of the last copy.
         """
-        if not self._database.exists():
+        if not exists(self._database):
             return
         with closing(Snapshot(self._database)) as last, closing(Snapshot(self._draft)) as draft:
             if missing := last.api_keys() - draft.api_keys():
@@ -137,7 +137,7 @@ class Archive:
     def _begin(self) -> None:
         with _refusing(self.folder):
             make_folder(self.folder)
-            if self._facts.exists():
+            if exists(self._facts):
                 return
             drafts = set(self.folder.glob(f"{self._facts.name}.*"))  # of an interrupted first backup
             if set(self.folder.iterdir()) - drafts:
@@ -161,7 +161,7 @@ class Archive:
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         # A backup with the right key may be the last copy of it, so no backup replaces a key.
-        if self._secret_key.exists() and self._secret_key.read_bytes() != secrets.key():
+        if exists(self._secret_key) and self._secret_key.read_bytes() != secrets.key():
             raise SettingRefused(
                 f"{self._secret_key} is another key than {secrets.shown}, and a backup never replaces a secret key. "
                 "Name a new folder for this backup. If the key of this server is the wrong one, put the key of the "
@@ -174,7 +174,7 @@ class Archive:
         Only one older copy stays: each may be as large as the database. Call it when all media are in the folder.
         """
         with _refusing(self.folder):
-            if secret_key is not None and not self._secret_key.exists():
+            if secret_key is not None and not exists(self._secret_key):
                 write_whole(self._secret_key, [secret_key])
             kept = self._keep()
             self._draft.replace(self._database)
@@ -185,7 +185,7 @@ class Archive:
         return kept
 
     def _keep(self) -> Path | None:
-        if not self._database.exists():
+        if not exists(self._database):
             return None
         moment = datetime.fromtimestamp(self._database.stat().st_mtime, UTC)
         kept = self._database.with_name(f"{self._database.name}.{moment:%Y%m%dT%H%M%SZ}")
@@ -203,8 +203,8 @@ class Archive:
         Raise SettingRefused if the server has another key already, or if no key exists.
         """
         path = self._live_key
-        kept = self._secret_key.read_bytes() if self._secret_key.exists() else None
-        if path is not None and path.exists():
+        kept = self._secret_key.read_bytes() if exists(self._secret_key) else None
+        if path is not None and exists(path):
             present = path.read_bytes()
             if kept is not None and present != kept:
                 raise SettingRefused(
@@ -221,7 +221,7 @@ class Archive:
     def give_key(self) -> None:
         """Write the secret key to the server's folder, unless the server has a key."""
         path = self._live_key
-        if path is not None and not path.exists():
+        if path is not None and not exists(path):
             with _refusing(path.parent):
                 make_folder(path.parent)
                 write_whole(path, [self._secret_key.read_bytes()])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Protocol, TypeVar
 
 from uponce.adapters.system import closing_file, sync_file, sync_folder, write_all
@@ -203,6 +204,18 @@ def swept(error: FileNotFoundError) -> StorageUnavailable:
     )
 
 
+def exists(path: Path, is_kind: Callable[[int], bool] = bool) -> bool:
+    """Return whether a file or folder is there, or one of a kind, such as `stat.S_ISDIR`. Raise OSError if unknown.
+
+    Use it in place of `Path.exists`, `is_dir` and `is_file`. From Python 3.14 these return False on every error: a
+    folder that this user may not open would be an empty one.
+    """
+    try:
+        return is_kind(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def make_file(path: Path) -> int:
     """Return a descriptor of a new private file, to read and write. Blocks. Raise OSError if it exists."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
@@ -255,7 +268,7 @@ def link(file: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        if path.exists():
+        if exists(path):
             raise FileExistsError(path) from error
         file.rename(path)
 
@@ -283,7 +296,7 @@ def blobs_in(folder: Path) -> Iterator[StoredBlob]:
 
 def make_folder(folder: Path) -> None:
     """Make the folder and its missing parents, each durable in its own parent."""
-    if folder.is_dir():
+    if exists(folder, S_ISDIR):
         return
     make_folder(folder.parent)
     make_one_folder(folder)
@@ -292,7 +305,7 @@ def make_folder(folder: Path) -> None:
 
 def make_one_folder(folder: Path) -> None:
     """Make a private folder unless it exists. Its parent must exist. Raise OSError if a file has its name."""
-    if folder.is_dir():
+    if exists(folder, S_ISDIR):
         return
     folder.mkdir(exist_ok=True, mode=PRIVATE)
     with closing_file(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)) as descriptor:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client import values as storage
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from uponce.adapters.files import exists
 from uponce.adapters.system import closing_file
 from uponce.app.ports import Waiting
 from uponce.app.services import Metrics
@@ -229,7 +230,7 @@ def take_place() -> Place:
 
 def _reserve(file: Path, size: int) -> None:
     """Make the file whole or not at all: another process may be reading the folder."""
-    if file.exists():
+    if exists(file):
         return
     made = file.with_suffix(".new")
     made.write_bytes(bytes(size))

@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uponce.adapters.files import link, make_folder, write_whole
+from uponce.adapters.files import exists, link, make_folder, write_whole
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -143,7 +143,7 @@ def create_key(path: Path) -> None:
     transaction that stores the first API key keeps two processes apart.
     """
     try:
-        if not path.exists():
+        if not exists(path):
             make_folder(path.parent)
             write_whole(path, [secrets.token_bytes(KEY_BYTES)], link)  # the key of a faster process counts
     except OSError as error:

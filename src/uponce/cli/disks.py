@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from uponce.adapters.files import exists
 from uponce.adapters.system import file_system_of
 from uponce.app.check import check_lasting
 from uponce.config import Settings
@@ -29,7 +30,7 @@ def one_of_each_disk(folders: Sequence[Path]) -> Sequence[Path]:
 
 def nearest(place: Path) -> Path:
     """Return the folder if it exists, else the first existing folder above it."""
-    return next(path for path in (place, *place.parents) if path.exists())
+    return next(path for path in (place, *place.parents) if exists(path))
 
 
 def fleeting(settings: Settings) -> Iterator[str]:

@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from stat import S_ISDIR
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
 from msgspec.structs import replace
 
+from uponce.adapters.files import exists
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.system import LINUX
 from uponce.adapters.versions import versions
@@ -129,7 +131,7 @@ def _of_owners(folder: Path) -> Iterator[Finding]:
 
     In a folder of root, each service may run as the owner of its files, so there is no warning.
     """
-    if not folder.exists():  # database, media and secret key may be elsewhere
+    if not exists(folder):  # database, media and secret key may be elsewhere
         return
     owner, foreign = folder.stat().st_uid, []
     for path in sorted(folder.iterdir()):
@@ -150,14 +152,14 @@ def _before_the_first_start(
 ) -> Iterator[Finding]:
     """Yield the findings that need no data folder. The decoders run on a folder that is deleted afterwards."""
     folder = nearest(settings.data_dir)
-    if not folder.is_dir():
+    if not exists(folder, S_ISDIR):
         raise SettingRefused(f"UPONCE_DATA={settings.data_dir}: {folder} is not a folder. Choose another data folder.")
     blobs = build(settings).blobs  # raises SettingRefused for settings with which no server could start; writes nothing
     yield from _of_disks(settings)
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")
         with opened(tried, create=True) as backend:
-            if settings.storage_url.startswith("file:") and blobs.folder.exists():
+            if settings.storage_url.startswith("file:") and exists(blobs.folder):
                 asyncio.run(check_owner(backend.database, blobs))  # a new database, as the server's would be
             found = asyncio.run(of_parts(backend.services, backend.decoders, on_disk=True))
             asyncio.run(presets(backend.services))

@@ -8,6 +8,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO
 
 import msgspec
@@ -16,6 +17,7 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from uponce.adapters.files import exists
 from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
@@ -53,8 +55,8 @@ def run(
     names a data folder. Exit code 1 if a file was refused; the others are stored.
     """
     paths = [Path(file) for file in files]
-    missing = next((path for path in paths if not path.is_file()), None)
-    if missing is not None and missing.is_dir():
+    missing = next((path for path in paths if not exists(path, S_ISREG)), None)
+    if missing is not None and exists(missing, S_ISDIR):
         raise NotFound(f"{readable(missing)} is a folder. Name the files in it.")
     if missing is not None:
         raise NotFound(f"There is no file {readable(missing)}.")

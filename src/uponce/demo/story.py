@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from uponce.adapters.files import exists
 from uponce.adapters.media import samples
 from uponce.core.account import Account, account_url
 from uponce.demo import sdk
@@ -229,9 +230,9 @@ def leave(keep: bool) -> Step:
         stopped = world.server.stop()
         if not keep:
             shutil.rmtree(world.server.folder)
-        exists = world.server.folder.exists()
-        seen = f"{'stopped' if stopped else 'KILLED'}, folder {'kept' if exists else 'gone'}"
-        return Outcome(stopped and exists is keep, seen)
+        is_there = exists(world.server.folder)
+        seen = f"{'stopped' if stopped else 'KILLED'}, folder {'kept' if is_there else 'gone'}"
+        return Outcome(stopped and is_there is keep, seen)
 
     promise = "folder kept" if keep else "nothing left"
     return Step(_LEAVE, "Stop the server", promise, act)

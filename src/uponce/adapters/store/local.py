@@ -201,7 +201,7 @@ class LocalBlobs(Blobs):
 
     async def owner(self) -> str | None:
         return await self.disk.in_thread(
-            lambda: self._owner.read_text(errors="replace") if self._owner.exists() else None
+            lambda: self._owner.read_text(errors="replace") if files.exists(self._owner) else None
         )
 
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
@@ -210,7 +210,7 @@ class LocalBlobs(Blobs):
 
     async def take_back(self, key: str, path: Path) -> None:
         def link() -> None:
-            if not path.exists():  # the blob keeps its name: a commit whose outcome is unknown may name it
+            if not files.exists(path):  # the blob keeps its name: a commit whose outcome is unknown may name it
                 files.link(self.path_of(key), path)  # or moves, and the next try moves it back
 
         await self.disk.in_thread(link)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TypeVar
 
 from uponce.adapters.database.committer import Committer, Records
@@ -18,6 +19,7 @@ from uponce.adapters.database.sqlite import file, reserve
 from uponce.adapters.database.sqlite.connection import Checkpointer, Connection, Engine, Held, connect, unavailable
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
+from uponce.adapters.files import exists
 from uponce.app.ports import Clock, Fault
 from uponce.core.errors import SettingRefused
 
@@ -51,7 +53,7 @@ class SqliteDatabase(Database):
 
     def open(self) -> None:
         """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees."""
-        if self._path.is_dir():
+        if exists(self._path, S_ISDIR):
             raise SettingRefused(
                 f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
             )

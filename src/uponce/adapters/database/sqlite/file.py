@@ -17,7 +17,7 @@ from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.sqlite.connection import Connection, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
-from uponce.adapters.files import make_file
+from uponce.adapters.files import exists, make_file
 from uponce.adapters.system import MOUNTINFO, closing_file, file_system_of, sync_folder
 from uponce.core.errors import SettingRefused
 
@@ -46,7 +46,7 @@ def make_private(path: Path) -> None:
     SQLite gives the same mode to the files that it puts beside this one, and syncs the folder itself later.
     """
     folders = [path.parent, *path.parent.parents]
-    missing = [folder for folder in folders if not folder.exists()]
+    missing = [folder for folder in folders if not exists(folder)]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileExistsError):
         os.close(make_file(path.resolve()))
@@ -62,7 +62,7 @@ def refuse_unwritable(path: Path) -> None:
     real = path.resolve()
     files = [real, *(real.with_name(real.name + end) for end in ("-wal", "-shm"))]
     # Asked twice whether it exists: another process may delete its log in between.
-    unwritable = [str(file) for file in files if file.exists() and not os.access(file, os.W_OK) and file.exists()]
+    unwritable = [str(file) for file in files if exists(file) and not os.access(file, os.W_OK) and exists(file)]
     if unwritable:
         raise SettingRefused(
             f"The database {path} cannot be opened: this user cannot write {' and '.join(unwritable)}. Let the user of "
@@ -77,7 +77,7 @@ def restoring(path: Path) -> Path:
 
 def refuse_restoring(path: Path) -> None:
     """Raise SettingRefused if a restore of the database has begun and not ended."""
-    if restoring(path).exists() and not path.exists():
+    if exists(restoring(path)) and not exists(path):
         raise SettingRefused(
             f"{restoring(path)} shows a restore that has not ended. Wait until it ends. If it was interrupted, run "
             "`uponce restore` again, or delete this file to begin with an empty server."

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uponce.adapters.database.sqlite.connection import Connection, code_of
-from uponce.adapters.files import write_whole
+from uponce.adapters.files import exists, write_whole
 
 _BYTES = 1 << 20
 _STEP = 64 << 10  # of many starts on a full disk, each takes a part
@@ -32,7 +32,7 @@ def fill(path: Path) -> None:
     """Make the reserve of this database whole, unless the disk has little room."""
     reserve = _reserve(path)
     with suppress(OSError):
-        is_whole = reserve.exists() and reserve.stat().st_size == _BYTES
+        is_whole = exists(reserve) and reserve.stat().st_size == _BYTES
         if not is_whole and _room(reserve.parent) >= 4 * _BYTES:
             write_whole(reserve, [os.urandom(_BYTES)])  # some file systems store zeros in no room at all
 

@@ -24,7 +24,7 @@ from uponce.adapters.database.sqlite.connection import connect, lacks_room
 from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring, version_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import Operation, Steps, operation, run
-from uponce.adapters.files import refused
+from uponce.adapters.files import exists, refused
 from uponce.adapters.system import closing_file, sync_file, sync_folder
 from uponce.app.ports import Clock
 from uponce.core.errors import SettingRefused
@@ -255,7 +255,7 @@ def _is_unused(target: Path, *, delete: bool = False) -> bool:
                     path.unlink(missing_ok=True)
     except (OSError, sqlite3.Error):
         return False
-    return unused and not any(path.exists() for path in _beside(target))
+    return unused and not any(exists(path) for path in _beside(target))
 
 
 def _beside(target: Path) -> Sequence[Path]:
@@ -265,7 +265,7 @@ def _beside(target: Path) -> Sequence[Path]:
 def _refuse_files(target: Path) -> None:
     """Raise SettingRefused if a database, or its log, is there. SQLite would use that log for the restored database."""
     for path in (target, *_beside(target)):
-        if path.exists():
+        if exists(path):
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
 
 
