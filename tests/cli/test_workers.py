@@ -21,6 +21,7 @@ class Worker:
     pid: int
     can_start: bool = True
     is_terminated: bool = False
+    uploads: Any = None
     exitcode: int = 1
     child_conn: Any = field(default_factory=lambda: SimpleNamespace(close=lambda: None))
 
@@ -34,9 +35,18 @@ class Worker:
     def terminate(self) -> None:
         self.is_terminated = True
 
+    def wait_until_ready(self, timeout: float, should_exit: threading.Event) -> bool:
+        return not should_exit.is_set()
+
     def kill(self) -> None: ...
 
-    def join(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None:
+        if self.uploads is not None:
+            self.uploads()
+
+    @property
+    def process(self) -> Any:
+        return SimpleNamespace(is_alive=lambda: self.uploads is not None, join=self.join)
 
 
 class Supervisor(serve._Workers):
@@ -44,7 +54,8 @@ class Supervisor(serve._Workers):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.config, self.sockets, self.served = uvicorn.Config("none"), list[socket.socket](), True
-        self.should_exit, self.signal_queue, self.processes_num = threading.Event(), list[int](), 2
+        self.signal_queue, self.processes_num = list[int](), 2
+        self.should_exit = serve._Ending(self.signal_queue)
         self.started, self.now, self.can_start = 0, 1000.0, True
         self.processes: list[Any] = [self.make(), self.make()]
         for module in (serve, multiprocess):
@@ -115,6 +126,38 @@ def test_a_signal_that_can_start_no_worker_changes_nothing(
     assert (supervisor.processes, supervisor.processes_num) == (before, 2)
     supervisor.handle_signals()
     assert supervisor.should_exit.is_set()
+
+
+def test_a_signal_to_end_ends_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that ends may have an upload for half a minute. The other workers must begin to end in that time."""
+    supervisor = Supervisor(monkeypatch)
+    first, second = supervisor.processes
+    first.uploads = lambda: supervisor.signal_queue.append(signal.SIGTERM)
+    supervisor.signal_queue.append(signal.SIGHUP)
+    supervisor.handle_signals()
+    assert (supervisor.started, first.is_terminated, second.is_terminated) == (3, True, False)
+    assert first in supervisor.processes, "the server ends before this worker"
+    supervisor.signal_queue.append(signal.SIGHUP)
+    supervisor.handle_signals()
+    assert (supervisor.started, supervisor.should_exit.wait(0)) == (3, True)
+
+
+def test_a_signal_to_end_ends_the_wait_for_a_new_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(monkeypatch)
+    before = list(supervisor.processes)
+    monkeypatch.setattr(Worker, "start", lambda _: supervisor.signal_queue.append(signal.SIGINT))
+    supervisor.signal_queue.append(signal.SIGHUP)
+    supervisor.handle_signals()
+    assert (supervisor.started, supervisor.processes) == (3, before)
+
+
+def test_a_restart_replaces_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(monkeypatch)
+    before = list(supervisor.processes)
+    supervisor.signal_queue.append(signal.SIGHUP)
+    supervisor.handle_signals()
+    assert [worker.pid for worker in supervisor.processes] == [3, 4]
+    assert all(worker.is_terminated for worker in before)
 
 
 def test_a_server_that_cannot_start_all_workers_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
@@ -42,6 +43,7 @@ _KEEP_ALIVE_SECONDS = 30
 _NEXT_START_SECONDS = 2
 _START_SECONDS = 60  # uvicorn's 5 are too short on a busy machine: SIGHUP then changes nothing
 _PONG_SECONDS = 20  # a worker that does not answer so long hangs. It is killed, and its uploads fail
+_LOOK_SECONDS = 0.5
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -144,6 +146,20 @@ def _serve(config: uvicorn.Config, listener: socket.socket) -> bool:
     return server.started
 
 
+class _Ending(threading.Event):
+    """The event that ends the server. It is set from the moment a signal to end waits in the queue.
+
+    The handler of a signal cannot set it: it may interrupt the supervisor while that holds the lock of the event.
+    """
+
+    def __init__(self, signals: Sequence[int]) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def is_set(self) -> bool:
+        return super().is_set() or any(number in _ENDING for number in self._signals)
+
+
 class _Workers(Multiprocess):
     """Starts a lost worker again until it serves. uvicorn would stop the healthy workers too.
 
@@ -153,6 +169,10 @@ class _Workers(Multiprocess):
 
     served = False
     _next_start = 0.0
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.should_exit = _Ending(self.signal_queue)
 
     def terminate_all(self) -> None:
         """End the workers. Close the listening sockets, so that the port refuses connections once the workers do."""
@@ -185,6 +205,30 @@ class _Workers(Multiprocess):
                 log.error("the worker did not start: %s. The next try is in %d seconds", error, _NEXT_START_SECONDS)
                 return
             self.processes[index] = successor
+
+    def restart_all(self) -> None:
+        """Replace each worker by one that serves, until a signal to end the server arrives.
+
+        uvicorn waits for the uploads of each old worker. The other workers would learn of the end after these uploads.
+        """
+        for index, worker in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            successor = Process(self.config, self.sockets)
+            successor.start()
+            if not successor.wait_until_ready(_START_SECONDS, self.should_exit):
+                successor.kill()
+                successor.join()
+                if not self.should_exit.is_set():
+                    log.error("worker %d was not ready in time. The old workers stay", successor.pid)
+                return
+            self.processes[index] = successor
+            worker.terminate()
+            while worker.process.is_alive():
+                if self.should_exit.is_set():
+                    self.processes.append(worker)  # the server waits for it too
+                    return
+                worker.process.join(_LOOK_SECONDS)
 
     def _let_ends_show(self) -> None:
         """Close our copies of the workers' ends of the pipes: a worker that ends then answers a ping at once."""
