@@ -185,6 +185,23 @@ def test_a_dead_workers_place_is_taken_over_with_its_counters(folder: Path) -> N
     assert scraped.value("uponce_sweep_last_success_timestamp_seconds") == 1000
 
 
+def test_the_uploads_of_a_killed_worker_go_although_another_place_is_free(folder: Path) -> None:
+    """As after SIGHUP: each new worker takes a place before the old worker frees its own."""
+    places = [take_place() for _ in range(3)]
+    metrics = PrometheusMetrics("1", "s", places[2])
+    metrics.stored()
+    metrics.sending().__enter__()
+    assert Scraped(metrics.text().decode()).value("uponce_uploads_in_progress") == 1
+    for freed in places[1:]:
+        freed.lock.close()
+    next_one = take_place()
+    assert next_one.number == 1
+    scraped = Scraped(PrometheusMetrics("1", "s", next_one).text().decode())
+    assert scraped.value("uponce_uploads_in_progress") == 0
+    assert scraped.outcomes() == {"ok": 1}
+    places[0].lock.close()
+
+
 def test_a_folder_that_is_gone_is_told_as_such(folder: Path) -> None:
     metrics = PrometheusMetrics("1", "s", take_place())
     for path in folder.iterdir():

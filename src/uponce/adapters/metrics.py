@@ -214,6 +214,7 @@ def take_place() -> Place:
     if not os.environ.get(VARIABLE):
         raise FileNotFoundError(f"no folder for them could be made in any of {', '.join(PLACES)}")
     folder = Path(os.environ[VARIABLE])
+    _forget_killed(folder)
     for number in count():
         lock = (folder / f"{number}.lock").open("ab")
         try:
@@ -226,6 +227,14 @@ def take_place() -> Place:
             _reserve(folder / f"{kind}_{number}.db", size)
         return Place(folder, number, lock)
     raise AssertionError("unreachable")
+
+
+def _forget_killed(folder: Path) -> None:
+    """Forget the uploads that were under way in killed workers. A new worker may take another place than theirs."""
+    for path in folder.glob("*.lock"):
+        with path.open("ab") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mark_process_dead(int(path.stem), str(folder))  # type: ignore[no-untyped-call]
 
 
 def _reserve(file: Path, size: int) -> None:
