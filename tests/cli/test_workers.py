@@ -25,9 +25,6 @@ class Worker:
     exitcode: int = 1
     child_conn: Any = field(default_factory=lambda: SimpleNamespace(close=lambda: None))
 
-    def is_alive(self, timeout: float) -> bool:
-        return False
-
     def start(self) -> None:
         if not self.can_start:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
@@ -56,7 +53,7 @@ class Supervisor(serve._Workers):
         self.config, self.sockets, self.served = uvicorn.Config("none"), list[socket.socket](), True
         self.signal_queue, self.processes_num = list[int](), 2
         self.should_exit = serve._Ending(self.signal_queue)
-        self.started, self.now, self.can_start = 0, 1000.0, True
+        self.started, self.now, self.can_start, self._seen = 0, 1000.0, True, {}
         self.processes: list[Any] = [self.make(), self.make()]
         for module in (serve, multiprocess):
             monkeypatch.setattr(module, "Process", self.make)
@@ -86,6 +83,7 @@ class Silent(multiprocess.Process):
 def test_a_worker_that_ends_before_it_answers_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the supervisor waits as if the worker hung, and hears no signal."""
     supervisor = Supervisor(monkeypatch)
+    monkeypatch.setattr(serve, "_START_SECONDS", 0)
     monkeypatch.setattr(serve, "_PONG_SECONDS", 600)
     worker = Silent(supervisor.config, [])
     worker.start()
@@ -93,6 +91,19 @@ def test_a_worker_that_ends_before_it_answers_holds_up_nothing(monkeypatch: pyte
     threading.Timer(0.5, worker.process.kill).start()
     supervisor.keep_subprocess_alive()
     assert supervisor.processes[0] is not worker
+
+
+def test_a_worker_has_a_minute_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the successor of a lost worker: memory is short just then. No signal waits for its first answer."""
+    supervisor = Supervisor(monkeypatch)
+    monkeypatch.setattr(serve, "_PONG_SECONDS", 0.1)
+    worker = Silent(supervisor.config, [])
+    worker.start()
+    supervisor.processes = [worker]
+    for now, stays in ((1000, True), (1059, True), (1060, False)):
+        supervisor.now = now
+        supervisor.keep_subprocess_alive()
+        assert (supervisor.processes[0] is worker) is stays, now
 
 
 def test_a_server_that_ends_starts_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

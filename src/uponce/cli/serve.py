@@ -41,7 +41,7 @@ _GRACEFUL_SECONDS = 30
 _OPEN_FILES = 65_536  # each connection is a file; many systems allow 1,024 until a program asks for more
 _KEEP_ALIVE_SECONDS = 30
 _NEXT_START_SECONDS = 2
-_START_SECONDS = 60  # uvicorn's 5 are too short on a busy machine: SIGHUP then changes nothing
+_START_SECONDS = 60  # a worker may need so long on a busy machine. With uvicorn's 5, SIGHUP then changes nothing
 _PONG_SECONDS = 20  # a worker that does not answer so long hangs. It is killed, and its uploads fail
 _LOOK_SECONDS = 0.5
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -173,6 +173,7 @@ class _Workers(Multiprocess):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
         self.should_exit = _Ending(self.signal_queue)
+        self._seen: dict[int | None, float] = {}  # when each worker was seen first
 
     def terminate_all(self) -> None:
         """End the workers. Close the listening sockets, so that the port refuses connections once the workers do."""
@@ -191,8 +192,9 @@ class _Workers(Multiprocess):
             return
         if self.should_exit.is_set() or monotonic() < self._next_start:
             return
+        self._seen = {worker.pid: self._seen.get(worker.pid, monotonic()) for worker in self.processes}
         for index, worker in enumerate(self.processes):
-            if worker.is_alive(_PONG_SECONDS):
+            if self._works(worker):
                 continue
             worker.kill()  # if it hangs
             worker.join()
@@ -205,6 +207,12 @@ class _Workers(Multiprocess):
                 log.error("the worker did not start: %s. The next try is in %d seconds", error, _NEXT_START_SECONDS)
                 return
             self.processes[index] = successor
+
+    def _works(self, worker: Process) -> bool:
+        """Return whether the worker answers. A new worker need not: while it starts, signals must not wait for it."""
+        if not worker.process.is_alive():
+            return False
+        return monotonic() < self._seen[worker.pid] + _START_SECONDS or worker.ping(_PONG_SECONDS)
 
     def restart_all(self) -> None:
         """Replace each worker by one that serves, until a signal to end the server arrives.
