@@ -99,3 +99,27 @@ def test_doctor_names_a_file_of_another_user(data: Path) -> None:
     (found,) = (finding for finding in findings if finding["name"] == "owner")
     assert found["state"] == "warning"
     assert f"chown -R --reference={data} {key}" in found["detail"]
+
+
+@pytest.mark.usefixtures("stored")
+def test_doctor_names_a_storage_elsewhere_that_the_service_cannot_write(tmp_path: Path) -> None:
+    """As `mkdir` by root leaves it. Root itself, which runs the command, may write everywhere."""
+    media, new = tmp_path / "media", tmp_path / "new"
+    media.mkdir()
+
+    def told() -> list[str]:
+        done = uponce("doctor", "--json", "--data", new, env={"UPONCE_STORAGE": f"file://{media}"})
+        return [finding["detail"] for finding in json.loads(printed(done)) if finding["name"] == "owner"]
+
+    printed(uponce("keys", "create", "--data", new, env={"UPONCE_STORAGE": f"file://{media}"}))
+    give(new)
+    inside = " ".join(f"{media}/{name}" for name in ("blobs", "owner", "packs", "spool"))
+    for_folder, for_files = told()
+    assert for_folder.endswith(f"run: chown --reference={new} {media}")
+    assert for_files.endswith(f"run: chown -R --reference={new} {inside}")
+    os.chown(media, SERVICE, SERVICE)
+    assert told() == [for_files]
+    give(media)
+    os.chown(media, 0, SERVICE)
+    media.chmod(0o770)
+    assert told() == []

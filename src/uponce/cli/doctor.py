@@ -30,7 +30,8 @@ from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.core.upstream import parse_upstream
 from uponce.wiring import Backend, build, opened
 
-_OURS = ("media", "secret.key", "spool", "uponce.db")  # in the data folder; a disk there may have other files
+# In the folders of data, database and storage. A disk there may have other files.
+_OURS = ("blobs", "media", "owner", "packs", "secret.key", "spool", "uponce.db")
 _GIB = 1024**3
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 
@@ -63,7 +64,7 @@ def examine(data: str | None) -> Iterator[Finding]:
                 yield from _of_database(settings, backend)
                 yield from _of_disks(settings)
                 yield Finding("media", State.OK, backend.blobs.describe())
-                yield from _of_owners(settings.data_dir)
+                yield from _of_owners(settings)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
                 on_disk = settings.storage_url.startswith("file:")
                 yield from asyncio.run(of_parts(backend.services, backend.decoders, on_disk=on_disk))
@@ -126,25 +127,32 @@ def _of_disks(settings: Settings) -> Iterator[Finding]:
         yield Finding("volume", State.WARNING, warning)
 
 
-def _of_owners(folder: Path) -> Iterator[Finding]:
-    """Yield a warning if files in the folder have another owner than the folder: a service may be unable to use them.
+def _of_owners(settings: Settings) -> Iterator[Finding]:
+    """Yield a warning if files or folders of uponce have another owner than the data folder.
 
-    In a folder of root, each service may run as the owner of its files, so there is no warning.
+    The service may be unable to use them, although this command, run by root, can. In a data folder of root, each
+    service may run as the owner of its files, so there is no warning. A folder that its group may write has none too.
     """
-    if not exists(folder):  # database, media and secret key may be elsewhere
+    data = settings.data_dir
+    if not exists(data):  # database, media and secret key may be elsewhere
         return
-    owner, foreign = folder.stat().st_uid, []
-    for path in sorted(folder.iterdir()):
-        with suppress(FileNotFoundError):  # the log of a database that a server has just closed
-            if path.name.startswith(_OURS) and path.lstat().st_uid != owner != 0:
-                foreign.append(str(path))
-    if foreign:
-        yield Finding(
-            "owner",
-            State.WARNING,
-            f"{folder} belongs to user {owner}, and files in it to another user. If the server runs as user {owner}, "
-            f"run: chown -R --reference={folder} {' '.join(foreign)}",
-        )
+    owner, folders = data.stat().st_uid, {data, *lasting(settings)}
+    files = {path for folder in folders for path in folder.iterdir() if path.name.startswith(_OURS)}
+    for option, paths, by_others in (("", folders - files, 0o022), ("-R ", files, 0)):
+        foreign: list[Path] = []
+        for path in sorted(paths):
+            with suppress(FileNotFoundError):  # the log of a database that a server has just closed
+                facts = path.lstat()
+                if facts.st_uid != owner != 0 and not facts.st_mode & by_others and path.parent not in foreign:
+                    foreign.append(path)
+        if foreign:
+            names = " ".join(map(str, foreign))
+            yield Finding(
+                "owner",
+                State.WARNING,
+                f"{data} belongs to user {owner}, and to another user: {names}. If the server runs as user {owner}, "
+                f"run: chown {option}--reference={data} {names}",
+            )
 
 
 def _before_the_first_start(
