@@ -134,6 +134,7 @@ def test_room_is_counted_on_each_disk(tmp_path: Path, monkeypatch: pytest.Monkey
 class Disk(NamedTuple):
     st_dev: int
     st_mode: int = 0o40700
+    st_uid: int = 0
 
 
 def rows_of_disks(env: dict[str, str]) -> list[dict[str, str]]:
