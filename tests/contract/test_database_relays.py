@@ -316,15 +316,15 @@ def test_an_upstream_whose_secret_cannot_be_read_is_named_and_can_be_replaced(
     run(database.rotate_key("111", "the-next-secret", 60))
     monkeypatch.setattr(PlainBox, "decrypt", refuse)
     assert run(database.unreadable_keys()) == {"111": "lost"}
-    for look in (database.find_key("111"), database.list_upstreams()):
+    assert [run(database.list_upstreams(name)) for name in ("readable", "none")] == [{"readable": ACCOUNT}, {}]
+    for look in (database.find_key("111"), database.list_upstreams(), database.list_upstreams("demo")):
         with pytest.raises(SettingRefused):
             run(look)
     lost = {"demo": replace(ACCOUNT, secret="")}
     assert (run(database.lost_upstreams()), run(database.has_cloud("demo"))) == (lost, True)
     run(database.set_upstream("demo", replace(ACCOUNT, secret="new")))
     run(database.set_upstream("demo", None))
-    assert run(database.unreadable_keys()) == {}
-    assert run(database.lost_upstreams()) == {}
+    assert (run(database.unreadable_keys()), run(database.lost_upstreams())) == ({}, {})
 
 
 def test_an_upstream_without_a_secret_can_be_stored_and_a_cloud_may_have_nothing_else(database: Database) -> None:

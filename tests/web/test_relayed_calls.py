@@ -52,6 +52,16 @@ def test_the_upstream_does_what_keys_for_servers_may(relay: World, stub: StubUps
         assert not stub.store
 
 
+def test_a_request_needs_the_upstream_of_its_own_cloud_alone(relay: World) -> None:
+    """With hundreds of relayed clouds, to decrypt all their secrets keeps other requests waiting."""
+    relay.sql("INSERT INTO upstreams (cloud, url, url_secret) VALUES ('damaged', 'cloudinary://1@acme', x'00')")
+    assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay)))
+    assert_refused(relay.get("/v1_1/elsewhere/ping"), 401, "bad_credentials")
+    for cloud, status in (("demo", 401), ("elsewhere", 404), ("damaged", 503)):
+        answer = relay.request("POST", f"/relay/{cloud}/notifications", headers={"content-length": "2"}, chunks=[b"{}"])
+        assert answer.status == status
+
+
 def test_uponce_signs_parameters_that_only_the_upstream_knows(relay: World, stub: StubUpstream) -> None:
     """For servers that ask it to, and for uploads with HTTP Basic, as it accepts them when an SDK signed them."""
     params = {"eager": "w_100", "folder": "a"}

@@ -67,7 +67,7 @@ async def set_upstream(services: Services, cloud: str, upstream: Upstream | None
 async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> None:
     """Set the upstream that the settings name, unless it is set. Raise SettingRefused if the cloud has no API key."""
     check_relayed(cloud, await services.database.list_keys())
-    if (await services.database.list_upstreams()).get(cloud) != upstream:
+    if (await services.database.list_upstreams(cloud)).get(cloud) != upstream:
         await services.database.set_upstream(cloud, upstream)
 
 

@@ -134,8 +134,8 @@ def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream 
 
 
 @operation()
-def list_upstreams(_: float, secrets: SecretBox) -> Steps[Mapping[str, Upstream]]:
-    (rows,) = yield [("list_upstreams", {})]
+def list_upstreams(_: float, secrets: SecretBox, cloud: str | None = None) -> Steps[Mapping[str, Upstream]]:
+    (rows,) = yield [("list_upstreams", {}) if cloud is None else ("find_upstream", {"cloud": cloud})]
     return {row["cloud"]: _upstream_of(row, secrets) for row in rows}
 
 

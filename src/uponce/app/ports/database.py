@@ -286,8 +286,8 @@ class Keys(Protocol):
     async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:
         """Forward uploads of this cloud to the upstream from now on. None: store them here again."""
 
-    async def list_upstreams(self) -> Mapping[str, Upstream]:
-        """Return the upstreams by cloud."""
+    async def list_upstreams(self, cloud: str | None = None) -> Mapping[str, Upstream]:
+        """Return the upstreams by cloud. With `cloud`, read and decrypt that of this cloud alone, as requests must."""
 
     async def lost_upstreams(self) -> Mapping[str, Upstream]:
         """Return by cloud the upstreams whose secret cannot be decrypted, each with an empty secret."""

@@ -34,7 +34,7 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     relay = await services.database.find_relay(effect.subject)
     if relay is None:
         return None
-    upstream = (await services.database.list_upstreams()).get(relay.cloud)
+    upstream = (await services.database.list_upstreams(relay.cloud)).get(relay.cloud)
     cure = f"set it again, or run `uponce outbox drop {effect.id} --spend`"
     if upstream is None:
         return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: {cure}")
@@ -99,7 +99,7 @@ async def notified(services: Services, cloud: str, notification: Notification) -
     Raise NotFound if the cloud has no upstream. Raise InvalidSignature unless the account signed this in the last two
     hours.
     """
-    upstream = (await services.database.list_upstreams()).get(cloud)
+    upstream = (await services.database.list_upstreams(cloud)).get(cloud)
     if upstream is None:
         raise NotFound(f"Cloud {cloud[:64]} has no upstream, so no account sends notifications here.")
     _verify(notification, upstream, services.clock.now())

@@ -31,7 +31,8 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
     """
     if _UPLOAD_ELSEWHERE.fullmatch(request.path):  # its file would be refused as one too many
         raise missing(request.method, request.path)
-    upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
+    cloud = request.params["cloud"]
+    upstream = (await services.database.list_upstreams(cloud)).get(cloud)
     if upstream is not None:
         if request.method not in METHODS:
             return refuse_method(request, purpose, METHODS)

@@ -104,6 +104,9 @@ UPDATE api_keys SET previous_secret = secret, previous_until = :until, secret = 
 -- name: list_upstreams
 SELECT cloud, url, url_secret FROM upstreams ORDER BY cloud;
 
+-- name: find_upstream
+SELECT cloud, url, url_secret FROM upstreams WHERE cloud = :cloud;
+
 -- name: put_upstream!
 INSERT INTO upstreams (cloud, url, url_secret) VALUES (:cloud, :url, :url_secret)
 ON CONFLICT (cloud) DO UPDATE SET url = excluded.url, url_secret = excluded.url_secret;
