@@ -8,9 +8,9 @@ import pytest
 from tests import chunks, tus
 from tests.asgi import Answer
 from tests.world import PNG, Sniffer, World, run
-from uponce.app.authorise import verify_signed
+from uponce.app.authorise import Admitted, UploadRequest, verify_signed
 from uponce.core.policy import Limits
-from uponce.core.values import MediaFacts, Payer, ResourceType
+from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
 
 HALF = len(PNG) // 2
 Fields = dict[str, str]
@@ -56,3 +56,12 @@ def test_an_inspector_knows_who_pays(world: World, send: Callable[[World, Fields
     grant = run(verify_signed(world.services, "demo", fields)).grant
     assert send(world, fields).status in (200, 204)
     assert inspector.payers == [Payer(grant.key.hex(), world.browser.api_key, "192.0.2.7")]
+
+
+@pytest.mark.parametrize(("other", "count"), [("2001:db8:1:2:ffff::9", 1), ("2001:db8:1:3::1", 2)])
+def test_addresses_of_one_network_of_ipv6_pay_as_one(world: World, other: str, count: int) -> None:
+    """One home has a whole /64, so its files would each begin without a cost."""
+    verified = run(verify_signed(world.services, "demo", world.sign()))
+    callers = [Caller(address, "request") for address in ("2001:db8:1:2::1", other)]
+    uploads = [Admitted.of(UploadRequest("demo", None, (), None, caller), verified, None) for caller in callers]
+    assert len({upload.payer for upload in uploads}) == count

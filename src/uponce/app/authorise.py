@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
+from uponce.app.attempts import network_of
 from uponce.app.ports import Records
 from uponce.app.services import Services
 from uponce.core import errors
@@ -110,7 +111,7 @@ class Admitted:
 
     @property
     def payer(self) -> Payer:
-        return Payer.of(self.grant, self.caller)
+        return Payer.of(self.grant, network_of(self.caller.address))
 
 
 async def verify_signed(

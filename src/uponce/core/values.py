@@ -234,15 +234,18 @@ class GrantRecord:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """The names to which uponce charges the work on a file: its grant (hex), API key and address. Empty: not known."""
+    """The names to which uponce charges the work on a file: its grant (hex), API key and address. Empty: not known.
+
+    Of an IPv6 address it is the network of one client.
+    """
 
     grant: str = ""
     api_key: str = ""
     address: str = ""
 
     @staticmethod
-    def of(grant: Grant, caller: "Caller") -> "Payer":
-        return Payer(grant.key.hex(), grant.api_key, caller.address)
+    def of(grant: Grant, address: str) -> "Payer":
+        return Payer(grant.key.hex(), grant.api_key, address)
 
 
 class AuditEvent(StrEnum):
