@@ -37,8 +37,8 @@ def known(world: World) -> ApiKey:
     return found
 
 
-@pytest.mark.parametrize("cloud", ["v1_1", "tus"])
-def test_no_cloud_is_made_whose_files_have_no_address(world: World, cloud: str) -> None:
+@pytest.mark.parametrize("cloud", ["v1_1", "tus", "playground"])
+def test_no_cloud_is_made_whose_files_have_no_address_or_do_not_stay(world: World, cloud: str) -> None:
     for make in (
         import_keys(world.services, [GivenKey(replace(KEY, cloud=cloud))]),
         create_key(world.services, cloud),
@@ -46,6 +46,13 @@ def test_no_cloud_is_made_whose_files_have_no_address(world: World, cloud: str) 
     ):
         with pytest.raises(InvalidParameter, match=f"Cloud name '{cloud}' is taken"):
             asyncio.run(make)
+
+
+def test_a_server_with_keys_of_a_cloud_called_playground_makes_no_more_keys(world: World) -> None:
+    """An older release accepted the name, and made two more keys at each start."""
+    world.sql("DELETE FROM api_keys")
+    asyncio.run(world.database.add_key(replace(KEY, cloud="playground"), new=True))
+    assert asyncio.run(set_up(world.services, "playground")) == ()
 
 
 def test_a_new_key_is_added_once_and_works(world: World) -> None:

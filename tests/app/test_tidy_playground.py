@@ -2,16 +2,17 @@
 
 import asyncio
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.app.failing import Failing
 from tests.app.uploads import attempt
 from tests.tus import VERSION, metadata
-from tests.world import World
+from tests.world import World, assert_accepted
 from uponce.app.manage_keys import playground_key
 from uponce.app.tidy_playground import Kept, tidy_playground
-from uponce.core.errors import DatabaseUnavailable
+from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 AMPLE = Kept(files=9, bytes=1000, seconds=3600, file_bytes=100)
 
@@ -90,6 +91,21 @@ def test_unfinished_uploads_end_that_could_exceed_the_bytes(world: World) -> Non
     left = [world.request("HEAD", url, headers=VERSION).status for url in urls]
     assert sorted(left[:5]) == [200, 200, 200, 404, 404]
     assert left[5] == 200
+
+
+def test_files_of_a_tenant_whose_cloud_has_the_same_name_stay(world: World) -> None:
+    """An older release accepted the name of this cloud."""
+    path, key = visit(world, "a"), replace(world.browser, api_key="333", cloud="playground", secrets=("x" * 32,))
+    asyncio.run(world.database.add_key(key, new=True))
+    headers = {**VERSION, "upload-length": "100", "upload-metadata": metadata(world.sign(key=key))}
+    url = world.request("POST", "/tus/playground/", headers=headers).headers["location"]
+    for work in (tidy_playground(world.services, replace(AMPLE, bytes=1, seconds=0)), playground_key(world.services)):
+        with pytest.raises(SettingRefused, match="cloud playground has API keys that are not the playground's: 333"):
+            asyncio.run(work)
+    assert stored(world, [path]) == "x"
+    assert world.request("HEAD", url.removeprefix("https://media.example"), headers=VERSION).status == 200
+    query = urlencode(world.sign(key=key))
+    assert_accepted(world.request("PUT", f"/v1_1/playground/raw/upload?{query}", chunks=[b"b"]))
 
 
 def test_it_makes_no_key_before_the_first_visit(world: World) -> None:

@@ -11,13 +11,25 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from tests.e2e.commands import as_json, beside, code_of, printed, settings_of, uponce
+from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, settings_of, uponce
 from tests.server import Key, Server
+from uponce.cli.store import on_store
+from uponce.config import load
 from uponce.core.signature import utc
+from uponce.core.values import ApiKey, KeyScope, KeyUses
 
 pytestmark = pytest.mark.xdist_group("command line")
 
 URL = re.compile(r"CLOUDINARY_URL=cloudinary://(\d{15}):([a-z0-9]{32})@([\w-]+)\?upload_prefix=(\S+)\n")
+
+
+def test_no_playground_opens_beside_a_tenant_of_its_name(data: Path) -> None:
+    """It would delete the files of the tenant. An older release accepted the name."""
+    key = ApiKey("333", "playground", ("x" * 32,), KeyUses.ONCE, KeyScope.UPLOAD, 600)
+    on_store(load(data=str(data)), lambda services: services.database.add_key(key, new=True))
+    done = in_a_process("serve", "--playground", "--data", data, "--port", "0")
+    assert (done.code, "listening" in done.stdout) == (1, False)
+    assert "not the playground's: 333. A server with the playground would delete their files." in done.stderr
 
 
 def new_key(server: Server, *words: str) -> Key:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
 from uponce.app.manage_clouds import check_relayed
-from uponce.app.manage_keys import PLAYGROUND, check_policy, find_new_keys
+from uponce.app.manage_keys import check_policy, find_new_keys, is_of_playground
 from uponce.app.services import Services
 from uponce.core.errors import UponceError
 from uponce.core.values import GivenKey, Upstream
@@ -103,7 +103,7 @@ async def of_presets(
     """
     known = await services.database.list_keys()
     added, conflicts = await find_new_keys(services, keys)
-    if not keys and all(key.cloud == PLAYGROUND for key in known):
+    if not keys and all(map(is_of_playground, known)):
         check_policy(cloud, window)  # of the keys that a first start makes
     elif upstream is not None:
         check_relayed(cloud, [*known, *(given.key for given in added)])

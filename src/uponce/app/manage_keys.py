@@ -21,7 +21,11 @@ MAX_WINDOW = 7 * 86400
 Show = Callable[[ApiKey], None]
 
 _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_NO_CLOUDS = ("v1_1", "tus")  # the routes of uploads begin with these, so the cloud's files would have no addresses
+_NO_CLOUDS = {  # the files of such a cloud would have no addresses, or would not stay
+    "v1_1": "/v1_1/ is for uploads",
+    "tus": "/tus/ is for uploads",
+    PLAYGROUND: "the playground deletes the files of this cloud",
+}
 
 
 def new_key(
@@ -65,14 +69,14 @@ def check_policy(cloud: str, window: int) -> None:
             "a digit."
         )
     if cloud in _NO_CLOUDS:
-        raise InvalidParameter(f"Cloud name {cloud!r} is taken: /{cloud}/ is for uploads. Choose another name.")
+        raise InvalidParameter(f"Cloud name {cloud!r} is taken: {_NO_CLOUDS[cloud]}. Choose another name.")
     if not 1 <= window <= MAX_WINDOW:
         raise InvalidParameter(f"A window of {window} seconds is not allowed. Choose 1 to {MAX_WINDOW} seconds.")
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:
     """Make two keys on a first start: to sign for browsers, and for a server's SDK. Return none later."""
-    if any(key.cloud != PLAYGROUND for key in await services.database.list_keys()):
+    if not all(map(is_of_playground, await services.database.list_keys())):
         return ()
     keys = two_keys(services, cloud, window)
     await services.database.add_key(*keys, new=True)  # at once: after a crash in between, the second would never come
@@ -80,13 +84,32 @@ async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -
 
 
 async def playground_key(services: Services) -> ApiKey:
-    """Return the playground's key, which the first call makes. Its cloud has no other keys and no other media."""
-    for key in await services.database.list_keys(PLAYGROUND):
-        if key.name == PLAYGROUND and key.revoked_at is None:
+    """Return the playground's key, which the first call makes. Raise as `playground_keys` does."""
+    for key in await playground_keys(services):
+        if key.revoked_at is None:
             return key
-    key = new_key(services, PLAYGROUND, name=PLAYGROUND, window=_PLAYGROUND_WINDOW)
+    # `check_policy` refuses this cloud to every other key.
+    key = replace(new_key(services, "any", name=PLAYGROUND, window=_PLAYGROUND_WINDOW), cloud=PLAYGROUND)
     await services.database.add_key(key, new=True)
     return key
+
+
+async def playground_keys(services: Services) -> Sequence[ApiKey]:
+    """Return the playground's keys. Its cloud has no other keys and no other media.
+
+    Raise SettingRefused if it has: an older release accepted the name, and the playground would delete those media.
+    """
+    keys = await services.database.list_keys(PLAYGROUND)
+    if others := [key.api_key for key in keys if not is_of_playground(key)]:
+        raise SettingRefused(
+            f"The cloud {PLAYGROUND} has API keys that are not the playground's: {', '.join(others)}. A server with "
+            "the playground would delete their files. Start it without the playground."
+        )
+    return keys
+
+
+def is_of_playground(key: ApiKey) -> bool:
+    return key.cloud == key.name == PLAYGROUND
 
 
 async def revoke_key(services: Services, api_key: str) -> ApiKey:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uponce.app.manage_keys import PLAYGROUND, playground_key
+from uponce.app.manage_keys import PLAYGROUND, playground_key, playground_keys
 from uponce.app.services import Services
 from uponce.app.signed_calls import drop_asset
 from uponce.core.values import ApiKey, Caller
@@ -24,8 +24,9 @@ async def tidy_playground(services: Services, kept: Kept) -> int:
     """Delete what the playground does not keep, oldest first. Return the number of files.
 
     Unfinished uploads in several requests end, the slowest first, while all of them together could exceed `bytes`.
+    Raise as `playground_keys` does, and delete nothing.
     """
-    for key in await services.database.list_keys(PLAYGROUND):
+    for key in await playground_keys(services):
         await _end_series(services, key, kept)
     deleted = 0
     while surplus := await services.database.list_surplus(

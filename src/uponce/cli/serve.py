@@ -23,7 +23,7 @@ from uponce.adapters.logs import configure
 from uponce.adapters.system import allow_files, keep_heap
 from uponce.app.check import check_clock, check_frozen, check_storage
 from uponce.app.manage_clouds import preset_upstream
-from uponce.app.manage_keys import import_keys, set_up
+from uponce.app.manage_keys import import_keys, playground_keys, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
 from uponce.cli.address import announced, cloudinary_url, listen, outside_url, unreachable
@@ -279,6 +279,8 @@ async def _prepare(services: Services, settings: Settings) -> None:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, settings.base_url)}")
+    if settings.playground != "off":
+        await playground_keys(services)
     await _announce_relays(services, settings)
     for problem in (full, await check_clock(services), unreachable(settings), *fleeting(settings)):
         if problem is not None:
