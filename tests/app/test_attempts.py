@@ -174,6 +174,8 @@ def test_an_address_is_held_to_its_network() -> None:
     assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9")
     assert network_of("2001:db8:1:2::1") != network_of("2001:db8:1:3::1")
     assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1")
+    assert network_of("64:ff9b::192.0.2.1") == network_of("192.0.2.1")  # by a translator in front of all of IPv4
+    assert network_of("64:ff9b:1::1") == network_of("64:ff9b:1::2")
     assert network_of("") == network_of("unix:") == ""
 
 

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from weakref import WeakValueDictionary
 
 from uponce.core.errors import ChunkInProgress, ServerBusy, SignatureInUse, UponceError
@@ -23,6 +23,7 @@ _STEP = 1024  # bytes; attempts that differ by less count as equally fast
 _YOUNG_SECONDS = 2.0
 _MEMORY_BYTES = 8 * 1024 * 1024
 _NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
+_TRANSLATED = IPv6Network("64:ff9b::/96")  # IPv4 clients, behind a translator (RFC 7755)
 _UNVERIFIED = "unverified"
 
 
@@ -238,7 +239,8 @@ class Attempts:
 def network_of(address: str) -> str:
     """Return the part of an address that belongs to one client: an IPv4 address, or the /64 of an IPv6 address.
 
-    Return an empty text if the address is unknown: then no bound per network applies.
+    Of a client of IPv4 behind a translator, return the IPv4 address, which its IPv6 address contains. Return an empty
+    text if the address is unknown: then no bound per network applies.
     """
     try:
         ip = ip_address(address)
@@ -246,6 +248,8 @@ def network_of(address: str) -> str:
         return ""
     if not isinstance(ip, IPv6Address):
         return str(ip)
+    if ip in _TRANSLATED:
+        return str(IPv4Address(int(ip) & 0xFFFF_FFFF))
     return str(ip.ipv4_mapped or ip_network((ip.packed, _NETWORK_BITS), strict=False))
 
 
