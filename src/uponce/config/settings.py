@@ -261,8 +261,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     notification_networks: Annotated[
         str,
-        "Private addresses or networks to which uponce may post notifications, such as `127.0.0.1, 10.0.0.0/8`. Empty: "
-        "only to public addresses.",
+        "Private addresses or networks to which uponce may post notifications, such as `10.0.0.7`. The signed "
+        "`notification_url` of every cloud may then name them, with any port and path. Empty: public addresses only.",
         NETWORKS,
     ] = ""
     notification_days: Annotated[
