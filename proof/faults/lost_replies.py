@@ -88,10 +88,10 @@ class ForgetfulDatabase(SqliteDatabase):
         super().__init__(path, connect=line.connect, **more)
         self._line = line
 
-    async def find_commit(self, blob_key: str) -> Asset | None:
+    async def confirm_commit(self, blob_key: str) -> Asset | None:
         if self._line.chance.random() < self._line.reading:
             raise DatabaseUnavailable("The connection broke.")
-        return await super().find_commit(blob_key)
+        return await super().confirm_commit(blob_key)
 
 
 @contextmanager

@@ -160,7 +160,7 @@ class TestOutcomeUnknown:
         commit = {"commit": UNKNOWN}
         database: Any = Failing(world.database, **{"after" if happened else "before": commit})
         if read_back is not None:
-            database = Failing(database, before={"find_commit": read_back})
+            database = Failing(database, before={"confirm_commit": read_back})
         world.swap(database=database)
         expected = "ok" if happened and read_back is None else "outcome_unknown"
         assert attempt(world, fields) == expected

@@ -122,7 +122,7 @@ def test_while_nobody_knows_nothing_is_deleted(world: World, happened: bool) -> 
     fields = world.sign()
     moment = {"after" if happened else "before": {"commit": UNKNOWN}}
     real = world.services
-    database = Failing(Failing(world.database, **moment), before={"find_commit": DOWN})
+    database = Failing(Failing(world.database, **moment), before={"confirm_commit": DOWN})
     world.swap(database=database)
     assert_refused(world.upload(fields), 503, "outcome_unknown")
     world.use(real)

@@ -91,7 +91,7 @@ def test_a_series_that_is_too_old_ends_with_its_parts(both: Pair) -> None:
 def test_while_nobody_knows_nothing_is_deleted(both: Pair, happened: bool) -> None:
     client, healthy = almost(both), both.two.services
     moment = {"after" if happened else "before": {"commit_series": UNKNOWN}}
-    both.two.swap(database=Failing(Failing(both.two.database, **moment), before={"find_commit": DOWN}))
+    both.two.swap(database=Failing(Failing(both.two.database, **moment), before={"confirm_commit": DOWN}))
     assert_refused(send(client, both.two, LAST), 503, "outcome_unknown")
     assert (len(both.objects()), len(both.published())) == (4, 1)
     both.two.use(healthy)

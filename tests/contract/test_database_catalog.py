@@ -44,7 +44,9 @@ def test_an_overwrite_replaces_the_bytes_and_keeps_the_identity(backend: Backend
     assert (second.asset.version, second.asset.blob_key) == (START + 10, "blob-b")
     assert second.asset.version_id != first.asset.version_id
     assert run(database.find_asset(first.asset.name)) == second.asset
-    assert run(database.find_commit("blob-a")) is None
+    for find in (database.find_commit, database.confirm_commit):
+        assert run(find("blob-a")) is None
+        assert run(find("blob-b")) == second.asset
 
 
 def test_versions_rise_also_within_a_second_and_when_the_clock_steps_back(backend: Backend, database: Database) -> None:

@@ -109,8 +109,10 @@ def test_the_stored_answer_can_be_looked_up(database: Database) -> None:
     reply = run(database.find_reply(grant("a").key, KEY))
     assert reply is not None
     assert (reply.answer, reply.sha256) == (first, "1" * 64)
-    assert run(database.find_reply(grant("a").key, KEY.upper())) is None
-    assert run(database.find_reply(grant("b").key, KEY)) is None
+    assert run(database.confirm_reply(grant("a").key, KEY)) == reply
+    for find in (database.find_reply, database.confirm_reply):
+        assert run(find(grant("a").key, KEY.upper())) is None
+        assert run(find(grant("b").key, KEY)) is None
 
 
 def test_a_revoked_grant_answers_nothing_any_more(database: Database) -> None:

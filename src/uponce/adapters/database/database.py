@@ -26,7 +26,7 @@ class Backend(Protocol):
     _committer: Committer
 
     async def read(self, operation: Operation[T]) -> T:
-        """Return the result of the operation. Everything that it reads is durable."""
+        """Return the result of the operation. Everything that it reads is durable here, if not on a standby."""
 
     async def write(self, operation: Operation[T]) -> T:
         """Return the result of the operation, or raise its refusal, after it is durable."""
@@ -51,6 +51,15 @@ def _runs_with_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) 
     async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
         operation = make(self._secrets, *args, **kwargs)
         return await (self.write if operation.writes else self.read)(operation)
+
+    return method
+
+
+def _confirms(make: Callable[P, Operation[T]]) -> Method[P, T]:
+    """Return the method that runs a reading operation, and whose result is as durable as a commit."""
+
+    async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._confirmed(make(*args, **kwargs))
 
     return method
 
@@ -89,6 +98,7 @@ class Database(Backend):
     list_grants = _runs(ledger.page)
     history = _runs(ledger.history)
     find_reply = _runs(ledger.find_reply)
+    confirm_reply = _confirms(ledger.find_reply)
     revoke_grant = _runs(ledger.revoke)
     record_refusal = _runs(commits.refuse)
     newest_moment = _runs(ledger.newest_moment)
@@ -96,6 +106,7 @@ class Database(Backend):
     # Catalog
     find_asset = _runs(catalog.find)
     find_commit = _runs(catalog.find_of_blob)
+    confirm_commit = _confirms(catalog.find_of_blob)
     list_by_context = _runs(catalog.of_context)
     list_surplus = _runs(catalog.surplus)
     digests = _runs(catalog.digests)
@@ -124,6 +135,10 @@ class Database(Backend):
     moment = _runs(relays.moment)
     note_misses = _runs(relays.note_misses)
     hasten_relays = _runs(relays.hasten)
+
+    async def _confirmed(self, operation: Operation[T]) -> T:
+        """Return what `read` returns, as durable as a commit. An engine overrides this if its reads may be less."""
+        return await self.read(operation)
 
     async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
         if relay.series_id is None:

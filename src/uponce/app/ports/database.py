@@ -78,7 +78,7 @@ class Ledger(Protocol):
         commits of one grant, exactly `max_uses` succeed. The others raise SignatureUsed. Raise SignatureRevoked for a
         revoked grant, and BlobCondemned for a blob that the sweeper condemned. Raise UnknownApiKey for a key that was
         revoked before the commit, and StaleRequest for a timestamp at or before the watermark. These errors are certain
-        and leave no trace. OutcomeUnknown is not certain: the caller must keep the blob and may ask `find_commit`.
+        and leave no trace. OutcomeUnknown is not certain: the caller must keep the blob and may ask `confirm_commit`.
 
         With an Idempotency-Key, the same transaction stores the answer. If this grant and key already have an answer,
         nothing is spent and nothing is published. The same bytes get that answer again; other bytes raise
@@ -110,6 +110,9 @@ class Ledger(Protocol):
 
         Return None if the grant was revoked, unless the caller asks for answers of revoked grants too.
         """
+
+    async def confirm_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
+        """Return what `find_reply` returns, after it is durable like a commit: also on a synchronous standby."""
 
     async def find_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:
         """Return the ledger's record of a grant.
@@ -149,7 +152,13 @@ class Catalog(Protocol):
     async def find_asset(self, name: AssetName) -> Asset | None: ...
 
     async def find_commit(self, blob_key: str) -> Asset | None:
-        """Return the asset that names this blob. It exists only if the commit of the blob happened."""
+        """Return the asset that names this blob. It exists only if the commit of the blob happened.
+
+        If the commit raised OutcomeUnknown, a failover may still forget the asset.
+        """
+
+    async def confirm_commit(self, blob_key: str) -> Asset | None:
+        """Return what `find_commit` returns, after it is durable like a commit: also on a synchronous standby."""
 
     async def list_by_context(
         self, cloud: str, resource_type: ResourceType, key: str, value: str | None, *, limit: int, cursor: str | None

@@ -145,7 +145,7 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     """Return what `read_back` returns. If the commit of another upload has answered a repeat, return its answer."""
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
-            reply = await services.database.find_reply(grant.key, draft.idempotency_key)
+            reply = await services.database.confirm_reply(grant.key, draft.idempotency_key)
             answer = None if reply is None or reply.sha256 != draft.asset.digest.sha256 else reply.answer
             if isinstance(answer, Committed):
                 return replace(answer, replayed=answer.asset.blob_key != draft.asset.blob_key)
@@ -175,9 +175,9 @@ async def drop(services: Services, deletion: Coroutine[Any, Any, None]) -> None:
 
 
 async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
-    """Return what a commit without an answer stored. Raise `unknown` while the outcome cannot be read."""
+    """Return what a commit without an answer stored. Raise `unknown` while the outcome cannot be confirmed."""
     with suppress(Unavailable):
-        asset = await services.database.find_commit(blob_key)
+        asset = await services.database.confirm_commit(blob_key)
         if asset is not None:
             return Committed(asset)
     raise unknown

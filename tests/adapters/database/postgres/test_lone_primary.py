@@ -4,7 +4,9 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,6 +17,9 @@ from tests.adapters.database.postgres.test_outcomes import SECONDS, mortal, own,
 from tests.contract.databases import attempt, draft, grant, run
 from tests.postgres import Postgres
 from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.app.ports import Draft
+from uponce.app.uploading.pipeline import read_back_upload
+from uponce.core.errors import OutcomeUnknown
 
 __all__ = ["mortal", "own", "patient"]  # the fixtures of the neighbour
 
@@ -38,12 +43,35 @@ def waiting_for_a_standby(own: Postgres) -> Iterator[psycopg.Connection[Any]]:
             admin.execute("SELECT pg_reload_conf()")
 
 
+@contextmanager
+def ending_each_wait(admin: psycopg.Connection[Any], by: str) -> Iterator[list[object]]:
+    """End each wait of a commit by this function of PostgreSQL. Give the ends."""
+    end = WAITING.replace("pid", f"{by}(pid)")
+    enough, ends = Event(), list[object]()
+
+    def end_all() -> None:
+        while not enough.wait(0.01):
+            ends.extend(admin.execute(end).fetchall())
+
+    ending = Thread(target=end_all)
+    ending.start()
+    try:
+        yield ends
+    finally:
+        enough.set()
+        ending.join()
+
+
+def drafted(blob: str) -> Draft:
+    return replace(draft(blob, blob=blob), idempotency_key=blob)
+
+
 def first_that_waits(database: PostgresDatabase) -> tuple[str, str, float]:
     """The first upload that is not simply committed: its blob, what it was told, and after how long."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         began, blob = time.monotonic(), f"blob-{next(_NUMBERS)}"
-        told = run(attempt(database, grant(blob), draft(blob, blob=blob)))
+        told = run(attempt(database, grant(blob), drafted(blob)))
         if told != "ok":
             return blob, told, time.monotonic() - began
     raise AssertionError("every upload was acknowledged")
@@ -63,25 +91,37 @@ def read_back(database: PostgresDatabase, blob: str) -> bool:
 @pytest.mark.parametrize("patient", ["", "%20-cclient_min_messages%3Derror"], indirect=True)
 def test_a_cancelled_wait_for_a_standby_is_no_success(own: Postgres, patient: PostgresDatabase) -> None:
     """PostgreSQL answers such a COMMIT with success and a warning; a failover could forget it."""
-    cancel = WAITING.replace("pid", "pg_cancel_backend(pid)")
-    enough = Event()
-    cancelled: list[object] = []
-
-    def cancel_all(admin: psycopg.Connection[Any]) -> None:
-        while not enough.wait(0.01):
-            cancelled.extend(admin.execute(cancel).fetchall())
-
-    with waiting_for_a_standby(own) as admin:
-        canceller = Thread(target=cancel_all, args=(admin,))
-        canceller.start()
-        try:
-            blob, told, _ = first_that_waits(patient)
-        finally:
-            enough.set()
-            canceller.join()
+    with waiting_for_a_standby(own) as admin, ending_each_wait(admin, "pg_cancel_backend") as cancelled:
+        blob, told, _ = first_that_waits(patient)
     assert told == "outcome_unknown"
     assert cancelled
     assert read_back(patient, blob)
+
+
+@pytest.mark.parametrize("by", ["pg_cancel_backend", "pg_terminate_backend"])
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_reading_back_waits_for_the_standby_too(
+    own: Postgres, patient: PostgresDatabase, by: str, repeatable: bool
+) -> None:
+    """The row of such a commit is visible, and a failover could still forget it."""
+    services: Any = SimpleNamespace(database=patient)
+
+    def told_to_the_client(blob: str) -> str:
+        made = drafted(blob) if repeatable else draft(blob, blob=blob)
+        try:
+            return run(read_back_upload(services, grant(blob), made, OutcomeUnknown("unknown"))).asset.blob_key
+        except OutcomeUnknown:
+            return "unknown"
+
+    with waiting_for_a_standby(own) as admin, ending_each_wait(admin, by):
+        blob, told, _ = first_that_waits(patient)
+        assert told == "outcome_unknown"
+        assert read_back(patient, blob)
+        assert told_to_the_client(blob) == "unknown"
+    until = time.monotonic() + 60
+    while told_to_the_client(blob) != blob and time.monotonic() < until:  # the reload takes its time
+        time.sleep(0.05)
+    assert told_to_the_client(blob) == blob
 
 
 def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: PostgresDatabase) -> None:

@@ -65,6 +65,10 @@ COMMIT;
 -- name: wait_long!
 SET LOCAL statement_timeout = 0;
 
+-- Write something that no reader of the log needs. Every role may do so.
+-- name: write_to_log!
+SELECT pg_logical_emit_message(true, 'uponce', '');
+
 -- PostgreSQL 17 and newer
 -- name: wait_longer!
 SET LOCAL transaction_timeout = 0;
