@@ -34,9 +34,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.close()
 
 
-async def silent_after(client: Client, under_way: asyncio.Event) -> Any:
-    """The first chunk but for its end, as when its connection died without a sign."""
-    head, *tail = form(client.fields, DATA[:1000])
+async def silent_after(client: Client, under_way: asyncio.Event, data: bytes = DATA[:1000]) -> Any:
+    """A chunk but for its end, as when its connection died without a sign."""
+    head, *tail = form(client.fields, data)
     yield head + tail[0][:-3]
     under_way.set()
     await asyncio.Event().wait()
@@ -148,6 +148,36 @@ def test_a_series_whose_last_chunk_has_just_come_is_not_dropped(world: World, mo
     refused, last = asyncio.run(play())
     assert_refused(refused, 400, "signature_in_use")
     assert stored(world, last) == DATA
+
+
+def test_the_last_chunk_again_is_answered_when_the_first_one_completes_the_upload(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply to the first one is lost, and no newer request than the repeat will show the end."""
+    client, inspector = Client(world, DATA), Held(world.services.inspector, "inspect")
+
+    async def play() -> tuple[Answer, Answer, Answer]:
+        reached, repeated = asyncio.Event(), asyncio.Event()
+
+        async def hold_later(*arguments: Any) -> Assembly:
+            reached.set()
+            await repeated.wait()
+            return await hold_all(*arguments)
+
+        monkeypatch.setattr("uponce.app.uploading.completion.hold_all", hold_later)
+        world.swap(inspector=inspector)
+        await client.chunk(*FIRST)
+        last = asyncio.create_task(client.chunk(*LAST))
+        await reached.wait()
+        again = await client.chunk(*LAST, chunks=silent_after(client, repeated, DATA[1000:]))
+        inspector.release.set()
+        return await last, again, await client.chunk(*LAST)
+
+    last, again, later = asyncio.run(play())
+    assert stored(world, last) == DATA
+    assert_refused(again, 400, "chunk_in_progress")
+    assert again.headers["retry-after"] == "1"
+    assert_refused(later, 400, "signature_used")
 
 
 def test_what_arrived_without_a_record_binds_no_signature(tmp_path: Path) -> None:

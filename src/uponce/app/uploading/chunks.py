@@ -14,7 +14,7 @@ from uponce.app.uploading.ending import drop_if_empty
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, begin, giving_way
-from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
+from uponce.core.errors import ChunkInProgress, ChunkSuperseded, InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
@@ -30,8 +30,12 @@ async def upload_chunk(
     intake = ChunkIntake(services, request, upload_id, chunk)
     try:
         async with intake:
-            async with giving_way(intake.is_wanted):
-                await intake.receive(events)
+            try:
+                async with giving_way(intake.is_wanted):
+                    await intake.receive(events)
+            except ChunkSuperseded as superseded:
+                await intake.check_awaited(superseded)
+                raise
             verified, body = await intake.complete()
             series = await intake.keep(body)
         if not series.complete:
@@ -60,6 +64,18 @@ class ChunkIntake(Receiver[Spooled | Append]):
 
     async def is_wanted(self) -> bool:
         return isinstance(self.body, Append) and await self.body.is_wanted()
+
+    async def check_awaited(self, superseded: ChunkSuperseded) -> None:
+        """Raise ChunkInProgress if an older request asked for the part: the one that completes the upload.
+
+        Its client may have lost that request, and sends the last part again. No newer answer will come.
+        """
+        assert self._series is not None
+        series = await self._services.database.find_series(self._series.id)
+        if series is None or series.complete:
+            raise ChunkInProgress(
+                "Another request completes this upload now. Send this request again: its answer shows the outcome."
+            ) from superseded
 
     async def keep(self, body: Spooled | Append) -> Series:
         """Record the part, which must be whole. Return the series with this part."""
