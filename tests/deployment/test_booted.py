@@ -16,8 +16,8 @@ from tests.deployment.machine import blocks
 pytestmark = [pytest.mark.full, pytest.mark.skipif(bool(absent()), reason=absent())]
 
 GUIDE = blocks("one-box.md")
-INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, RESTORE, KEEP, UPGRADE, *OTHERS = GUIDE
-NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
+INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, NEW_MACHINE, RESTORE, *OTHERS = GUIDE
+KEEP, UPGRADE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
 
 READY = "curl --fail --silent --show-error --retry 60 --retry-connrefused --retry-delay 1 http://127.0.0.1:8000/readyz"
 OWNER = "stat --format '%U %a' /var/lib/uponce"
@@ -78,6 +78,17 @@ def test_every_step_of_the_guide_that_asks_systemd(machine: Booted) -> None:
     serves(machine)
     for path in stored:
         delivers(machine, path)
+
+    machine.run(
+        "systemctl disable --now uponce uponce-backup.timer\n"
+        "rm -rf /etc/systemd/system/uponce*.{service,timer} /var/lib/uponce /var/lib/uponce.before"
+    )  # as on a new machine
+    machine.run(NEW_MACHINE)
+    machine.run(RESTORE)
+    serves(machine)
+    for path in stored:
+        delivers(machine, path)
+    assert machine.run("systemctl is-enabled uponce uponce-backup.timer") == "enabled\nenabled\n"
 
 
 def test_nginx_sends_the_media_as_the_user_of_uponce(machine: Booted) -> None:

@@ -23,9 +23,12 @@ pytestmark = [
 ]
 
 GUIDE = blocks("one-box.md")
-INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, RESTORE, KEEP, UPGRADE, *OTHERS = GUIDE
-NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
+INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, NEW_MACHINE, RESTORE, *OTHERS = GUIDE
+KEEP, UPGRADE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
 
+# Between the two no boot starts a server.
+DISABLED = "disable --now uponce uponce-backup.timer uponce-backup.service"
+ENABLED = "enable --now uponce uponce-backup.timer"
 LARGE = bytes(300_000)  # too large for packs
 
 
@@ -109,8 +112,8 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
         "start uponce-backup",
         "daemon-reload",
         "restart uponce",
-        "stop uponce uponce-backup.timer uponce-backup.service",
-        "start uponce uponce-backup.timer",
+        DISABLED,
+        ENABLED,
     ]
 
 
@@ -120,10 +123,26 @@ def test_a_refused_restore_starts_no_server(machine: Machine, box: Server, tmp_p
     back_up(machine)
     assert box.stop() == 0
     assert machine.paste(RESTORE.replace("/latest", "/lost")) == 1
-    assert machine.asked() == ["stop uponce uponce-backup.timer uponce-backup.service"]
+    assert machine.asked() == [DISABLED]
     machine.run(RESTORE[RESTORE.index("uponce restore") :])
-    assert machine.asked() == ["start uponce uponce-backup.timer"]
+    assert machine.asked() == [ENABLED]
     assert (tmp_path / "lib/uponce/uponce.db").exists()
+
+
+@pytest.mark.proof
+def test_a_new_machine_starts_its_first_server_on_the_restored_folder(
+    machine: Machine, box: Server, tmp_path: Path
+) -> None:
+    assert code_of(box, box.signed({"public_id": "cat"})) == ""
+    back_up(machine)
+    assert box.stop() == 0
+    box.data_dir.rename(tmp_path / "lost")
+    machine.run(NEW_MACHINE)
+    assert {unit.name for unit in (tmp_path / "units").iterdir()} >= {"uponce.service", "uponce-backup.timer"}
+    machine.run(RESTORE)
+    assert machine.asked() == ["daemon-reload", DISABLED, ENABLED]
+    box.start()
+    assert box.get(f"/{box.cloud}/raw/upload/cat").data == b"bytes"
 
 
 @pytest.mark.proof
@@ -240,7 +259,7 @@ def test_a_restore_puts_the_media_on_the_disk_for_them(
     machine.run(MOUNT + RESTORE_DISK)
     assert large_files(disk) == [lost]
     assert not any((box.data_dir / "media").iterdir())  # seen without the mount
-    assert machine.asked()[-1] == "start uponce uponce-backup.timer"
+    assert machine.asked() == [DISABLED, ENABLED]
     # The disk may be of another machine, where the user had another number.
     assert machine.asked("chown") == [f"uponce: {box.data_dir}", f"-R uponce: {box.data_dir}/media"]
     assert (tmp_path / "lib/uponce.before/uponce.db").exists()
