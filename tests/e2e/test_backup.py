@@ -164,6 +164,25 @@ def test_what_a_backup_has_lost_is_told_and_the_rest_is_restored(server: Server,
     assert (done.code, told["copied"]) == (1, made["assets"] - 2)
     assert set(told["lost"]) == {"media/raw/upload/lost", "media/raw/upload/rotten"}
     assert "2 assets have lost their bytes" in done.stderr
+    assert "The restore has ended, so do not repeat it. Start the server." in done.stderr
+
+
+@pytest.mark.usefixtures("few_places")
+def test_a_backup_without_lost_bytes_succeeds_once_these_assets_are_uploaded_again_or_deleted(
+    server: Server, tmp_path: Path
+) -> None:
+    for public_id in ("replaced", "given up"):
+        put(server, public_id, public_id.encode() * 100_000)
+    for blob in blobs(server.data_dir / "media"):
+        if blob.read_bytes().startswith((b"replaced" * 9, b"given up" * 9)):
+            blob.unlink()
+    done = beside(server, "backup", tmp_path / "backup")
+    assert (done.code, "Upload these assets again, or delete them" in done.stderr) == (1, True)
+    put(server, "replaced", b"replaced")
+    assert beside(server, "backup", tmp_path / "backup").code == 1
+    fields = urlencode(server.signed({"public_id": "given up"}, server.server))
+    assert server.get(f"/v1_1/{server.cloud}/raw/destroy?{fields}", method="POST").json() == {"result": "ok"}
+    assert as_json(server, "backup", tmp_path / "backup")["lost"] == {}
 
 
 @pytest.mark.usefixtures("few_places")

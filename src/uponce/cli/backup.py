@@ -16,6 +16,7 @@ from uponce.config import load
 from uponce.wiring import archive_of, opened
 
 _SHOWN = 10
+_CURE = "Upload these assets again, or delete them: until then each backup ends with exit code 1"
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
     say(_text(archive.folder, done), {**done.facts, **rest}, as_json)
     if is_frozen:
         warn(f"this is a backup of a database that takes no uploads. {FROZEN}")
-    tell_lost_and_exit(done.media)
+    tell_lost_and_exit(done.media, _CURE)
     if is_frozen:
         raise typer.Exit(1)
 
@@ -72,9 +73,10 @@ def as_data(done: Copying) -> dict[str, Any]:
     return {"present": done.present, "copied": done.copied, "bytes": done.bytes, "lost": done.lost}
 
 
-def tell_lost_and_exit(done: Copying) -> None:
+def tell_lost_and_exit(done: Copying, cure: str) -> None:
     if done.lost:
         tell_lost(done)
+        typer.echo(cure, err=True)
         raise typer.Exit(1)
 
 

@@ -12,6 +12,11 @@ from uponce.cli.options import Data, Json, filling, say, shown, warn
 from uponce.config import load
 from uponce.wiring import archive_of, blob_store, own_secrets
 
+_CURE = (
+    "The restore has ended, so do not repeat it. Start the server. Then upload these assets again, or delete them: until "
+    "then each backup ends with exit code 1. `uponce fsck` names them"
+)
+
 
 def run(
     folder: str = typer.Argument(metavar="FOLDER", help="Folder that `uponce backup` wrote."),
@@ -27,7 +32,8 @@ def run(
     """Restore a data folder from a backup.
 
     It verifies every file and refuses every signature that may have been used since the backup. It overwrites nothing.
-    If it is interrupted, run it again.
+    If it is interrupted, run it again. If the backup lacks bytes of assets, everything else is restored, with exit code
+    1.
     """
     settings, clock = load(data=data), SystemClock()
     archive = archive_of(settings, folder)
@@ -62,4 +68,4 @@ def run(
         {**as_data(done), "watermark": mark, "unnamed": surplus},
         as_json,
     )
-    tell_lost_and_exit(done)
+    tell_lost_and_exit(done, _CURE)
