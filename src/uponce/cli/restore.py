@@ -13,8 +13,8 @@ from uponce.config import load
 from uponce.wiring import archive_of, blob_store, own_secrets
 
 _CURE = (
-    "The restore has ended, so do not repeat it. Start the server. Then upload these assets again, or delete them: until "
-    "then each backup ends with exit code 1. `uponce fsck` names them"
+    "The restore has ended, so do not repeat it. Start the server. Then upload these assets again, or delete them: "
+    "until then each backup ends with exit code 1. `uponce fsck` names them"
 )
 
 
