@@ -10,7 +10,7 @@ import pytest
 
 from tests.deployment import Caddy
 from tests.deployment.machine import Machine, blocks
-from tests.e2e.commands import code_of
+from tests.e2e.commands import as_json, code_of
 from tests.postgres import Postgres
 from tests.server import Server
 from tests.stores import seaweedfs
@@ -86,7 +86,7 @@ def test_every_command_of_the_guide(tmp_path: Path, database: Postgres) -> None:
         with psycopg.connect(database.url(), autocommit=True) as connection:
             for statement in re.findall(r".+?;", statements.replace("uponce", "uponce_server", 1), re.DOTALL):
                 connection.execute(statement.replace("OWNER uponce", "OWNER uponce_server"))
-        settings, key, move, servers, balancer, look = blocks("production.md")
+        settings, key, move, servers, balancer, look, _ = blocks("production.md")
 
         machine.run(settings + key)
         assert "moved and compared" in machine.run(move)
@@ -117,3 +117,24 @@ def test_every_command_of_the_guide(tmp_path: Path, database: Postgres) -> None:
                 assert [code_of(one, fields) for fields in (spent, fresh)] == ["signature_used", ""]
             finally:
                 caddy.stop()
+
+
+@pytest.mark.proof
+def test_a_cancelled_move_brings_back_the_settings_of_the_box_and_its_backups(tmp_path: Path) -> None:
+    """Without `uponce.env.box`, which a move makes at its end, the new settings stay."""
+    *_, cancel = blocks("production.md")
+    with Server(tmp_path / "box") as box:
+        machine = Machine(tmp_path, {"/var/lib/uponce": str(box.data_dir)})
+        of_the_new_store = "UPONCE_DATABASE='postgresql://uponce:PASSWORD@db.example/uponce'\n"
+        (tmp_path / "uponce.env").write_text(of_the_new_store)
+        new_store = ("--to-database", f"sqlite:///{tmp_path}/new.db", "--to-storage", f"file://{tmp_path}/new")
+        as_json(box, "migrate-store", *new_store)
+        assert code_of(box, box.signed()) == "database_unavailable"
+        assert machine.paste(cancel) != 0
+        assert (tmp_path / "uponce.env").read_text() == of_the_new_store
+        assert machine.asked() == ["stop uponce"]
+
+        (tmp_path / "uponce.env.box").write_text(OF_THE_BOX)
+        assert "this store takes uploads again" in machine.run(cancel)
+        assert (tmp_path / "uponce.env").read_text() == OF_THE_BOX
+        assert machine.asked() == ["stop uponce", "enable --now uponce uponce-backup.timer"]
