@@ -46,7 +46,7 @@ def _service() -> dict[str, Any]:
 
 def _folders() -> dict[str, str]:
     """Return the folder that is mounted at each path of the container."""
-    mounted = {path: volume for volume, path in (each.split(":") for each in _service()["volumes"])}
+    mounted = {path: volume for volume, path, *_ in (each.split(":") for each in _service()["volumes"])}
     folders = {path: volume if volume.startswith("/") else f"{HERE}/{volume}" for path, volume in mounted.items()}
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)

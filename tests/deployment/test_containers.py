@@ -138,7 +138,15 @@ def test_only_root_reads_the_settings(host: Host) -> None:
     assert [path.stat().st_mode & 0o777 for path in (folder, folder / "compose.yaml")] == [0o700, 0o600]
 
 
+(COMPOSE,) = re.findall(r"compose.yaml\) <<'END'\n(.*?)END\n", START, re.DOTALL)
+
+
+def test_the_container_sees_a_disk_for_backups_that_is_mounted_after_its_start() -> None:
+    """As at a boot, where nothing waits for that disk. Without `rslave`, the container keeps the folder below it."""
+    _, backup = yaml.safe_load(COMPOSE)["services"]["uponce"]["volumes"]
+    assert backup == "/srv/uponce/backup:/backup:rslave"
+
+
 def test_the_service_has_time_to_stop_and_settings_that_exist() -> None:
-    (text,) = re.findall(r"compose.yaml\) <<'END'\n(.*?)END\n", START, re.DOTALL)
-    service = yaml.safe_load(text)["services"]["uponce"]
+    service = yaml.safe_load(COMPOSE)["services"]["uponce"]
     assert load(service["environment"]).drain_seconds + 30 + 5 <= int(service["stop_grace_period"].removesuffix("s"))
