@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.deployment import Caddy
-from tests.deployment.machine import Machine, blocks
+from tests.deployment.machine import ROOT, Machine, blocks
 from tests.e2e.commands import as_json, code_of
 from tests.postgres import Postgres
 from tests.server import Server
@@ -138,3 +138,10 @@ def test_a_cancelled_move_brings_back_the_settings_of_the_box_and_its_backups(tm
         assert "this store takes uploads again" in machine.run(cancel)
         assert (tmp_path / "uponce.env").read_text() == OF_THE_BOX
         assert machine.asked() == ["stop uponce", "enable --now uponce uponce-backup.timer"]
+
+
+def test_files_with_credentials_go_to_both_units_of_a_box() -> None:
+    """The nightly backup reads the bucket too."""
+    text = (ROOT / "docs/guide/production.md").read_text()
+    (paragraph,) = re.findall(r"^- \*\*Files with credentials:\*\*(.*?)```ini", text, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"`systemctl edit ([\w-]+)`", paragraph) == ["uponce", "uponce-backup"]
