@@ -58,6 +58,13 @@ def test_the_alerts_ask_for_what_is_told() -> None:
         assert re.fullmatch(r"[1-5]?\dm|1h", rule["for"])
 
 
+def test_something_asks_for_the_readiness_that_an_alert_counts() -> None:
+    """nginx asks for none, and Caddy passes over what `for=balancer` does. The alert looks at two minutes."""
+    (expr,) = [rule["expr"] for rule in rules() if rule["alert"] == "UponceNotReady"]
+    assert 'route="/readyz", status="503"}[2m]' in expr
+    assert re.search(r"`\* \* \* \* \* root curl [^`]*http://127\.0\.0\.1:8000/readyz`", SECTION)
+
+
 def test_the_alert_of_uploads_counts_every_failure_of_the_server_and_no_refusal() -> None:
     """A store that refuses writes fails few requests among many deliveries, and no `/readyz`."""
     (expr,) = [rule["expr"] for rule in rules() if rule["alert"] == "UponceUploadsFail"]
