@@ -88,6 +88,20 @@ def test_the_address_of_a_tus_upload_that_the_account_takes_not_now_may_be_asked
     assert stored(stub) == [md5(FILE)]
 
 
+def test_a_tus_upload_that_goes_in_one_request_is_gone_if_the_account_takes_it_not_now(
+    relay: World, stub: StubUpstream
+) -> None:
+    """The refusal comes after the account's signature has left. The client's signature is free again."""
+    relay.swap(limits=Limits(max_failed_credentials=10**6))
+    fields, tus = relay.sign(), {"tus-resumable": "1.0.0"}
+    place, stub.uploads = begin_tus(relay, fields, len(FILE)), iter([Trouble.LIMITED])
+    refused = patch(relay, place, FILE)
+    assert (refused.status, refused.headers["retry-after"]) == (503, "60")
+    assert relay.request("HEAD", place, headers=tus).status == 404
+    assert patch(relay, begin_tus(relay, fields, len(FILE)), FILE).status == 204
+    assert stored(stub) == [md5(FILE)]
+
+
 def test_a_tus_upload_that_begins_with_its_bytes_may_begin_again_after_the_account_took_no_file(
     relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
