@@ -191,14 +191,8 @@ class Parts(Protocol):
         """Yield every object, under the key of its blob, in no order. A file is a spooled blob instead."""
 
 
-class BlobStore(Protocol):
-    """Immutable bytes under random keys; a public_id never becomes a path. Files arrive on the disk of this server."""
-
-    parts: Parts
-
-    @property
-    def is_remote(self) -> bool:
-        """Return whether each call is a request to another machine, which may take seconds."""
+class Spool(Protocol):
+    """Receives files on the disk of this server."""
 
     async def receive(self, key: str | None = None) -> Spooled:
         """Return a new blob to write. `key` is for a copy from another store; it deletes what an earlier try left."""
@@ -211,6 +205,16 @@ class BlobStore(Protocol):
 
     async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
         """Delete spooled blobs not written for `older_than` seconds. Return their number. Keep the keys in `spare`."""
+
+
+class BlobStore(Spool, Protocol):
+    """Immutable bytes under random keys; a public_id never becomes a path. Files arrive on the disk of this server."""
+
+    parts: Parts
+
+    @property
+    def is_remote(self) -> bool:
+        """Return whether each call is a request to another machine, which may take seconds."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from uponce.app.ports.commits import Candidate, Committed, Draft, Outbox, Refusal, Reply
 from uponce.app.ports.relaying import Relays
-from uponce.app.ports.upkeep import Upkeep
+from uponce.app.ports.upkeep import Checks, Deployment, Fence, Upkeep
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -126,15 +126,19 @@ class Ledger(Protocol):
     ) -> Page[GrantRecord]:
         """Return a page of grants, newest timestamp first. Raise InvalidParameter for an unreadable cursor."""
 
-    async def history(self, key: bytes, limit: int, before: int = 2**63 - 1) -> Sequence[AuditRecord]:
-        """Return the newest `limit` audit rows of a grant whose id is less than `before`, oldest first."""
-
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
         """Refuse the grant from now on. A grant that is used up stays as it is; the returned record shows it.
 
         A pending upload may still spend its use, since it may have completed upstream. If its use is given back, the
         grant stays revoked.
         """
+
+
+class Audit(Protocol):
+    """What happened to grants, and when."""
+
+    async def history(self, key: bytes, limit: int, before: int = 2**63 - 1) -> Sequence[AuditRecord]:
+        """Return the newest `limit` audit rows of a grant whose id is less than `before`, oldest first."""
 
     async def record_refusal(self, grant: Grant, code: str, caller: Caller, most: int = 20) -> None:
         """Write a refused use of a genuine signature to the audit. The first `most` refusals of a grant get a row each.
@@ -214,18 +218,6 @@ class OpenSeries(Protocol):
         `purge` keeps the grant.
         """
 
-    async def find_series(self, series_id: str) -> Series | None: ...
-
-    async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None: ...
-
-    async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
-        """Return all series that the grant belongs to."""
-
-    async def has_joined_series(self, series_id: str, grant_key: bytes) -> bool: ...
-
-    async def series_grants(self, series_id: str) -> Sequence[Grant]:
-        """Return all grants of the series, in the order of their keys. After its end, return an empty list."""
-
     async def record_span(
         self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
     ) -> Series:
@@ -235,9 +227,6 @@ class OpenSeries(Protocol):
         For a shared series, `parts` are exactly the bytes of the span that were not recorded before. Raise
         ChunkInProgress if another request has recorded some of them since.
         """
-
-    async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
-        """Return the first `limit` parts of a shared series with bytes of the span, in order and without overlap."""
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
         """Commit as `commit` does, for all grants of a series together, and end the series.
@@ -254,6 +243,25 @@ class OpenSeries(Protocol):
 
     async def note_arrival(self, series_id: str, size: int) -> None:
         """Count bytes of a series that have arrived and are not recorded yet. They only show how fast the series is."""
+
+
+class SeriesReader(Protocol):
+    """Reads series, their signatures and their parts."""
+
+    async def find_series(self, series_id: str) -> Series | None: ...
+
+    async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None: ...
+
+    async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
+        """Return all series that the grant belongs to."""
+
+    async def has_joined_series(self, series_id: str, grant_key: bytes) -> bool: ...
+
+    async def series_grants(self, series_id: str) -> Sequence[Grant]:
+        """Return all grants of the series, in the order of their keys. After its end, return an empty list."""
+
+    async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
+        """Return the first `limit` parts of a shared series with bytes of the span, in order and without overlap."""
 
 
 class Keys(Protocol):
@@ -292,6 +300,13 @@ class Keys(Protocol):
         present secret need not be readable.
         """
 
+    async def has_cloud(self, cloud: str) -> bool:
+        """Return whether the cloud has a key or an upstream, also if none of its secrets can be read."""
+
+
+class Upstreams(Protocol):
+    """The accounts to which uploads of a cloud are forwarded."""
+
     async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:
         """Forward uploads of this cloud to the upstream from now on. None: store them here again."""
 
@@ -300,9 +315,6 @@ class Keys(Protocol):
 
     async def lost_upstreams(self) -> Mapping[str, Upstream]:
         """Return by cloud the upstreams whose secret cannot be decrypted, each with an empty secret."""
-
-    async def has_cloud(self, cloud: str) -> bool:
-        """Return whether the cloud has a key or an upstream, also if none of its secrets can be read."""
 
 
 # Texts, numbers and bytes by column, alike on every engine.
@@ -347,7 +359,23 @@ class Moving(Protocol):
         """
 
 
-class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Relays, Outbox, Moving, Protocol):
+class Database(
+    Keys,
+    Upstreams,
+    Ledger,
+    Audit,
+    Catalog,
+    OpenSeries,
+    SeriesReader,
+    Relays,
+    Outbox,
+    Upkeep,
+    Fence,
+    Checks,
+    Deployment,
+    Moving,
+    Protocol,
+):
     """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.
 
     Any method may raise DatabaseUnavailable or StorageFull: then it has changed nothing. A method that writes returns

@@ -42,6 +42,38 @@ class Upkeep(Protocol):
         Look-ups of a relay stay in any case. Effects that a clock far ahead has written or delayed are due at once.
         """
 
+    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
+        """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
+
+        Series without an arrived byte end after `empty` seconds. One call ends few series if these have many parts or
+        signatures. Repeat the call until it returns no key.
+        """
+
+    async def end_slowest_series(
+        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
+    ) -> Sequence[str]:
+        """End the slowest series if the key has `per_key` of them, or if there are `in_all`. Return its blob key.
+
+        The rate counts over a series' whole life, of at least `seconds`. A series stays if it keeps `rate` bytes per
+        second, or if all bytes of the file are recorded.
+        """
+
+    async def slowest_complete_series(
+        self, api_key: str, *, per_key: int, in_all: int, older_than: int, shared_older_than: int, most: int
+    ) -> Sequence[Series]:
+        """Return the slowest complete series if the key has `per_key` series, or if there are `in_all`: at most `most`.
+
+        They were begun longer ago than `older_than` seconds, or `shared_older_than` if they are shared. A request may
+        be completing each of them.
+        """
+
+    async def ping(self) -> None:
+        """Return if the database can be read and written. Raise if not."""
+
+
+class Fence(Protocol):
+    """Refuses earlier signatures, or every write."""
+
     async def fence(self, skew: int) -> int:
         """Refuse from now on every signature that servers may have accepted. Return the last timestamp that is refused.
 
@@ -68,30 +100,9 @@ class Upkeep(Protocol):
     async def thaw(self, skew: int) -> int:
         """Accept writes, and `fence`, in one transaction. Return as `fence`. Another copy may have used signatures."""
 
-    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
-        """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
 
-        Series without an arrived byte end after `empty` seconds. One call ends few series if these have many parts or
-        signatures. Repeat the call until it returns no key.
-        """
-
-    async def end_slowest_series(
-        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
-    ) -> Sequence[str]:
-        """End the slowest series if the key has `per_key` of them, or if there are `in_all`. Return its blob key.
-
-        The rate counts over a series' whole life, of at least `seconds`. A series stays if it keeps `rate` bytes per
-        second, or if all bytes of the file are recorded.
-        """
-
-    async def slowest_complete_series(
-        self, api_key: str, *, per_key: int, in_all: int, older_than: int, shared_older_than: int, most: int
-    ) -> Sequence[Series]:
-        """Return the slowest complete series if the key has `per_key` series, or if there are `in_all`: at most `most`.
-
-        They were begun longer ago than `older_than` seconds, or `shared_older_than` if they are shared. A request may
-        be completing each of them.
-        """
+class Checks(Protocol):
+    """Looks for what must not be in a database."""
 
     async def integrity(self, *, deep: bool) -> Sequence[Fault]:
         """Return the faults in the engine's files, in its words. `deep` also compares indexes with rows."""
@@ -104,6 +115,10 @@ class Upkeep(Protocol):
 
     async def count_violations(self, rule: Rule, audit_seconds: int) -> int:
         """Return how many grants or assets break a rule now."""
+
+
+class Deployment(Protocol):
+    """What a database knows of the storage beside it, and of its servers."""
 
     async def owner(self) -> str | None:
         """Return the random name that the storage of this database has too. Return None before `make_owner`."""
@@ -122,6 +137,3 @@ class Upkeep(Protocol):
 
     async def noted_settings(self) -> Mapping[str, str]:
         """Return what `note_settings` kept last: nothing before. A server of another release may note other names."""
-
-    async def ping(self) -> None:
-        """Return if the database can be read and written. Raise if not."""
