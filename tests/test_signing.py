@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from typing import Any, cast
+from uuid import UUID
 
 import pytest
 from cloudinary.utils import api_sign_request
@@ -13,6 +15,7 @@ from uponce.core.parameters import Use, names
 from uponce.signing import Params
 
 URL = "cloudinary://123:s%2Fecret@Media?upload_prefix=https://media.example/"
+APP = "https://app.example"
 
 
 def test_the_fields_are_signed_as_the_sdk_signs_them() -> None:
@@ -78,6 +81,54 @@ def test_what_the_server_would_refuse_raises_when_it_is_signed() -> None:
         uponce.sign(URL, foldr="x")  # type: ignore[call-arg]
     with pytest.raises(uponce.UponceError, match="file is never signed"):
         uponce.sign(URL, file="x")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("empty", ["", [], set()])
+@pytest.mark.parametrize(
+    "name",
+    "allowed_formats max_bytes max_uses origin overwrite sha256 timestamp type unique_filename valid_for".split(),
+)
+def test_an_empty_limit_raises_and_is_not_left_out(name: str, empty: Any) -> None:
+    """A setting that is missing, or a list without an entry, must not allow everything."""
+    with pytest.raises(InvalidParameter, match=f"Parameter {name} is empty. Sign a value, or leave {name} out"):
+        uponce.sign(URL, **{name: empty})
+
+
+def test_an_empty_name_or_label_and_none_are_left_out() -> None:
+    nothing = Params(folder="", public_id="", tags=[], context={}, nonce="", callback="", notification_url="")
+    off: Any = {"max_bytes": None, "origin": None}
+    assert set(uponce.sign(URL, **nothing, **off)["fields"]) == {"timestamp", "nonce", "signature", "api_key"}
+
+
+def test_a_set_is_signed_as_a_sorted_list() -> None:
+    wanted: Any = {"tags": {"b", "c", "a"}, "allowed_formats": frozenset({"png", "jpg"}), "origin": {APP: 1}.keys()}
+    fields = uponce.sign(URL, **wanted)["fields"]
+    assert (fields["tags"], fields["allowed_formats"], fields["origin"]) == ("a,b,c", "jpg,png", APP)
+
+
+def test_numbers_and_uuids_are_signed_as_text() -> None:
+    name, number = cast(Any, UUID(int=7)), cast(Any, 7)
+    fields = uponce.sign(URL, public_id=name, tags=[name, number], context={"user": number})["fields"]
+    assert (fields["public_id"], fields["tags"], fields["context"]) == (str(name), f"{name},7", "user=7")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "type_"),
+    [
+        ("tags", (tag for tag in "ab"), "generator"),
+        ("tags", b"ab", "bytes"),
+        ("tags", ["a", None], "NoneType"),
+        ("tags", {"a": 1}, "dict"),
+        ("tags", [["a"], "b"], "list"),
+        ("folder", uponce.sign, "function"),
+        ("context", {"alt": None}, "NoneType"),
+        ("context", {"alt": ["a"]}, "list"),
+    ],
+)
+def test_a_value_that_is_no_text_raises(name: str, value: Any, type_: str) -> None:
+    """Python would print it as `<generator object …>`, and uponce would store that text."""
+    with pytest.raises(InvalidParameter, match=f"Parameter {name} has a value of type {type_}. Pass text"):
+        uponce.sign(URL, **{name: value})
 
 
 def test_importing_it_loads_no_framework_and_no_driver() -> None:

@@ -4,23 +4,24 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Literal, TypedDict, Unpack
+from uuid import UUID
 
 from uponce.core.account import Account, read_account
 from uponce.core.errors import InvalidParameter, SettingRefused, UponceError
-from uponce.core.signature import mint_fields
+from uponce.core.signature import mint_fields, refuse_empty_limits
 
 __all__ = ["Params", "ResourceType", "Signed", "UponceError", "account_of", "sign"]
 
-Texts = str | Sequence[str]
+Texts = str | Sequence[str] | Set[str]
 ResourceType = Literal["auto", "image", "video", "raw"]
 _NONCE_BYTES = 12
 
 
 class Params(TypedDict, total=False):
-    """The parameters of an upload. Sizes in bytes, times in seconds. Commas join lists."""
+    """The parameters of an upload. Sizes in bytes, times in seconds. Commas join lists and sorted sets."""
 
     public_id: str
     public_id_prefix: str
@@ -61,11 +62,13 @@ def sign(
     CLOUDINARY_URL. Each call signs a new nonce, so each signature is different and works once.
 
     Raise SettingRefused if that line lacks a part. Raise a ParameterRefused for a parameter that the server would
-    refuse. Both are an `uponce.UponceError`.
+    refuse, and for an empty limit, such as `origin=""`. None sets no limit. Both are an `uponce.UponceError`.
     """
     account = account_of(cloudinary_url)
+    texts = {name: _text(name, value) for name, value in params.items() if value is not None}
+    refuse_empty_limits(texts)
     fields = mint_fields(
-        {name: _text(value) for name, value in params.items() if value is not None},
+        texts,
         api_key=account.api_key,
         secret=account.secret,
         now=time.time(),
@@ -84,19 +87,32 @@ def account_of(cloudinary_url: str | None = None) -> Account:
     raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")
 
 
-def _text(value: object) -> str:
-    """Return the value as SDKs write it: booleans as 1 and 0, lists with commas, a context as escaped `k=v|k2=v2`."""
+def _text(name: str, value: object) -> str:
+    """Return the value as SDKs write it: booleans as 1 and 0, lists with commas, a context as escaped `k=v|k2=v2`.
+
+    Raise InvalidParameter for a value of another type. Its text, such as `<generator object …>`, is never meant.
+    """
     if isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, Mapping):
-        return "|".join(f"{_escaped(name)}={_escaped(text)}" for name, text in value.items())
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return str(value)
-    return ",".join(str(item) for item in value)
+    if name == "context" and isinstance(value, Mapping):
+        return "|".join(f"{_escaped(_one(name, key))}={_escaped(_one(name, text))}" for key, text in value.items())
+    if isinstance(value, Set):  # a set has another order in each process
+        return ",".join(sorted(_one(name, item) for item in value))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
+        return ",".join(_one(name, item) for item in value)
+    return _one(name, value)
 
 
-def _escaped(text: object) -> str:
+def _one(name: str, value: object) -> str:
+    if not isinstance(value, str | int | float | UUID):
+        raise InvalidParameter(
+            f"Parameter {name} has a value of type {type(value).__name__}. Pass text, an integer or a list of texts."
+        )
+    return str(value)
+
+
+def _escaped(text: str) -> str:
     """Escape `=` and `|`. Raise InvalidParameter for a backslash at the end, which would escape the next sign."""
-    if str(text).endswith("\\"):
+    if text.endswith("\\"):
         raise InvalidParameter("A name or a value in context ends with a backslash. Leave it out.")
-    return str(text).replace("=", r"\=").replace("|", r"\|")
+    return text.replace("=", r"\=").replace("|", r"\|")

@@ -108,6 +108,20 @@ def test_parameters_of_the_user_win_and_are_not_for_the_page_to_choose() -> None
     assert ask({}, {}).status == 200
 
 
+def test_none_for_a_user_keeps_what_the_server_fixed() -> None:
+    """Otherwise a user whose plan names no limit could upload without one."""
+    fields = ask({}, {"max_bytes": None, "valid_for": None, "tags": None}).body["fields"]
+    assert (fields["max_bytes"], fields["valid_for"]) == ("1000", "60")
+    assert "This site sets parameter folder" in refusal(ask({"folder": "cats"}, {"folder": None}))[2]
+
+
+@pytest.mark.parametrize("granted", [{"allowed_formats": []}, {"origin": ""}, {"max_bytes": ""}, {"sha256": ""}])
+def test_an_empty_limit_of_a_user_is_refused(granted: dict[str, Any]) -> None:
+    (name,) = granted
+    assert refusal(ask({}, granted))[:2] == (400, "invalid_parameter")
+    assert f"Parameter {name} is empty." in refusal(ask({}, granted))[2]
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent() -> None:
     assert ask({}, file={"name": "x", "size": 1000}).status == 200
     status, code, message = refusal(ask({}, file={"name": "x", "size": 1001}))
@@ -134,6 +148,8 @@ def test_a_mistake_raises_when_the_program_starts() -> None:
         SignRules("cloudinary://media", "auto", {}, {})
     with pytest.raises(UponceError, match="valid_for must be a whole number"):
         SignRules(URL, "auto", {}, {"valid_for": 0})
+    with pytest.raises(UponceError, match="Parameter origin is empty"):
+        SignRules(URL, "auto", {}, {"max_bytes": 5, "origin": ""})
     for allow in ({"public_id": "avatars/*"}, {"foldr": ["cats"]}, {"resource_type": ["image"]}):
         with pytest.raises(UponceError, match=r"name a parameter of uponce\.sign, and a list of its values"):
             SignRules(URL, "auto", allow, {})

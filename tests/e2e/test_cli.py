@@ -254,6 +254,7 @@ def test_a_key_of_another_cloud_signs_only_if_it_is_named(data: Path, other: str
         (["eager=w_100"], "Parameter eager is not supported by this server yet."),
         (["signature=abc"], "Parameter signature is never signed."),
         (["max_bytes=many"], "Parameter max_bytes must be a whole number"),
+        (["folder=", "origin="], "Parameter origin is empty."),
         (["--key", "1"], "There is no API key 1 in "),
     ],
 )
@@ -279,6 +280,12 @@ def test_upload_with_parameters_as_json(server: Server, media: Path) -> None:
     (answer,) = as_json(server, "upload", *words, media / "cat.jpg")
     assert answer["folder"] == "from the shell"
     assert (answer["tags"], answer["original_filename"]) == (["a", "b"], "cat")
+
+
+def test_an_upload_is_never_signed_without_an_empty_limit(server: Server, media: Path) -> None:
+    done = beside(server, "upload", "--set", "sha256=", media / "cat.jpg")
+    assert (done.code, done.stdout) == (1, "")
+    assert "Parameter sha256 is empty. Sign a value, or leave sha256 out" in done.stderr
 
 
 def test_upload_reaches_a_server_elsewhere_by_its_cloudinary_url(server: Server, media: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import find_credentials
 from uponce.cli.options import Data, Json, Kind, SigningKey, Url, parse_pairs, say
+from uponce.core.signature import refuse_empty_limits
 
 
 def run(
@@ -32,7 +33,9 @@ def run(
     if that variable is set, or else a key in ./uponce-data. The command does not ask the server.
     """
     credentials = find_credentials(data, key, url)
-    fields = mint(credentials.key, parse_pairs(parameters or []), clock=SystemClock(), ids=RandomIds())
+    params = parse_pairs(parameters or [])
+    refuse_empty_limits(params)
+    fields = mint(credentials.key, params, clock=SystemClock(), ids=RandomIds())
     address = upload_url(credentials.base, credentials.key.cloud, resource_type)
     text = {"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields)
     say(text, {"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields}, as_json)

@@ -24,6 +24,7 @@ from uponce.cli.credentials import Credentials, find_credentials
 from uponce.cli.options import Data, Json, Kind, SigningKey, Url, parse_pairs, print_json, readable, without_signature
 from uponce.cli.sign import upload_url
 from uponce.core.errors import NotFound, printable
+from uponce.core.signature import refuse_empty_limits
 
 _BLOCK = 1024 * 1024
 _RETRIES = urllib3.Retry(
@@ -62,6 +63,7 @@ def run(
         raise NotFound(f"There is no file {readable(missing)}.")
     credentials = find_credentials(data, key, url)
     signed = parse_pairs(parameter)
+    refuse_empty_limits(signed)
     if len(paths) > 1 and "public_id" in signed:
         raise typer.BadParameter("With a public_id, each file would replace the one before. Upload one file at a time.")
     answers: list[dict[str, Any]] = []

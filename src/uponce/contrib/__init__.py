@@ -6,8 +6,9 @@ a user.
 
 `authorise` receives the request and returns True, False, or parameters to sign for this user. It may read what the page
 sent. For a body that is larger than 16 KiB, `authorise` is not called, and the page receives an error. `fixed`
-parameters are signed for every upload. A page may choose only a nonce and what `allow` lists. `sign_endpoint` raises an
-UponceError at once for a CLOUDINARY_URL or a fixed parameter that is wrong.
+parameters are signed for every upload, unless `authorise` returns another value than None for them. A page may choose
+only a nonce and what `allow` lists. `sign_endpoint` raises an UponceError at once for a CLOUDINARY_URL or a fixed
+parameter that is wrong.
 """
 
 import json
@@ -76,7 +77,10 @@ class SignRules:
         if granted is False or not (granted is True or isinstance(granted, Mapping)):
             raise ScopeDenied("You are not allowed to upload here. Sign in, or ask the owner of this site.")
         asked, size = _read(content_type, body)
-        chosen = {**self.fixed, **({} if granted is True else granted)}
+        own = {} if granted is True else granted
+        # None for a user is no value, so it removes no fixed limit.
+        kept = {name: value for name, value in self.fixed.items() if own.get(name) is None}
+        chosen = {**own, **kept}
         for name, value in asked.items():
             self._check(name, value, chosen)
         limit = chosen.get("max_bytes")
