@@ -90,6 +90,14 @@ def test_a_disabled_fieldset_disables_it(widget: Widget, media: Path) -> None:
     assert widget.page.locator("uponce-upload [part=button]").is_enabled()
 
 
+def test_its_own_attribute_disables_it(widget: Widget) -> None:
+    widget.open()
+    widget.js("(el.toggleAttribute('disabled'), 0)")
+    assert widget.page.locator("uponce-upload [part=button]").is_disabled()
+    widget.js("(el.toggleAttribute('disabled'), 0)")
+    assert widget.page.locator("uponce-upload [part=button]").is_enabled()
+
+
 def test_a_server_can_verify_a_signed_value(server: Server, widget: Widget, media: Path) -> None:
     """As Cloudinary's SDKs do with the value of their own upload field."""
     widget.open(form('value-as="signed"'))

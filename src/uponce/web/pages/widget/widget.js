@@ -7,7 +7,7 @@ const TUS = { "Tus-Resumable": "1.0.0" };
 // How long uponce keeps an unfinished upload.
 const DAY = 86_400_000;
 const LIVE = ["signing", "uploading", "retrying"];
-const UNFINISHED = ["queued", ...LIVE, "paused"];
+const BUSY = ["queued", ...LIVE];
 // uponce answers so before it stores anything, also after all bytes have arrived
 const STORES_NOTHING = ["database_unavailable", "storage_unavailable", "storage_full", "server_busy", "attempt_expired", "upstream_unavailable"];
 const FINAL = ["unreadable", "file_too_large", "empty_file", "format_not_allowed", "invalid_media", "media_too_large", "too_many_files"];
@@ -71,7 +71,7 @@ svg { width: 1.25rem; height: 1.25rem; fill: none; stroke: currentColor; stroke-
   border-radius: var(--radius); text-align: center; cursor: pointer; transition: background .15s, border-color .15s }
 .drop:hover, .over { border-color: var(--accent) }
 .over { border-style: solid; background: color-mix(in srgb, var(--accent) 10%, var(--surface)) }
-.drop > svg { flex: 0 0 100%; height: 1.75rem; color: var(--accent) }
+.drop > svg { width: 100%; height: 1.75rem; color: var(--accent) }
 .drop button { display: inline-flex; align-items: center; gap: .5rem; min-height: 2.75rem; padding: .5rem 1rem; font-weight: 600;
   color: var(--on-accent); background: var(--accent); border-radius: calc(var(--radius) * .75) }
 .drop .camera { color: var(--accent); background: none; box-shadow: inset 0 0 0 2px }
@@ -89,8 +89,7 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 .name { font-weight: 600; text-align: -webkit-match-parent; text-align: match-parent }
 .status { color: var(--muted); font-size: .875rem; font-variant-numeric: tabular-nums }
 .bar { height: .25rem; margin-top: .25rem; overflow: hidden; background: var(--line); border-radius: 1rem }
-.fill { height: 100%; background: var(--accent); transform-origin: left; transition: transform .2s linear }
-:host(:dir(rtl)) .fill { transform-origin: right }
+.fill { height: 100%; background: var(--accent); transition: width .2s linear }
 .busy .fill { animation: busy 1s infinite alternate }
 @keyframes busy { to { opacity: .4 } }
 :is(.item-paused, .item-queued, .item-retrying) .fill { background: var(--muted) }
@@ -113,8 +112,8 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 
 const ICONS = {
   // Also of the drop zone.
-  again: "M12 16V4m0 0L7 9m5-5 5 5M4 16v3a1 1 0 0 0 1 1h14a1 1 0 0 0 1-1v-3",
-  camera: "M4 8h3l2-3h6l2 3h3v11H4zM12 10a3 3 0 1 0 0 6 3 3 0 0 0 0-6",
+  again: "M12 16V4L7 9m5-5 5 5M4 16v4h16v-4",
+  camera: "M4 8h3l2-3h6l2 3h3v11H4zM12 10a3 3 0 1 0 .1 0",
   pause: "M9 6v12M15 6v12",
   resume: "M8 5v14l11-7z",
   retry: "M20 11a8 8 0 1 0-2 6M20 5v6h-6",
@@ -253,7 +252,7 @@ async function store(name, method, ...values) {
 // --- the wire
 
 class Refusal extends Error {
-  /** `again`: the same request may succeed later. Status 0 is a broken line. */
+  /** `again`: the same request may succeed later. Without a status, and then without a code, the line is broken. */
   constructor(code, message, status = 0, retryAfter = null) {
     super(message ?? "");
     this.code = code;
@@ -263,17 +262,17 @@ class Refusal extends Error {
   }
 }
 
-const local = (code, message) => new Refusal(code, message, 400);
+const local = (code) => new Refusal(code, "", 400);
 // Not an answer of uponce: some proxy's.
 const fail = () => {
-  throw new Refusal("unreachable");
+  throw new Refusal();
 };
 
 /** The refusal for an error that a signer threw or answered. `fetch` throws a TypeError if the line is broken. */
 function unsigned(error) {
   const { code, message, status = 400 } = error ?? {};
   if (typeof code === "string") return new Refusal(code, message, status);
-  return error instanceof TypeError ? new Refusal("unreachable") : local("sign_failed");
+  return error instanceof TypeError ? new Refusal() : local("sign_failed");
 }
 
 /** One request. A line on which nothing moves for `stall` ms is broken. */
@@ -308,7 +307,6 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
         // HEAD, 204, or a proxy's page.
       } catch {}
       if (xhr.status >= 200 && xhr.status < 300) return resolve({ json, header });
-      if (!xhr.status) return reject(new Refusal("unreachable"));
       // An answer to HEAD has no body.
       const { code, message } = json?.error ?? { code: header("X-Cld-Error-Code"), message: header("X-Cld-Error") };
       reject(new Refusal(code, message, xhr.status, header("Retry-After")));
@@ -346,7 +344,6 @@ class Upload {
         if (signal.aborted) return;
         if (!(error instanceof Refusal)) return this.refuse(local("sign_failed"));
         if (this.isOver(error)) {
-          if (this.unknown) return this.refuse(local("outcome_unknown"));
           this.reset();
           continue;
         }
@@ -358,7 +355,7 @@ class Upload {
         const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 30_000) * (0.75 + Math.random() / 2));
         this.error = error;
         this.mark = this.speed = null;
-        this.wait = Math.ceil(wait / 1000);
+        this.wait = wait / 1000;
         this.show("retrying");
         if (!navigator.onLine) this.host.say(this);
         await pause(wait, signal);
@@ -366,10 +363,10 @@ class Upload {
     }
   }
 
-  /** A new signature helps if this one expired, or its upload is gone. */
+  /** A new signature helps if this one expired, or its upload is gone, and the file cannot be stored already. */
   isOver({ code, status }) {
     const gone = this.place && [404, 410].includes(status);
-    return (gone || code === "stale_request") && (this.unknown || ++this.renewed <= 3);
+    return (gone || code === "stale_request") && !this.unknown && ++this.renewed <= 3;
   }
 
   reset() {
@@ -382,7 +379,7 @@ class Upload {
     if (!this.grant) {
       this.show("signing");
       const key = random();
-      const answer = await this.host.ask({ ...this.host.params, nonce: key }, this, signal);
+      const answer = await this.host.ask(key, this, signal);
       signal.throwIfAborted();
       if (!answer?.fields) throw unsigned(answer?.error);
       this.grant = { url: new URL(answer.url ?? this.host.target, location.href).href, fields: answer.fields, key };
@@ -425,7 +422,7 @@ class Upload {
     const { url, fields } = await this.signed(signal);
     const [, base, cloud, type = "auto"] = /^(.*)\/v1_1\/([^/]+)\/(?:(\w+)\/)?upload/.exec(url) ?? [];
     const metadata = Object.entries({ ...fields, resource_type: type, filename: this.name });
-    const encoded = metadata.map(([name, value]) => `${name} ${base64(String(value))}`).join();
+    const encoded = metadata.map(([name, value]) => `${name} ${base64(value)}`).join();
     const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": encoded };
     try {
       const { header } = await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal });
@@ -476,7 +473,7 @@ class Upload {
   }
 
   pause() {
-    if (!UNFINISHED.includes(this.state)) return;
+    if (!BUSY.includes(this.state)) return;
     this.stop();
     this.show("paused");
     this.save();
@@ -514,7 +511,7 @@ class Upload {
 
   remove() {
     this.stop();
-    if (this.place && this.state !== "done") send("DELETE", this.place, { headers: TUS, signal: new AbortController().signal }).catch(() => {});
+    if (this.place && !this.answer) send("DELETE", this.place, { headers: TUS, signal: new AbortController().signal }).catch(() => {});
     this.forget();
     this.host.drop(this);
   }
@@ -567,13 +564,12 @@ class Upload {
 
 export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   static formAssociated = true;
-  static observedAttributes = ["multiple", "accept", "capture", "required", "name", "value-as", "disabled"];
+  static observedAttributes = ["multiple", "accept", "capture", "required", "name", "value-as"];
 
   #internals = this.attachInternals();
   #uploads = [];
-  #views = new Map();
-  // The browser asks whether to leave. Chrome and Edge before 119 need a value.
-  #leave = (event) => (event.preventDefault(), (event.returnValue = true));
+  // The browser asks whether to leave.
+  #leave = (event) => (event.returnValue = true);
 
   #messages;
   #timing;
@@ -622,7 +618,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   set messages(messages) {
     this.#messages = messages ?? {};
     this.attributeChangedCallback();
-    this.#views.forEach((view, upload) => ((view.action = ""), this.draw(upload)));
+    this.#uploads.forEach((upload) => ((upload.view.action = ""), this.draw(upload)));
   }
 
   connectedCallback() {
@@ -645,7 +641,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     queueMicrotask(() => {
       if (this.isConnected) return;
       this.restored = null;
-      for (const upload of this.#uploads.filter(({ state, release }) => release || UNFINISHED.includes(state))) {
+      for (const upload of this.#uploads.filter(({ state, release }) => release || !["done", "refused"].includes(state))) {
         upload.stop();
         upload.release?.();
         this.drop(upload);
@@ -672,10 +668,6 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     return Number(this.getAttribute("part-size")) || 16_000_000;
   }
 
-  get params() {
-    return Object.fromEntries(["public_id", "folder", "tags"].filter((name) => this.hasAttribute(name)).map((name) => [name, this.getAttribute(name)]));
-  }
-
   get target() {
     return `${(this.getAttribute("server") ?? HOME).replace(/\/$/, "")}/v1_1/${this.getAttribute("cloud")}/auto/upload`;
   }
@@ -684,7 +676,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     return navigator.locks && globalThis.indexedDB && !this.hasAttribute("forget");
   }
 
-  async ask(params, { file, name, size, type }, signal) {
+  async ask(nonce, { file, name, size, type }, signal) {
+    const params = { nonce };
+    for (const key of ["public_id", "folder", "tags"]) if (this.hasAttribute(key)) params[key] = this.getAttribute(key);
     try {
       if (this.signer) return await this.signer(params, file, signal);
       const headers = { "Content-Type": "application/json", ...JSON.parse(this.getAttribute("headers")), ...this.headers };
@@ -711,7 +705,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   get value() {
     const values = this.answers.map((answer) => this.#valueOf(answer));
-    return this.hasAttribute("multiple") ? values : (values[0] ?? "");
+    return this.input.multiple ? values : (values[0] ?? "");
   }
 
   get form() {
@@ -842,7 +836,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #begin() {
     const live = (...hosts) => hosts.flatMap((host) => host.#uploads.filter(({ state }) => LIVE.includes(state))).length;
-    for (const upload of this.#uploads.filter(({ file, state }) => state === "queued" && file)) {
+    for (const upload of this.#uploads.filter(({ state }) => state === "queued")) {
       // Over HTTP/1.1 a browser has six connections to a server. A request that waits for one would count as a broken line.
       if (live(this) >= (Number(this.getAttribute("parallel")) || 3) || live(...HOSTS) >= 5) return;
       upload.run();
@@ -850,15 +844,15 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   ended(upload) {
-    const { id, name, file, state, answer } = upload;
+    const { id, name, file, answer } = upload;
     this.say(upload);
-    if (state === "done") {
+    if (answer) {
       this.#thumb(upload);
       this.#changed();
-      this.tell("uploaded", upload, { id, name, file, answer });
+      this.tell("uploaded", { id, name, file, answer });
     } else {
       this.#sync();
-      this.tell("refused", upload, { id, name, file, error: this.#errorOf(upload) });
+      this.tell("refused", { id, name, file, error: this.#errorOf(upload) });
     }
     this.next();
   }
@@ -868,18 +862,19 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   drop(upload) {
-    const row = this.#views.get(upload)?.row;
+    const row = upload.view?.row;
     const focused = row?.contains(this.shadowRoot.activeElement);
-    const near = (row?.nextElementSibling ?? row?.previousElementSibling)?.querySelector("button:last-child") ?? this.button;
+    const index = this.#uploads.indexOf(upload);
     row?.remove();
-    this.#views.delete(upload);
+    upload.view = null;
     this.#uploads = this.#uploads.filter((each) => each !== upload);
-    if (focused) near.focus();
+    const near = this.#uploads[index] ?? this.#uploads.at(-1);
+    if (focused) (near?.view.remove ?? this.button).focus();
     if (upload.state === "done") this.#changed();
     this.next();
   }
 
-  tell(type, { id, name, size, loaded, state }, detail = { id, name, size, loaded, state }) {
+  tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { bubbles: true, composed: true, detail }));
   }
 
@@ -901,7 +896,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #sync() {
     const done = this.#uploads.filter(({ state }) => state === "done");
-    const busy = this.#uploads.some(({ state }) => LIVE.includes(state) || state === "queued");
+    const busy = this.#uploads.some(({ state }) => BUSY.includes(state));
     const data = new FormData();
     for (const { answer } of done) data.append(this.getAttribute("name"), this.#valueOf(answer));
     const state = JSON.stringify(done.map(({ name, size, type, answer }) => ({ name, size, type, answer })));
@@ -909,7 +904,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.#internals.setFormValue(done.length && this.hasAttribute("name") ? data : null, state);
     const valueMissing = this.hasAttribute("required") && !done.length && !busy;
     this.#internals.setValidity({ customError: busy, valueMissing }, this.text(busy ? "wait" : "required"), this.button);
-    globalThis[busy ? "addEventListener" : "removeEventListener"]("beforeunload", this.#leave);
+    if (busy) addEventListener("beforeunload", this.#leave);
+    else removeEventListener("beforeunload", this.#leave);
   }
 
   #remember(state) {
@@ -952,9 +948,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #number(value, options) {
     const format = (language) => value.toLocaleString(language, { maximumFractionDigits: 0, ...options });
     try {
-      return format(this.closest("[lang]")?.lang.replaceAll("_", "-") || undefined);
+      return format(this.closest("[lang]")?.lang.replaceAll("_", "-"));
     } catch {
-      // The page names no language.
+      // The page names no language, or an unknown one.
       return format();
     }
   }
@@ -971,9 +967,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #errorOf({ error, name }) {
     const { status, again, code, message } = error;
-    const usual = again ? "unavailable" : "refused";
-    const text = this.text(again && !status ? "unreachable" : code, { name, max: this.getAttribute("max-files") });
-    return { code: code ?? usual, status, message: text || message || this.text(usual) };
+    const usual = !again ? "refused" : status ? "unavailable" : "unreachable";
+    const values = { name, max: this.getAttribute("max-files") };
+    return { code: code ?? usual, status, message: this.text(code, values) || message || this.text(usual, values) };
   }
 
   #statusOf(upload) {
@@ -992,18 +988,15 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const { name } = upload;
     // The second click of a double click hits a button that has changed.
     const act = ({ detail }) => detail > 1 || (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
-    const view = {
+    const view = (upload.view = {
       thumb: h("div", { part: "thumb", "aria-hidden": true }, /\.(\w{1,4})$/.exec(name)?.[1].toUpperCase() ?? ""),
       status: h("div", { part: "status" }),
-      bar: h("div", { part: "bar", role: "progressbar", "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100 }),
-      fill: h("div", { part: "fill" }),
+      bar: h("div", { part: "bar", role: "progressbar", "aria-label": name }, h("div", { part: "fill" })),
       act: h("button", { type: "button", part: "action", onclick: act }),
       remove: h("button", { type: "button", part: "action", onclick: () => upload.remove() }, icon("remove")),
-    };
-    view.bar.append(view.fill);
+    });
     const title = h("div", { part: "name", dir: "auto", title: name }, name);
     view.row = h("li", {}, view.thumb, h("div", {}, title, view.status, view.bar), h("div", { class: "actions" }, view.act, view.remove));
-    this.#views.set(upload, view);
     this.list.append(view.row);
     this.draw(upload);
     this.#thumb(upload);
@@ -1021,16 +1014,15 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   draw(upload) {
-    const view = this.#views.get(upload);
+    const { view, id, name, size, loaded, state } = upload;
     if (!view) return;
-    const { state, loaded, size } = upload;
-    const share = state === "done" ? 1 : size ? loaded / size : 0;
+    const share = state === "done" ? 1 : loaded / size || 0;
     const action = this.#actionOf(upload);
     view.row.className = view.row.part = `item item-${state}`;
-    view.row.classList.toggle("busy", state === "signing" || (state === "uploading" && share >= 1));
+    view.row.classList.toggle("busy", state === "uploading" && share >= 1);
     view.status.textContent = this.#statusOf(upload);
     view.bar.setAttribute("aria-valuenow", Math.floor(share * 100));
-    view.fill.style.transform = `scaleX(${share})`;
+    view.bar.firstChild.style.width = `${share * 100}%`;
     if (view.action !== action) {
       if (!action && this.shadowRoot.activeElement === view.act) view.remove.focus();
       view.act.hidden = !action;
@@ -1042,39 +1034,38 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       view.action = action;
     }
     if (state === "done" && !view.thumb.querySelector("svg")) view.thumb.append(icon("done"));
-    this.tell("progress", upload);
+    this.tell("progress", { id, name, size, loaded, state });
   }
 
   /** A picture, on a canvas: a Content-Security-Policy may forbid `blob:`. */
   #thumb(upload) {
-    const { file, type, answer, state } = upload;
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const url = state === "done" && answer.secure_url;
-    if (url && answer.resource_type === "video" && answer.video?.codec) {
-      return this.#place(upload, Object.assign(h("video", { src: `${url}#t=0.1`, preload: "metadata" }), { muted: true }));
-    }
-    const shown = url && answer.resource_type === "image" && answer.bytes < 2e6 && !["svg", "pdf"].includes(answer.format);
-    if (shown && (answer.format === "gif" ? !still : !file)) return this.#place(upload, h("img", { loading: "lazy", src: url, alt: "" }));
-    if (!file || state === "done" || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
+    const { file, type, answer } = upload;
+    const { secure_url: src, resource_type, format, bytes, video } = answer ?? {};
+    if (resource_type === "video" && video?.codec) return this.#place(upload, h("video", { src: `${src}#t=0.1`, preload: "metadata" }));
+    const wanted = format === "gif" ? !matchMedia("(prefers-reduced-motion: reduce)").matches : !file && !["svg", "pdf"].includes(format);
+    if (resource_type === "image" && bytes < 2e6 && wanted) return this.#place(upload, h("img", { loading: "lazy", src, alt: "" }));
+    if (!file || answer || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
     const draw = async () => {
-      if (!this.#views.has(upload)) return;
+      if (!upload.view) return;
       const bitmap = await createImageBitmap(file, { resizeHeight: 144, resizeQuality: "medium" });
       const canvas = h("canvas", { width: bitmap.width, height: bitmap.height });
       canvas.getContext("2d").drawImage(bitmap, 0, 0);
       bitmap.close();
-      if (!this.#views.get(upload)?.thumb.querySelector("img")) this.#place(upload, canvas);
+      if (!upload.view?.thumb.querySelector("img")) this.#place(upload, canvas);
     };
     // Without a picture, the extension is shown.
     turn = turn.then(draw).catch(() => {});
   }
 
   #place(upload, picture) {
-    const thumb = this.#views.get(upload)?.thumb;
+    const thumb = upload.view?.thumb;
     picture.onerror = () => picture.remove();
     thumb?.querySelector("canvas, img, video")?.remove();
     thumb?.prepend(picture);
   }
 }
 
-// Servers that render pages import this file too.
-if (!globalThis.customElements?.get("uponce-upload")) globalThis.customElements?.define("uponce-upload", UponceUpload);
+try {
+  customElements.define("uponce-upload", UponceUpload);
+  // A page may load this file twice. Servers that render pages import this file too.
+} catch {}
