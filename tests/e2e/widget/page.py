@@ -18,6 +18,9 @@ QUICK = """customElements.whenDefined("uponce-upload").then(() => {
   for (const el of document.querySelectorAll("uponce-upload")) Object.assign(el.timing, { delay: 20 });
 });"""
 
+# Chromium drops keys before the first frame of a page.
+PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
 # Of the locks that say which tab has an upload.
 NO_LOCK = "navigator.locks.query().then(({ held, pending }) => held.length + pending.length === 0)"
 WAITS = "navigator.locks.query().then(({ pending }) => pending.length === 1)"

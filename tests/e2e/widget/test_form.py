@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cloudinary.utils import api_sign_request
 
-from tests.e2e.widget.page import Widget, crawling, form, transfer
+from tests.e2e.widget.page import PAINTED, Widget, crawling, form, transfer
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
@@ -36,6 +36,38 @@ def test_the_value_is_empty_when_the_file_was_removed(widget: Widget, media: Pat
     assert widget.values() == []
     assert widget.page.evaluate("[...new FormData(document.forms[0]).keys()]") == []
     assert widget.page.evaluate("window.changes") == 4
+
+
+_NAMES = "el.uploads.map(({ name }) => name)"
+
+
+def _wait_with(widget: Widget, *names: str) -> None:
+    widget.open(form("multiple paused"))
+    widget.pick(*({"name": name, "mimeType": "text/plain", "buffer": b"x"} for name in names))
+    widget.page.evaluate(PAINTED)
+    assert widget.js(_NAMES) == list(names)
+
+
+def test_a_double_click_removes_one_file(widget: Widget) -> None:
+    """The next row moves up under the pointer."""
+    _wait_with(widget, "a.txt", "b.txt", "c.txt")
+    widget.page.locator('uponce-upload button[aria-label="Remove a.txt"]').dblclick()
+    assert widget.js(_NAMES) == ["b.txt", "c.txt"]
+    widget.click("Remove b.txt")
+    assert widget.js(_NAMES) == ["c.txt"]
+
+
+def test_a_held_key_removes_one_file(widget: Widget) -> None:
+    """The focus goes to the next row. After the last row it goes to the button that opens the file dialog."""
+    _wait_with(widget, "a.txt", "b.txt")
+    widget.js("(el.pick = () => { window.picked = true }, 0)")
+    widget.page.locator('uponce-upload button[aria-label="Remove a.txt"]').focus()
+    for left in (["b.txt"], []):
+        for _ in range(3):  # the browser repeats the key
+            widget.page.keyboard.down("Enter")
+        widget.page.keyboard.up("Enter")
+        assert widget.js(_NAMES) == left
+    assert not widget.page.evaluate("window.picked")
 
 
 def test_a_reset_empties_it(widget: Widget, media: Path) -> None:

@@ -9,7 +9,7 @@ from playwright.sync_api import Dialog
 
 from tests.e2e.conftest import NODE
 from tests.e2e.test_readme import block
-from tests.e2e.widget.page import MB, NOTHING_KEPT, Widget, bytes_of, crawling, form, in_parts, transfer
+from tests.e2e.widget.page import MB, NOTHING_KEPT, PAINTED, Widget, bytes_of, crawling, form, in_parts, transfer
 from tests.server import Server
 from tests.web.test_assets import WIDGET
 
@@ -229,8 +229,7 @@ def test_without_multiple_the_newer_file_replaces_the_older(widget: Widget, medi
 def test_the_keyboard_is_enough(widget: Widget, media: Path) -> None:
     widget.open()
     widget.page.on("filechooser", lambda chooser: chooser.set_files([media / "cat.jpg", media / "dance.gif"]))
-    # Chromium drops keys before the first frame of a page.
-    widget.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    widget.page.evaluate(PAINTED)
     widget.page.keyboard.press("Tab")
     widget.until("el.shadowRoot.activeElement?.part.contains('button')")
     widget.page.keyboard.press("Enter")

@@ -596,6 +596,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.live = h("div", { class: "live", role: "status" });
     root.append(this.input, this.zone, this.list, this.live);
     for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, this.#drag);
+    // A removal moves the focus: a held key would remove the next file too.
+    this.addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
     for (const name of ["timing", "messages"]) {
       const value = this[name];
       delete this[name];
@@ -986,14 +988,14 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #show(upload) {
     this.#uploads.push(upload);
     const { name } = upload;
-    // The second click of a double click hits a button that has changed.
-    const act = ({ detail }) => detail > 1 || (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
+    // The second click of a double click hits a button that has changed, or that of the next row.
+    const button = (act, ...icons) => h("button", { type: "button", part: "action", onclick: ({ detail }) => detail > 1 || act() }, ...icons);
     const view = (upload.view = {
       thumb: h("div", { part: "thumb", "aria-hidden": true }, /\.(\w{1,4})$/.exec(name)?.[1].toUpperCase() ?? ""),
       status: h("div", { part: "status" }),
       bar: h("div", { part: "bar", role: "progressbar", "aria-label": name }, h("div", { part: "fill" })),
-      act: h("button", { type: "button", part: "action", onclick: act }),
-      remove: h("button", { type: "button", part: "action", onclick: () => upload.remove() }, icon("remove")),
+      act: button(() => (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume())),
+      remove: button(() => upload.remove(), icon("remove")),
     });
     const title = h("div", { part: "name", dir: "auto", title: name }, name);
     view.row = h("li", {}, view.thumb, h("div", {}, title, view.status, view.bar), h("div", { class: "actions" }, view.act, view.remove));
