@@ -61,6 +61,18 @@ def test_a_file_that_cannot_be_accepted_asks_for_no_signature(widget: Widget, me
     assert len(widget.site.asked) == 2
 
 
+def test_a_screen_reader_reads_all_files_that_are_refused_together(widget: Widget) -> None:
+    """The region is not atomic: a screen reader reads each new line, and no line again."""
+    widget.open(form('multiple max-bytes="1"'))
+    widget.pick(*({"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"xx"} for n in "abc"))
+    region = widget.page.locator("uponce-upload [role=status]")
+    assert region.inner_text().splitlines() == [f"{n}.txt: This file is too large." for n in "abc"]
+    assert region.get_attribute("aria-atomic") == "false"
+    widget.js("el.add(Array.from({ length: 200 }, (_, n) => new File(['xx'], `${n}.txt`)))")
+    lines = region.inner_text().splitlines()
+    assert (len(lines) < 100, lines[-1]) == (True, "199.txt: This file is too large.")
+
+
 def test_a_refused_file_counts_for_max_files_as_long_as_it_may_be_tried_again(widget: Widget) -> None:
     widget.site.before = lambda number: (403, {}, {}) if number == 2 else None
     widget.open(form('multiple max-files="2" parallel="1"'))

@@ -593,7 +593,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     arrow.part = "icon";
     this.zone = h("div", { part: "drop", onclick: ({ target }) => this.pick(this.camera.contains(target)) }, arrow, this.button, this.camera, this.hint);
     this.list = h("ul", { part: "list", role: "list" });
-    this.live = h("div", { class: "live", role: "status" });
+    this.live = h("div", { class: "live", role: "status", "aria-atomic": false });
     root.append(this.input, this.zone, this.list, this.live);
     for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, this.#drag);
     // A removal moves the focus: a held key would remove the next file too.
@@ -860,7 +860,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   say(upload) {
-    this.live.textContent = `${upload.name}: ${this.#statusOf(upload)}`;
+    // A screen reader reads each new line, also if many files are refused together. The oldest lines go.
+    this.live.append(h("div", {}, `${upload.name}: ${this.#statusOf(upload)}`));
+    [...this.live.children].at(-50)?.remove();
   }
 
   drop(upload) {
