@@ -100,6 +100,39 @@ def test_a_field_for_one_file_keeps_its_own_when_another_tab_is_closed(
     assert other.js(_NAMES) == ["cat.jpg"]
 
 
+def test_what_a_full_field_does_not_continue_waits_in_the_next_form(
+    context: BrowserContext, widget: Widget, media: Path
+) -> None:
+    """The field for one file of another tab has a file when the tab of this upload is closed, and is then sent."""
+    signing = threading.Event()
+
+    def slow(number: int) -> None:
+        if number == 1:
+            signing.wait(SECONDS)
+
+    widget.site.before = slow
+    widget.open(form(""))
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[0]?.state === 'signing'")
+    widget.page.evaluate(WRITTEN)
+    other = Widget(context.new_page(), widget.site)
+    other.open(form(""))
+    other.js("el.restored")
+    other.pick(media / "cat.jpg")
+    other.stored()
+    other.eventually(WAITS)
+    other.page.evaluate(COUNT_ASKS)
+    widget.page.close()
+    signing.set()
+    other.eventually(HAS_ASKED_AGAIN)
+    other.page.click("text=Send")
+    other.page.wait_for_url("**/done")
+    other.open(form(""))
+    other.until("el.uploads?.length")
+    assert (other.js(_NAMES), other.states()) == (["dance.gif"], ["paused"])
+    assert len(widget.site.asked) == 2
+
+
 def test_a_reload_beside_another_tab_keeps_the_upload_in_its_tab(
     context: BrowserContext, widget: Widget, media: Path
 ) -> None:

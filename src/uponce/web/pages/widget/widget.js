@@ -817,7 +817,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const record = await store("uploads", "get", upload.id);
     Object.assign(upload, record, { file: await store("files", "get", upload.id) });
     const full = !this.input.multiple && this.#count;
-    if (!record || !this.isConnected || full) return upload.release();
+    // The form may be sent with another file. Then this one waits for the user.
+    if (full && record) await upload.save(true);
+    if (full || !record || !this.isConnected) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
     upload.save();
     this.#show(upload);
