@@ -13,14 +13,18 @@ import urllib3
 
 from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, settings_of, uponce
 from tests.server import Key, Server
+from uponce.cli.credentials import credentials_of
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.signature import utc
 from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.prove.site import Site
 
 pytestmark = pytest.mark.xdist_group("command line")
 
-URL = re.compile(r"CLOUDINARY_URL=cloudinary://(\d{15}):([a-z0-9]{32})@([\w-]+)\?upload_prefix=(\S+)\n")
+URL = re.compile(
+    r"CLOUDINARY_URL=cloudinary://(\d{15}):([a-z0-9]{32})@([\w-]+)\?upload_prefix=([^\s&]+)(?:&signature_algorithm=sha256)?\n"
+)
 
 
 def test_no_playground_opens_beside_a_tenant_of_its_name(data: Path) -> None:
@@ -56,6 +60,15 @@ def test_a_key_with_another_policy(server: Server) -> None:
         ["sha256"],
     )
     assert code_of(server, server.signed(key=key)) == "invalid_signature"
+
+
+def test_the_line_of_a_key_for_sha256_names_the_algorithm(server: Server) -> None:
+    """SDKs read it from there, and `uponce prove` too."""
+    line = printed(beside(server, "keys", "create", "--sha256-only")).strip()
+    assert line.endswith(f"?upload_prefix={server.base}&signature_algorithm=sha256")
+    key = credentials_of(line.removeprefix("CLOUDINARY_URL=")).key
+    fields = Site(server.base, key, 60).new_signature()
+    assert code_of(server, dict(fields)) == ""
 
 
 def test_keys_are_listed_without_secrets(server: Server) -> None:

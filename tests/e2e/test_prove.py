@@ -24,7 +24,9 @@ from proof.faults.media import Folder
 from tests.e2e.commands import Done, beside, printed, uponce
 from tests.e2e.foreign import CLOUD, KEY, SECRET, Foreign, running
 from tests.server import Server
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.cli.credentials import credentials_of
+from uponce.core.signature import verify
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
 from uponce.prove.exchange import NO_REPLY, Reply
 from uponce.prove.site import Site, dot
@@ -311,6 +313,15 @@ def test_the_worst_verdict_counts() -> None:
 def test_a_request_names_its_host_in_ascii(base: str, host: bytes) -> None:
     site = Site(base, ApiKey("1", "media", ("s",), KeyUses.ONCE, KeyScope.UPLOAD, 3600), 60)
     assert b"\r\nHost: " + host + b"\r\n" in site.request("image/upload", b"", "text/plain")
+
+
+@pytest.mark.parametrize(("option", "length"), [("", 40), ("&signature_algorithm=sha256", 64)])
+def test_it_signs_with_the_algorithm_of_the_key(option: str, length: int) -> None:
+    """SHA-1 unless the key refuses it: other servers may know no SHA-256."""
+    target = credentials_of(f"cloudinary://k:s@c?upload_prefix=http://media.example{option}")
+    fields = Site(target.base, target.key, 60).new_signature()
+    assert len(fields["signature"]) == length
+    assert verify(fields, target.key)[1].algorithm is (Algorithm.SHA256 if option else Algorithm.SHA1)
 
 
 def test_each_dot_has_bytes_of_its_own() -> None:

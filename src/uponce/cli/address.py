@@ -15,7 +15,7 @@ from uponce.config import Settings, shown
 from uponce.config.settings import EVERY_ADDRESS, http_url
 from uponce.core.account import account_url
 from uponce.core.errors import SettingRefused
-from uponce.core.values import ApiKey
+from uponce.core.values import Algorithm, ApiKey
 
 _FILE = "running.json"
 _PROBE_SECONDS = 10  # a busy server answers late
@@ -148,8 +148,9 @@ def announced(settings: Settings) -> Iterator[None]:
 
 
 def cloudinary_url(key: ApiKey, base: str) -> str:
-    """Return the CLOUDINARY_URL of a key, as the Node and Python SDKs read it."""
-    return account_url(key.api_key, key.secrets[0], key.cloud, upload_prefix=base)
+    """Return the CLOUDINARY_URL of a key, as the Node and Python SDKs read it. They sign with SHA-1 by default."""
+    algorithm = {} if Algorithm.SHA1 in key.algorithms else {"signature_algorithm": "sha256"}
+    return account_url(key.api_key, key.secrets[0], key.cloud, upload_prefix=base, **algorithm)
 
 
 def _read(path: Path) -> dict[str, str] | None:

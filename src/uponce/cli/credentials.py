@@ -11,7 +11,7 @@ from uponce.cli.store import cloud_of, on_store
 from uponce.config import cloudinary_url, load
 from uponce.config.sources import read_sources
 from uponce.core.errors import NotFound, SettingRefused
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.signing import account_of
 
 
@@ -78,5 +78,6 @@ def credentials_of(url: str) -> Credentials:
         uses=KeyUses.ONCE,
         scope=KeyScope.UPLOAD,
         window=0,
+        algorithms=(Algorithm.SHA256,) if account.options.get("signature_algorithm") == "sha256" else tuple(Algorithm),
     )
     return Credentials(key, account.base)

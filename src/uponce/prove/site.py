@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from uponce.adapters.system import RandomIds, SystemClock
 from uponce.core.errors import SettingRefused
-from uponce.core.signature import sign, string_to_sign
+from uponce.core.signature import Signer, sign, string_to_sign
 from uponce.core.values import ApiKey
 from uponce.prove.exchange import NO_REPLY, Exchange, Reply, connect
 
@@ -63,7 +63,8 @@ class Site:
 
     def sign(self, params: Fields) -> Fields:
         signed = {**params, "timestamp": str(int(SystemClock().now()))}
-        signature = sign(string_to_sign(signed), self._key.secrets[0])
+        signer = Signer.of(self._key)  # other servers may refuse SHA-256
+        signature = sign(string_to_sign(signed), signer.secret, signer.algorithm)
         return signed | {"api_key": self._key.api_key, "signature": signature}
 
     def form(self, fields: Fields, file: bytes | None, kind: str = "image", query: Fields | None = None) -> bytes:
