@@ -82,12 +82,8 @@ def test_components_with_a_widget_each_get_back_their_own_files(
 _NAMES = "el.uploads.map(({ name }) => name)"
 
 
-def test_a_field_for_one_file_keeps_its_own_when_another_tab_is_closed(
-    context: BrowserContext, widget: Widget, media: Path
-) -> None:
-    widget.open(form("paused"))
-    widget.pick(media / "dance.gif")
-    widget.until("el.uploads[0]?.state === 'paused'")
+def full_beside(context: BrowserContext, widget: Widget, media: Path) -> Widget:
+    """Return another tab with the form. Its field for one file has one, and waits for the lock of the upload here."""
     other = Widget(context.new_page(), widget.site)
     other.open(form(""))
     other.js("el.restored")
@@ -95,6 +91,16 @@ def test_a_field_for_one_file_keeps_its_own_when_another_tab_is_closed(
     other.stored()
     other.eventually(WAITS)
     other.page.evaluate(COUNT_ASKS)
+    return other
+
+
+def test_a_field_for_one_file_keeps_its_own_when_another_tab_is_closed(
+    context: BrowserContext, widget: Widget, media: Path
+) -> None:
+    widget.open(form("paused"))
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    other = full_beside(context, widget, media)
     widget.page.close()
     other.eventually(HAS_ASKED_AGAIN)
     assert other.js(_NAMES) == ["cat.jpg"]
@@ -115,13 +121,7 @@ def test_what_a_full_field_does_not_continue_waits_in_the_next_form(
     widget.pick(media / "dance.gif")
     widget.until("el.uploads[0]?.state === 'signing'")
     widget.page.evaluate(WRITTEN)
-    other = Widget(context.new_page(), widget.site)
-    other.open(form(""))
-    other.js("el.restored")
-    other.pick(media / "cat.jpg")
-    other.stored()
-    other.eventually(WAITS)
-    other.page.evaluate(COUNT_ASKS)
+    other = full_beside(context, widget, media)
     widget.page.close()
     signing.set()
     other.eventually(HAS_ASKED_AGAIN)
