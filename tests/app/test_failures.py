@@ -150,6 +150,13 @@ class TestOutcomeUnknown:
         world.use(healthy)
         assert attempt(world, fields) == "signature_used"
 
+    def test_a_standby_that_is_away_is_asked_once(self, world: World) -> None:
+        """Each question waits for UPONCE_DATABASE_SECONDS."""
+        never = AssertionError("a second question")
+        away = {"confirm_reply": UNKNOWN, "confirm_commit": never}
+        world.swap(database=Failing(Failing(world.database, before=away), after={"commit": UNKNOWN}))
+        assert attempt(world, world.sign(), key="a key") == "outcome_unknown"
+
     @pytest.mark.parametrize("read_back", [None, DOWN, UNKNOWN], ids=["reads nothing", "is down", "is unknown too"])
     @pytest.mark.parametrize("happened", [True, False])
     def test_while_nobody_knows_nothing_is_deleted(

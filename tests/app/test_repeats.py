@@ -46,6 +46,14 @@ def test_a_repeat_is_neither_inspected_nor_stored(world: World) -> None:
     assert attempt(world, fields, key=KEY) == "replayed"
 
 
+def test_a_repeat_gets_no_answer_that_a_failover_could_forget(world: World) -> None:
+    fields = world.sign()
+    assert attempt(world, fields, key=KEY) == "ok"
+    world.swap(database=Failing(world.database, before={"confirm_reply": OutcomeUnknown("the standby is away")}))
+    with world.untouched():
+        assert attempt(world, fields, key=KEY) == "outcome_unknown"
+
+
 @pytest.mark.parametrize("key", [None, "another key"])
 def test_without_its_key_a_repeat_is_refused_before_the_file_is_read(world: World, key: str | None) -> None:
     fields = world.sign()
@@ -124,7 +132,7 @@ class Meanwhile:
         return ask
 
 
-@pytest.mark.parametrize("name", ["find_key", "find_grant", "find_reply"])
+@pytest.mark.parametrize("name", ["find_key", "find_grant", "confirm_reply"])
 def test_a_repeat_that_is_checked_while_the_first_one_commits_gets_its_answer(world: World, name: str) -> None:
     """Between any two looks into the database, on another server or on this one."""
     fields = world.sign()

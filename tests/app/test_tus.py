@@ -186,6 +186,14 @@ def test_after_an_outage_a_head_completes_the_upload(world: World, client: Clien
     assert world.traces().spooled == frozenset()
 
 
+def test_a_head_says_nothing_that_a_failover_could_forget(world: World, client: Client) -> None:
+    assert last(client).status == 204
+    away = OutcomeUnknown("the standby is away")
+    world.swap(database=Failing(world.database, before={"confirm_reply": away}))
+    state = head(client)
+    assert (state.status, state.headers["x-cld-error-code"]) == (423, "outcome_unknown")
+
+
 def test_the_check_goes_red_when_all_bytes_count_as_complete(
     world: World, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

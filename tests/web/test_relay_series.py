@@ -191,7 +191,7 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
         monkeypatch.setattr(database, name, answer)
 
     between("find_grant")
-    between("find_reply")
+    between("confirm_reply")
     assert relay.request("HEAD", place, headers={"tus-resumable": "1.0.0"}).status == 200
 
 

@@ -111,7 +111,9 @@ class Ledger(Protocol):
         Return None if the grant was revoked, unless the caller asks for answers of revoked grants too.
         """
 
-    async def confirm_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
+    async def confirm_reply(
+        self, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False
+    ) -> Reply | None:
         """Return what `find_reply` returns, after it is durable like a commit: also on a synchronous standby."""
 
     async def find_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:

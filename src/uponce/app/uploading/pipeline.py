@@ -110,7 +110,7 @@ async def _answer_again(services: Services, admitted: Admitted, digest: Digest) 
     if admitted.idempotency_key is None:
         return None
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
-    reply = await services.database.find_reply(grant.key, admitted.idempotency_key)
+    reply = await services.database.confirm_reply(grant.key, admitted.idempotency_key)
     if reply is None:
         return None
     try:
@@ -143,12 +143,16 @@ async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled:
 
 async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
     """Return what `read_back` returns. If the commit of another upload has answered a repeat, return its answer."""
-    with suppress(Unavailable):
+    try:
         if draft.idempotency_key is not None:
             reply = await services.database.confirm_reply(grant.key, draft.idempotency_key)
             answer = None if reply is None or reply.sha256 != draft.asset.digest.sha256 else reply.answer
             if isinstance(answer, Committed):
                 return replace(answer, replayed=answer.asset.blob_key != draft.asset.blob_key)
+    except OutcomeUnknown:  # the standby is away, also for a second question
+        raise unknown from None
+    except Unavailable:
+        pass
     return await read_back(services, draft.asset.blob_key, unknown)
 
 

@@ -181,7 +181,7 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
     """
     record = await services.database.find_grant(address.grant_key)  # first: the reply comes when `pending` ends
     # No client can guess the address, so it leads to the answer also if the signature was revoked since.
-    reply = await services.database.find_reply(address.grant_key, reply_key(address.series_id), also_revoked=True)
+    reply = await services.database.confirm_reply(address.grant_key, reply_key(address.series_id), also_revoked=True)
     if reply is None and record is not None and record.grant.cloud == address.cloud and record.pending:
         raise errors.OutcomeUnknown(
             "This upload was passed on to the upstream, and its outcome is not known yet. Wait "

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event, Thread
@@ -14,7 +14,7 @@ import pytest
 
 from tests.adapters.database.postgres.patience import in_time, wait_at_most
 from tests.adapters.database.postgres.test_outcomes import SECONDS, mortal, own, patient
-from tests.contract.databases import attempt, draft, grant, run
+from tests.contract.databases import CALLER, KEY, attempt, draft, grant, run
 from tests.postgres import Postgres
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.app.ports import Draft
@@ -80,8 +80,13 @@ def first_that_waits(database: PostgresDatabase) -> tuple[str, str, float]:
 def read_back(database: PostgresDatabase, blob: str) -> bool:
     """Found once the server that held it has ended its wait."""
     wait_at_most(database, 60)
+    return becomes(True, lambda: run(database.find_commit(blob)) is not None)
+
+
+def becomes(wanted: object, found: Callable[[], object]) -> bool:
+    """Whether it is found in time. A reload of PostgreSQL's settings takes a while."""
     until = time.monotonic() + 60
-    while run(database.find_commit(blob)) is None:
+    while found() != wanted:
         if time.monotonic() > until:
             return False
         time.sleep(0.05)
@@ -118,10 +123,29 @@ def test_reading_back_waits_for_the_standby_too(
         assert told == "outcome_unknown"
         assert read_back(patient, blob)
         assert told_to_the_client(blob) == "unknown"
-    until = time.monotonic() + 60
-    while told_to_the_client(blob) != blob and time.monotonic() < until:  # the reload takes its time
-        time.sleep(0.05)
-    assert told_to_the_client(blob) == blob
+        assert run(attempt(patient, grant(blob), drafted(blob))) == "outcome_unknown"  # its client repeats it
+    assert becomes(blob, lambda: told_to_the_client(blob))
+    assert run(attempt(patient, grant(blob), drafted(blob))) == "ok"
+
+
+@pytest.mark.parametrize("revoked", ["a signature", "a key"])
+def test_a_revocation_that_is_repeated_waits_for_the_standby_too(
+    own: Postgres, patient: PostgresDatabase, revoked: str
+) -> None:
+    """The repeat changes nothing, and a failover could still forget the first one."""
+    run(patient.add_key(replace(KEY, api_key="222")))
+
+    def revoke() -> str:
+        try:
+            run(patient.revoke_key("222") if revoked == "a key" else patient.revoke_grant(grant("a"), CALLER))
+        except OutcomeUnknown:
+            return "unknown"
+        return "revoked"
+
+    with waiting_for_a_standby(own) as admin, ending_each_wait(admin, "pg_cancel_backend"):
+        assert becomes("unknown", revoke)
+        assert revoke() == "unknown"
+    assert becomes("revoked", revoke)
 
 
 def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: PostgresDatabase) -> None:

@@ -7,7 +7,6 @@ groups. Other work runs in its own short transactions. The time is the database'
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -27,7 +26,7 @@ from uponce.adapters.database.postgres.connection import (
 from uponce.adapters.database.postgres.history import Histories
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
 from uponce.adapters.database.postgres.session import Session
-from uponce.adapters.database.steps import Operation, Steps
+from uponce.adapters.database.steps import Operation
 from uponce.app.ports import Clock, Fault
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.signature import utc
@@ -112,7 +111,11 @@ class PostgresDatabase(Database):
         return await self._pool.run(partial(write, operation=operation), waits=operation.waits)
 
     async def _confirmed(self, operation: Operation[T]) -> T:
-        return await self._pool.run(partial(write, operation=_confirming(operation)), waits=True)
+        """Return what the operation finds. If it finds something, a synchronous standby has that too."""
+        found = await self.read(operation)
+        if found is None:
+            return found
+        return await self._pool.run(partial(write, operation=operation, confirms=True), waits=True)
 
     async def integrity(self, *, deep: bool) -> Sequence[Fault]:
         """Return the faults that PostgreSQL has noticed. `deep` compares every index too, if it has amcheck."""
@@ -159,21 +162,6 @@ class PostgresDatabase(Database):
             if not tries:
                 break
         return dropped
-
-
-def _confirming(found: Operation[T]) -> Operation[T]:
-    """Return an operation whose COMMIT confirms that a synchronous standby has what `found` finds.
-
-    The commit that wrote the row comes earlier in the log. A transaction that only reads waits for no standby.
-    """
-
-    def begin(now: float) -> Steps[T]:
-        result = yield from found.begin(now)
-        if result is not None:
-            yield [("write_to_log", {})]
-        return result
-
-    return replace(found, begin=begin, writes=True)
 
 
 @contextmanager

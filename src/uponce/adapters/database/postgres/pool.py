@@ -202,10 +202,11 @@ def read(session: Session, operation: Operation[T]) -> T:
     return result
 
 
-def write(session: Session, operation: Operation[T]) -> T:
+def write(session: Session, operation: Operation[T], *, confirms: bool = False) -> T:
     """Run the operation in one transaction, and return its result. A refusal is rolled back, and keeps the connection.
 
-    Raise OutcomeUnknown if COMMIT got no answer.
+    If the transaction `confirms`, or the operation has rules, also what it found is as durable as a commit. Raise
+    OutcomeUnknown if COMMIT got no answer.
     """
     refused: BaseException | None = None
     failed: Callable[[Exception], UponceError] = unavailable
@@ -218,6 +219,8 @@ def write(session: Session, operation: Operation[T]) -> T:
                 refused = refusal.__cause__ if isinstance(refusal, RefusedAfterWrite) else refusal
                 session.run("roll_back")
             else:
+                if confirms or operation.rules is not Rules.NONE:
+                    session.run("confirm")
                 failed = outcome_unknown
                 session.commit()
     except Exception as error:
@@ -306,6 +309,8 @@ class Engine:
         try:
             with session.connection.pipeline():
                 outcomes = self._run_all(session, operations, milliseconds)
+                if any(each is not TAKEN and not isinstance(each, Exception) for each in outcomes):
+                    session.run("confirm")
                 failed = outcome_unknown
                 session.commit()
         except Exception as error:
