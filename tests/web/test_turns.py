@@ -54,6 +54,30 @@ def test_an_upload_starts_at_once_and_gets_a_few_in_each_turn(monkeypatch: pytes
     assert started[-1] == "/later"
 
 
+def test_gets_that_a_client_sent_ahead_get_no_more_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each begins inside of the one before, whose answer is complete at once."""
+    started, ahead = list[str](), [f"/{number}" for number in range(MANY)]
+
+    def start(_: object, cycle: Any, __: object) -> None:
+        started.append(cycle.scope["path"])
+        if ahead:
+            request(ahead.pop(0))
+
+    monkeypatch.setattr(HttpToolsProtocol, "_start_asgi_task", start)
+    protocol: Any = HardenedProtocol.__new__(HardenedProtocol)
+    protocol.loop = turns = Turns()
+
+    def request(path: str) -> None:
+        protocol._start_asgi_task(SimpleNamespace(scope={"method": "GET", "path": path}, more_body=False), object())
+
+    request("/first")
+    while turns.next:
+        assert len(turns.next) == 1
+        turns.take()
+    assert started == ["/first", *(f"/{number}" for number in range(MANY))]
+    assert not HardenedProtocol._queued
+
+
 def test_few_deliveries_ask_the_catalog_at_a_time(world: World) -> None:
     asset = assert_accepted(world.upload(world.sign())).json
     path, running, most = asset["url"].removeprefix("https://media.example"), 0, 0

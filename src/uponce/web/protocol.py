@@ -275,7 +275,10 @@ class HardenedProtocol(HttpToolsProtocol):
     def _start_queued(self) -> None:
         try:
             for _ in range(min(self.GETS_PER_TURN, len(self._queued))):
-                self._queued.popleft()()
+                try:  # it stays in the queue until it has begun: with an empty one, a GET behind it would come here too
+                    self._queued[0]()
+                finally:
+                    self._queued.popleft()
         finally:
             if self._queued:
                 self.loop.call_soon(self._start_queued)
