@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.widget.page import Widget, form
+from tests.e2e.widget.page import Widget, form, in_parts
 from tests.e2e.widget.site import Line
 from tests.server import Server
 
@@ -264,3 +264,38 @@ def test_a_code_may_be_any_word(widget: Widget, media: Path) -> None:
     widget.pick(media / "cat.jpg")
     widget.until("el.uploads[0]?.state === 'refused'")
     assert widget.status() == "No."
+
+
+# From the first byte of the file on, until `free`, the browser's database writes nothing.
+_HOLD_DATABASE = """(() => {
+  const { send } = XMLHttpRequest.prototype;
+  const { transaction } = IDBDatabase.prototype;
+  let database;
+  IDBDatabase.prototype.transaction = function (...how) { return transaction.apply((database = this), how) };
+  XMLHttpRequest.prototype.send = function (body) {
+    if (body && typeof body !== "string" && !window.held) {
+      window.held = database.transaction("uploads", "readwrite").objectStore("uploads");
+      const spin = () => { if (!window.free) window.held.get("nothing").onsuccess = spin };
+      spin();
+    }
+    this.addEventListener("loadend", () => { window.lost = this.status === 0 });
+    return send.call(this, body);
+  };
+})()"""
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_an_error_is_shown_when_a_reload_no_longer_forgets_that_the_file_may_be_stored(
+    line: Line, widget: Widget, film: Path, parts: bool
+) -> None:
+    last = 7 if parts else 1  # the request that brings the last byte
+    line.strike = lambda number, _: Line.LOSE if number >= last else None
+    widget.open(in_parts() if parts else form())
+    widget.js("(el.timing.tries = 0)")
+    widget.page.evaluate(_HOLD_DATABASE)
+    widget.pick(film)
+    widget.page.wait_for_function("window.lost")
+    widget.page.wait_for_timeout(300)  # longer than an error takes
+    assert widget.states() == ["uploading"]
+    widget.page.evaluate("(window.free = true, 0)")
+    widget.until("el.uploads[0].error?.code === 'unreachable'")

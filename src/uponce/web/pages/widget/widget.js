@@ -439,12 +439,15 @@ class Upload {
 
   async send(method, url, options) {
     const { offset, unknown } = this;
+    let saved;
     const moved = (loaded) => this.moved(Math.min(offset + loaded, this.size));
     // All bytes have left: until a reply says more, the file may be stored.
-    const left = () => offset + (options.body.size ?? this.size) < this.size || ((this.unknown = true), this.save());
+    const left = () => offset + (options.body.size ?? this.size) < this.size || ((this.unknown = true), (saved = this.save()));
     try {
       return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
     } catch (error) {
+      // The user may leave the page when it shows the error.
+      await saved;
       if ((error.status && error.status < 500) || STORES_NOTHING.includes(error.code)) {
         // Refused, but maybe not the tries before.
         this.unknown = unknown;
