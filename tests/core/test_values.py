@@ -1,8 +1,18 @@
 """What the plain values know about themselves."""
 
+from dataclasses import replace
+
 from uponce.core.values import Grant, Payer
 
 
 def test_work_is_charged_to_the_grant_its_key_and_its_address() -> None:
     grant = Grant(b"\x01\xff", "demo", "111", 1000, 1, 2000)
     assert Payer.of(grant, "192.0.2.1") == Payer("01ff", "111", "192.0.2.1")
+
+
+def test_the_holders_of_a_grant_of_several_uses_pay_apart() -> None:
+    """Else the files of one of them would have the files of all others refused."""
+    grant = Grant(b"\x01\xff", "demo", "111", 1000, 2, 2000)
+    assert Payer.of(grant, "192.0.2.1") == Payer.of(grant, "192.0.2.1")
+    assert Payer.of(grant, "192.0.2.1").grant != Payer.of(grant, "192.0.2.2").grant
+    assert Payer.of(grant, "192.0.2.1").grant != Payer.of(replace(grant, key=b"\x02\xff"), "192.0.2.1").grant

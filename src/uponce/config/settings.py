@@ -303,7 +303,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     decoder_seconds_per_grant: Annotated[
         int,
         "Seconds of decoder time that one signature may use for files that decoders refuse or do not finish. Then the "
-        "signature is refused.",
+        "signature is refused. Of a signature of several uses, each address has its own seconds.",
         SECONDS,
     ] = 10
     decoder_memory: Annotated[

@@ -236,7 +236,8 @@ class GrantRecord:
 class Payer:
     """The names to which uponce charges the work on a file: its grant (hex), API key and address. Empty: not known.
 
-    Of an IPv6 address it is the network of one client.
+    Of an IPv6 address it is the network of one client. A grant of several uses has several holders, so its name has the
+    address too: no holder uses up the time of the others.
     """
 
     grant: str = ""
@@ -245,7 +246,8 @@ class Payer:
 
     @staticmethod
     def of(grant: Grant, address: str) -> "Payer":
-        return Payer(grant.key.hex(), grant.api_key, address)
+        name = grant.key.hex()
+        return Payer(name if grant.max_uses == 1 else f"{name} {address}", grant.api_key, address)
 
 
 class AuditEvent(StrEnum):
