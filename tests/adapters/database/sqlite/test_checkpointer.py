@@ -89,7 +89,10 @@ def test_pages_are_moved_after_so_many_commits(path: Path, checkpointer: Checkpo
     end_when_moved(path, checkpointer, writer)
 
 
-def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> None:
+def test_it_goes_on_after_a_failure_and_reports_it_once(
+    path: Path, checkpointer: Checkpointer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No commit fails meanwhile, and the log grows."""
     Told.failures = 2
     writer = committed(path, checkpointer, 0)
     for _ in range(3):
@@ -98,6 +101,8 @@ def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> N
             checkpointer.note_commit()
         assert Told.over.acquire(timeout=WAIT_SECONDS)
     end_when_moved(path, checkpointer, writer)
+    (line,) = caplog.messages
+    assert "uponce.db-wal" in line and "disk I/O error" in line
 
 
 def test_it_begins_later_where_no_thread_could_start(

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
 from tests.adapters.descriptors import links
-from tests.contract.databases import open_sqlite
+from tests.contract.databases import KEY, START, PlainBox, attempt, draft, grant, open_sqlite, run
 from uponce.adapters.database.sqlite import snapshot
 from uponce.adapters.database.sqlite.snapshot import Snapshot
 from uponce.core.errors import SettingRefused
@@ -124,3 +125,43 @@ def test_each_step_of_a_copy_puts_its_end_off(tmp_path: Path, monkeypatch: pytes
     snapshot.take(tmp_path / "uponce.db", tmp_path / "copy.db", lambda pages, _: steps.append(pages))
     assert len(steps) > 3
     assert noted == [True] * len(steps) + [False]
+
+
+def spoil_index(path: Path) -> None:
+    """Change one letter of an entry, as a disk does it. Each page keeps its structure, and the table is whole."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        # The index of the blob keys, by which a sweep finds what no asset names.
+        of_index = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_assets_2'"
+        ((page,),), ((size,),) = connection.execute(of_index), connection.execute("PRAGMA page_size")
+    data = path.read_bytes()
+    entries = data[(page - 1) * size : page * size]
+    assert entries.count(b"blob-cat") == 1
+    path.write_bytes(data.replace(entries, entries.replace(b"blob-cat", b"blob-rat")))
+
+
+def test_an_index_that_lies_is_refused_with_its_cure(tmp_path: Path) -> None:
+    """Else each nightly copy gets it, until a restore refuses them all."""
+    live, copy, next_copy = (tmp_path / name for name in ("uponce.db", "copy.db", "next.db"))
+    database = open_sqlite(live)
+    run(database.add_key(KEY))
+    assert run(attempt(database, grant("a"), draft(blob="blob-cat"))) == "ok"
+    database.close()
+
+    def take(path: Path) -> None:
+        snapshot.take(live, path, lambda *_: None)
+
+    def check(path: Path) -> None:
+        with closing(Snapshot(path)) as taken:
+            taken.check(PlainBox(), START)
+
+    take(copy)
+    for spoilt, reads in ((live, partial(take, next_copy)), (copy, partial(check, copy))):
+        spoil_index(spoilt)
+        with pytest.raises(
+            SettingRefused, match=rf'is damaged: .* missing from index .*Run: sqlite3 "{spoilt}" REINDEX'
+        ):
+            reads()
+        with closing(sqlite3.connect(spoilt)) as connection:
+            connection.execute("REINDEX")
+        reads()

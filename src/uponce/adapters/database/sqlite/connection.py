@@ -6,6 +6,7 @@ Only this module reads SQLite's exceptions. It turns them into errors of core/er
 """
 
 import errno
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -19,6 +20,8 @@ from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask, Operation, RefusedAfterWrite, Rows, Rules, Session, run
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
+
+log = logging.getLogger("uponce")
 
 MAX_GROUP = 256
 COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages, and moves them itself after 8,000
@@ -264,7 +267,7 @@ class Checkpointer:
     SQLite moves them inside of the commit that makes the log too long. At a thousand commits a second, one in fifty
     then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
     SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
-    failure this thread tries again later. The next commit that moves pages reports that failure.
+    failure this thread tries again later. It reports each reason: commits succeed meanwhile, and the log grows.
 
     If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
     not count as moved.
@@ -272,6 +275,7 @@ class Checkpointer:
 
     def __init__(self, held: Held) -> None:
         self._held = held
+        self._reported = set[str]()
         self._commits = 0
         self._due = threading.Event()
         self._closed = False
@@ -303,9 +307,17 @@ class Checkpointer:
                 if self._held.is_moved():
                     self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
                 self._held.connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except (sqlite3.Error, UponceError):
+            except (sqlite3.Error, UponceError) as error:
                 self._held.drop()
+                self._report(failures.detail_of(error))
         self._held.drop()
+
+    def _report(self, reason: str) -> None:
+        if reason not in self._reported:
+            self._reported.add(reason)
+            log.error(
+                "the pages of uponce.db-wal cannot be moved to the database, so it grows: %s. Check the disk", reason
+            )
 
 
 def unavailable(error: Exception) -> UponceError:

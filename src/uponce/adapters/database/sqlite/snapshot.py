@@ -125,7 +125,7 @@ class Snapshot:
         except sqlite3.Error as error:
             found = [str(error)]
         if found:
-            raise self._damaged(_first(found))
+            raise self._damaged(_first(found), _reindexing(self.path, found))
         run(self._session, keys.list_all(secrets, None).begin(now))
 
     @contextmanager
@@ -139,9 +139,9 @@ class Snapshot:
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from None
 
-    def _damaged(self, reason: str) -> SettingRefused:
+    def _damaged(self, reason: str, cure: str = "") -> SettingRefused:
         before = max(self.path.parent.glob(f"{self.path.name}.2*Z"), default=None)
-        cure = f"Rename {before.name} to {self.path.name}" if before else "Name another folder"
+        cure = cure or (f"Rename {before.name} to {self.path.name}" if before else "Name another folder")
         return SettingRefused(f"{self.path} is damaged: {reason}. {cure}, and run it again.")
 
     def _run(self, operation: Operation[T]) -> T:
@@ -165,10 +165,11 @@ def take(live: Path, path: Path, progress: Progress) -> None:
     try:
         _copy(live, path, progress, is_live=True)
         with closing(_connect(path)) as connection:
-            if found := integrity(connection, deep=False):
+            if found := integrity(connection, deep=True):  # as a restore does
+                cure = _reindexing(live, found) or "Restore that backup"
                 raise SettingRefused(
-                    f"{live} is damaged: {_first(found)}. The last backup stays as it was. Stop the server, check the "
-                    "disk, and restore that backup."
+                    f"{live} is damaged: {_first(found)}. The last backup stays as it was. Stop the server, and check "
+                    f"the disk. {cure}."
                 )
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
             connection.execute("BEGIN IMMEDIATE")
@@ -271,6 +272,11 @@ def _refuse_files(target: Path) -> None:
 
 def _first(found: Sequence[str]) -> str:
     return "; ".join(found[:_SHOWN])
+
+
+def _reindexing(path: Path, found: Sequence[str]) -> str:
+    """Return the cure of a database whose tables are whole. Return "" if they may not be."""
+    return f'Run: sqlite3 "{path}" REINDEX' if all(" index " in message for message in found) else ""
 
 
 def _copy(source: Path, target: Path, progress: Progress, *, is_live: bool = False) -> None:
