@@ -303,7 +303,7 @@ _REFUSED = """
     upload_preset
     """
 _UNSIGNED = (
-    Parameter("file", Use.UNSIGNED, meaning="The bytes, a data URI or a URL. Sign `sha256` to bind them."),
+    Parameter("file", Use.UNSIGNED, meaning="The bytes, or a data URI. Sign `sha256` to bind them."),
     Parameter("api_key", Use.UNSIGNED, meaning="Names the key that signed."),
     Parameter("signature", Use.UNSIGNED, meaning="Proves all signed parameters."),
     Parameter("cloud_name", Use.UNSIGNED, meaning="Must repeat the cloud in the URL."),
