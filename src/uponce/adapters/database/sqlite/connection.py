@@ -267,7 +267,7 @@ class Checkpointer:
     SQLite moves them inside of the commit that makes the log too long. At a thousand commits a second, one in fifty
     then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
     SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
-    failure this thread tries again later. It reports each reason: commits succeed meanwhile, and the log grows.
+    failure this thread tries again later. It reports each reason, since no commit fails, and the log grows.
 
     If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
     not count as moved.
