@@ -29,15 +29,17 @@ def opened(
     store.close()
 
 
-async def all_busy(store: BucketBlobs, until: Event) -> "list[asyncio.Task[bool]]":
-    """Give each thread for large uploads a long one. Return when all have begun."""
+async def all_busy(
+    store: BucketBlobs, until: Event, number: int | None = None, series: str | None = None
+) -> "list[asyncio.Task[bool]]":
+    """Give each thread for large uploads a long one, or only so many. Return when all have begun."""
     begun = list[None]()
 
     def work() -> bool:
         begun.append(None)
         return until.wait(120)
 
-    tasks = [asyncio.create_task(store.run(work, LARGE)) for _ in range(store._movers._most)]
+    tasks = [asyncio.create_task(store.run(work, LARGE, series)) for _ in range(number or store._movers._most)]
     while len(begun) < len(tasks):
         await asyncio.sleep(0.001)
     return tasks
@@ -153,6 +155,54 @@ def test_the_parts_of_one_upload_hold_some_of_the_threads_only(tmp_path: Path) -
             assert bucket.begun == 10
 
     asyncio.run(play())
+
+
+def test_no_part_is_refused_while_other_parts_of_its_upload_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other threads are free, and the bucket stores one part after another in time."""
+    may_end = Event()
+
+    async def play() -> None:
+        with opened(60, uploads=8) as store:
+            busy = await all_busy(store, may_end, 2, "a")
+            monkeypatch.setattr(store, "_seconds", 0)
+            waiting = asyncio.create_task(store.run(lambda: 1, LARGE, "a"))
+            try:
+                await asyncio.sleep(0.1)
+                assert not waiting.done()
+            finally:
+                monkeypatch.setattr(store, "_seconds", 60)
+                may_end.set()
+            assert await asyncio.wait_for(waiting, 60) == 1
+            await asyncio.gather(*busy)
+
+    asyncio.run(play())
+
+
+def test_a_refused_or_cancelled_part_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it waits for a thread, or for another part of its upload."""
+    may_end, ran = Event(), Event()
+
+    async def play() -> None:
+        with opened(60, uploads=1) as store:
+            busy = await all_busy(store, may_end)
+            try:
+                monkeypatch.setattr(store, "_seconds", 0)
+                with pytest.raises(StorageUnavailable, match="too slow now"):
+                    await store.run(ran.set, LARGE, "a")
+                monkeypatch.setattr(store, "_seconds", 60)
+                gone = [asyncio.create_task(store.run(ran.set, LARGE, "a")) for _ in range(2)]
+                last = asyncio.create_task(store.run(lambda: 1, LARGE, "a"))
+                await asyncio.sleep(0)
+                for task in gone:
+                    task.cancel()
+                await asyncio.wait(gone)
+            finally:
+                may_end.set()
+            assert await asyncio.wait_for(last, 60) == 1
+            await asyncio.gather(*busy)
+
+    asyncio.run(play())
+    assert not ran.is_set()
 
 
 async def sent(part: StoredPart) -> AsyncIterator[StoredPart]:

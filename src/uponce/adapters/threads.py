@@ -110,14 +110,14 @@ class Threads:
 
 
 class Lane:
-    """Work that is begun in order, at most `most` jobs at a time, by any free thread.
+    """Work that is done in order, one job at a time, by any free thread.
 
     The next job begins without a trip to the event loop, but after other waiting work.
     """
 
-    def __init__(self, threads: Threads, most: int = 1) -> None:
+    def __init__(self, threads: Threads) -> None:
         self._threads = threads
-        self._free = most
+        self._is_busy = False
         self._jobs: deque[_Job] = deque()  # those that wait for the end of an earlier one
         self._gate = threading.Lock()
 
@@ -125,20 +125,20 @@ class Lane:
         """Return or raise what `Threads.run` does."""
         job = _job(work, self)
         with self._gate:
-            if not self._free:
+            if self._is_busy:
                 self._jobs.append(job)
             elif self._threads.put(job):
-                self._free -= 1
+                self._is_busy = True
             else:
                 raise ThreadsEnded
         result: T = await job.future
         return result
 
     def go_on(self) -> None:
-        """Start the next job in the place of one that is done."""
+        """Start the next job, if there is one."""
         with self._gate:
             job = self._jobs.popleft() if self._jobs else None
-            self._free += job is None
+            self._is_busy = job is not None
         if job is not None and not self._threads.put(job):  # after `close`, jobs from before it are still done
             self._threads.do(job)
 

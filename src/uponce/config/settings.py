@@ -164,7 +164,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage_uploads: Annotated[
         int,
         "Maximum number of files above 5 MiB that one server process sends to the bucket at a time. Each takes up to "
-        "25 MiB of memory. As many smaller files have separate threads, and take up to 10 MiB each.",
+        "25 MiB of memory. As many smaller files have separate threads, and take up to 10 MiB each. Parts of one "
+        "unfinished upload get at most a quarter of these threads, and at least one. They wait for each other.",
         PROCESSES,
     ] = 16
     storage_redirect: Annotated[

@@ -25,7 +25,7 @@ from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import PART_BYTES, Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
-from uponce.adapters.threads import Lane, Threads
+from uponce.adapters.threads import Threads
 from uponce.app.ports import PLACES, Ids, Parts, Presigner, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
@@ -60,7 +60,7 @@ class BucketBlobs(Blobs):
         self._movers = Threads(uploads, "uponce-upload")
         self._small_movers = Threads(uploads, "uponce-small")
         self._of_one_series = max(1, uploads // 4)
-        self._lanes = WeakValueDictionary[tuple[str, bool], Lane]()  # each lives as long as it has work
+        self._turns = WeakValueDictionary[tuple[str, bool], asyncio.Semaphore]()  # each lives as long as it has work
         self._askers = Threads(_ASKERS, "uponce-bucket")
 
     def open_store(self) -> None:
@@ -131,25 +131,41 @@ class BucketBlobs(Blobs):
     async def run(self, work: Callable[[], T], size: int, series: str | None = None) -> T:
         """Run work that moves `size` bytes, in a thread. No small work waits for large work.
 
-        With the blob key of a `series`, wait also while the series has a quarter of the threads. Its holder must not
-        keep the uploads of others waiting.
+        With the blob key of a `series`, first wait while the series has a quarter of the threads. Its holder must not
+        keep the uploads of others waiting. This wait has no time limit, but UPONCE_ARRIVING_PER_SERIES bounds the work
+        that comes before.
         """
         is_small = size <= PART_BYTES
         threads, kind = (self._small_movers, "small") if is_small else (self._movers, "large")
-        lane = series and self._lanes.setdefault((series, is_small), Lane(threads, self._of_one_series))
-        return await self._run(lane or threads, work, f"thread for {kind} uploads (UPONCE_STORAGE_UPLOADS)")
+        what = f"thread for {kind} uploads (UPONCE_STORAGE_UPLOADS)"
+        if series is None:
+            return await self._run(threads, work, what)
+        turns = self._turns.setdefault((series, is_small), asyncio.Semaphore(self._of_one_series))
+        await turns.acquire()
+        return await self._run(threads, work, what, turns.release)
 
     async def _ask(self, work: Callable[[], T]) -> T:
         return await self._run(self._askers, work, "thread")
 
-    async def _run(self, threads: Threads | Lane, work: Callable[[], T], what: str) -> T:
-        """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls."""
-        start = Future[None]()  # either a thread begins the work, or this cancels the work
+    async def _run(
+        self, threads: Threads, work: Callable[[], T], what: str, ended: Callable[[], object] | None = None
+    ) -> T:
+        """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls.
+
+        `ended` is called when the work is done, or will never begin. A cancelled caller may be gone before that.
+        """
+        start = Future[None]()  # either a thread begins and ends the work, or this cancels the work
+        if ended is not None:
+            loop = asyncio.get_running_loop()
+            start.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
 
         def begin() -> T:
             if not start.set_running_or_notify_cancel():
                 raise asyncio.CancelledError
-            return work()
+            try:
+                return work()
+            finally:
+                start.set_result(None)
 
         running = asyncio.ensure_future(run_guarded(threads, begin))
         try:
@@ -161,7 +177,8 @@ class BucketBlobs(Blobs):
                 )
             return await running
         finally:
-            running.cancel()  # if the caller is cancelled, no thread begins it any more
+            start.cancel()  # if the caller is cancelled, no thread begins it any more
+            running.cancel()
 
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
         try:
