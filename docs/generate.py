@@ -137,8 +137,8 @@ def parameters_page() -> str:
         + _prose(
             """
             uponce refuses any other name as unknown, also with an empty value. A known parameter with an empty value
-            counts as not sent. SDKs leave it out of the signature. `uponce.sign`, `uponce sign` and `uponce upload`
-            refuse an empty limit, such as `origin=`.
+            counts as not sent. SDKs leave it out of the signature. `uponce.sign`, `uponce sign`, `uponce upload` and
+            `…/signatures/sign` refuse an empty limit, such as `origin=` or `public_id_prefix=`.
             """
         ).rstrip("\n")
         + "\n"

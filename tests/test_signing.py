@@ -86,7 +86,9 @@ def test_what_the_server_would_refuse_raises_when_it_is_signed() -> None:
 @pytest.mark.parametrize("empty", ["", [], set()])
 @pytest.mark.parametrize(
     "name",
-    "allowed_formats max_bytes max_uses origin overwrite sha256 timestamp type unique_filename valid_for".split(),
+    """
+    allowed_formats max_bytes max_uses origin overwrite public_id_prefix sha256 timestamp type unique_filename valid_for
+    """.split(),
 )
 def test_an_empty_limit_raises_and_is_not_left_out(name: str, empty: Any) -> None:
     """A setting that is missing, or a list without an entry, must not allow everything."""
@@ -94,9 +96,16 @@ def test_an_empty_limit_raises_and_is_not_left_out(name: str, empty: Any) -> Non
         uponce.sign(URL, **{name: empty})
 
 
+def test_a_prefix_of_slashes_is_an_empty_one() -> None:
+    """A program writes it as `f"{folder}/"`, and the folder is missing."""
+    with pytest.raises(InvalidParameter, match="Parameter public_id_prefix is empty"):
+        uponce.sign(URL, public_id_prefix="/")
+    assert uponce.sign(URL, public_id_prefix="cats/")["fields"]["public_id_prefix"] == "cats/"
+
+
 def test_an_empty_name_or_label_and_none_are_left_out() -> None:
     nothing = Params(folder="", public_id="", tags=[], context={}, nonce="", callback="", notification_url="")
-    off: Any = {"max_bytes": None, "origin": None}
+    off: Any = {"max_bytes": None, "origin": None, "public_id_prefix": None}
     assert set(uponce.sign(URL, **nothing, **off)["fields"]) == {"timestamp", "nonce", "signature", "api_key"}
 
 

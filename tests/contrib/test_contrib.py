@@ -115,11 +115,26 @@ def test_none_for_a_user_keeps_what_the_server_fixed() -> None:
     assert "This site sets parameter folder" in refusal(ask({"folder": "cats"}, {"folder": None}))[2]
 
 
-@pytest.mark.parametrize("granted", [{"allowed_formats": []}, {"origin": ""}, {"max_bytes": ""}, {"sha256": ""}])
+@pytest.mark.parametrize(
+    "granted",
+    [{"allowed_formats": []}, {"origin": ""}, {"max_bytes": ""}, {"sha256": ""}, {"public_id_prefix": ""}],
+)
 def test_an_empty_limit_of_a_user_is_refused(granted: dict[str, Any]) -> None:
     (name,) = granted
     assert refusal(ask({}, granted))[:2] == (400, "invalid_parameter")
     assert f"Parameter {name} is empty." in refusal(ask({}, granted))[2]
+
+
+@pytest.mark.parametrize("folder", ["", "/"])
+def test_an_empty_folder_of_a_user_leaves_no_page_free_to_name_every_asset(folder: str) -> None:
+    """A page that chooses the public_id could replace the asset of any user. Without that, the folder is no limit."""
+    assert refusal(ask({"public_id": "avatars/7"}, {"folder": folder}))[:2] == (400, "invalid_parameter")
+    assert "Parameter folder is empty. Sign a value, or leave folder out." in refusal(ask({}, {"folder": folder}))[2]
+    with pytest.raises(UponceError, match="Parameter folder is empty"):
+        SignRules(URL, "auto", ALLOW, {"folder": folder})
+    rules = SignRules(URL, "auto", {"tags": ["*"]}, {"folder": folder})
+    assert rules.reply({"folder": folder}, JSON, b"{}").status == 200
+    assert ask({"public_id": "avatars/7"}, {"folder": None}).status == 200
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent() -> None:
@@ -150,6 +165,8 @@ def test_a_mistake_raises_when_the_program_starts() -> None:
         SignRules(URL, "auto", {}, {"valid_for": 0})
     with pytest.raises(UponceError, match="Parameter origin is empty"):
         SignRules(URL, "auto", {}, {"max_bytes": 5, "origin": ""})
+    with pytest.raises(UponceError, match="Parameter public_id_prefix is empty"):
+        SignRules(URL, "auto", {}, {"public_id_prefix": ""})
     for allow in ({"public_id": "avatars/*"}, {"foldr": ["cats"]}, {"resource_type": ["image"]}):
         with pytest.raises(UponceError, match=r"name a parameter of uponce\.sign, and a list of its values"):
             SignRules(URL, "auto", allow, {})

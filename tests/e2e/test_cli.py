@@ -255,6 +255,7 @@ def test_a_key_of_another_cloud_signs_only_if_it_is_named(data: Path, other: str
         (["signature=abc"], "Parameter signature is never signed."),
         (["max_bytes=many"], "Parameter max_bytes must be a whole number"),
         (["folder=", "origin="], "Parameter origin is empty."),
+        (["public_id_prefix="], "Parameter public_id_prefix is empty."),
         (["--key", "1"], "There is no API key 1 in "),
     ],
 )

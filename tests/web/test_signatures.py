@@ -118,6 +118,7 @@ def test_two_mints_of_one_second_are_two_signatures(shared: World, key: str) -> 
         ({"signature_algorithm": "md5"}, "invalid_parameter"),
         ({"tags": "a", "tags[]": "b"}, "duplicate_parameter"),
         ({"timestamp": "9" * 5000}, "invalid_parameter"),
+        *(({"tags[]": "", name: ""}, "invalid_parameter") for name in ("origin", "public_id_prefix")),
     ],
 )
 def test_what_could_not_upload_is_not_signed(shared: World, fields: dict[str, str], code: str) -> None:

@@ -27,6 +27,7 @@ from uponce.core.errors import (
     shown,
 )
 from uponce.core.parameters import CONTEXT_BAR, tags
+from uponce.core.signature import empty
 from uponce.signing import Params, ResourceType, Signed, account_of, sign
 
 MAX_BODY = 16 * 1024
@@ -63,7 +64,7 @@ class SignRules:
                 raise SettingRefused(
                     f"allow={{'{name}': …}}: name a parameter of uponce.sign, and a list of its values."
                 )
-        sign(self.cloudinary_url, resource_type=self.resource_type, **self.fixed)
+        self._sign({}, self.fixed)
 
     def reply(self, granted: Granted, content_type: str, body: bytes) -> Reply:
         """Return the answer for the page. `granted` is what `authorise` returned."""
@@ -86,6 +87,12 @@ class SignRules:
         limit = chosen.get("max_bytes")
         if isinstance(limit, int) and size > limit:
             raise FileTooLarge(f"File size too large. Got {size}. Maximum is {limit}.")
+        return self._sign(asked, chosen)
+
+    def _sign(self, asked: Mapping[str, str], chosen: Mapping[str, Any]) -> Signed:
+        folder = chosen.get("folder")
+        if "public_id" in self.allow and isinstance(folder, str) and not folder.strip("/"):
+            raise empty("folder")  # the page could name any asset of the cloud
         params = cast(Params, {**asked, **chosen})
         return sign(self.cloudinary_url, resource_type=self.resource_type, **params)
 

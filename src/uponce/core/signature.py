@@ -128,19 +128,24 @@ def refuse_ambiguous_escapes(params: Mapping[str, str]) -> None:
 
 
 # Without a value, these leave out a name, a label or a message. Every other parameter limits or decides something.
-_MAY_BE_EMPTY = frozenset(
-    "callback context filename_override folder nonce notification_url public_id public_id_prefix tags".split()
-)
+_MAY_BE_EMPTY = frozenset("callback context filename_override folder nonce notification_url public_id tags".split())
 
 
 def refuse_empty_limits(params: Mapping[str, str]) -> None:
     """Raise InvalidParameter for an empty value that would leave a limit out of a new signature.
 
     For programs and commands that sign: an empty `origin` is a missing setting there, and not a wish for every origin.
+    A prefix of slashes is empty too.
     """
     for name, value in params.items():
-        if value == "" and name not in _MAY_BE_EMPTY:
-            raise InvalidParameter(f"Parameter {name} is empty. Sign a value, or leave {name} out.")
+        bare = value.strip("/") if name == "public_id_prefix" else value
+        if not bare and name not in _MAY_BE_EMPTY:
+            raise empty(name)
+
+
+def empty(name: str) -> InvalidParameter:
+    """Return the error for a limit without a value."""
+    return InvalidParameter(f"Parameter {name} is empty. Sign a value, or leave {name} out.")
 
 
 def sign(content: str | bytes, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:

@@ -14,7 +14,7 @@ from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.errors import NotFound
 from uponce.core.parameters import choice, positive, unknown
-from uponce.core.signature import collect_known
+from uponce.core.signature import bare_name, collect_known, refuse_empty_limits
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.cloudinary.answers import Json, present
 from uponce.web.cloudinary.forms import body_fields
@@ -46,6 +46,8 @@ async def signatures(services: Services, request: Request) -> Response:
     elif request.method == "GET":
         answer = await _page(services, key, fields)
     elif action in _ACTIONS:
+        if action == "sign":
+            refuse_empty_limits({bare_name(name): value for name, value in sent})
         answer = await _ACTIONS[action](services, key, fields, request)
     else:
         raise NotFound(
