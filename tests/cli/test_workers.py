@@ -171,6 +171,24 @@ def test_a_restart_replaces_each_worker(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(worker.is_terminated for worker in before)
 
 
+def test_a_signal_to_end_ends_the_wait_for_a_worker_that_is_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(monkeypatch)
+    first, second = supervisor.processes
+    second.uploads = lambda: supervisor.signal_queue.append(signal.SIGTERM)
+    supervisor.signal_queue.append(signal.SIGTTOU)
+    supervisor.handle_signals()
+    assert (supervisor.should_exit.is_set(), first.is_terminated, second.is_terminated) == (True, False, True)
+    assert second in supervisor.processes, "the server ends before this worker"
+
+
+def test_the_last_worker_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(monkeypatch)
+    first = supervisor.processes[0]
+    supervisor.signal_queue += [signal.SIGTTOU, signal.SIGTTOU]
+    supervisor.handle_signals()
+    assert (supervisor.processes, supervisor.processes_num, first.is_terminated) == ([first], 1, False)
+
+
 def test_a_server_that_cannot_start_all_workers_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
     supervisor = Supervisor(monkeypatch)
     before = list(supervisor.processes)

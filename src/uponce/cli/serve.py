@@ -215,10 +215,7 @@ class _Workers(Multiprocess):
         return monotonic() < self._seen[worker.pid] + _START_SECONDS or worker.ping(_PONG_SECONDS)
 
     def restart_all(self) -> None:
-        """Replace each worker by one that serves, until a signal to end the server arrives.
-
-        uvicorn waits for the uploads of each old worker. The other workers would learn of the end after these uploads.
-        """
+        """Replace each worker by one that serves, until a signal to end the server arrives."""
         for index, worker in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
@@ -231,12 +228,25 @@ class _Workers(Multiprocess):
                     log.error("worker %d was not ready in time. The old workers stay", successor.pid)
                 return
             self.processes[index] = successor
-            worker.terminate()
-            while worker.process.is_alive():
-                if self.should_exit.is_set():
-                    self.processes.append(worker)  # the server waits for it too
-                    return
-                worker.process.join(_LOOK_SECONDS)
+            self._end(worker)
+
+    def handle_ttou(self) -> None:
+        """End one worker. The last one stays."""
+        if len(self.processes) > 1:
+            self.processes_num -= 1
+            self._end(self.processes.pop())
+
+    def _end(self, worker: Process) -> None:
+        """End one worker. Return when the worker has ended, or at a signal to end the server.
+
+        uvicorn waits for the uploads of the worker. The other workers would learn of the end after these uploads.
+        """
+        worker.terminate()
+        while worker.process.is_alive():
+            if self.should_exit.is_set():
+                self.processes.append(worker)  # the server waits for it too
+                return
+            worker.process.join(_LOOK_SECONDS)
 
     def _let_ends_show(self) -> None:
         """Close our copies of the workers' ends of the pipes: a worker that ends then answers a ping at once."""
@@ -244,7 +254,7 @@ class _Workers(Multiprocess):
             worker.child_conn.close()
 
     def handle_signals(self) -> None:
-        """Do what each signal asks for: SIGHUP starts all workers again, SIGTTIN one more."""
+        """Do what each signal asks for: SIGHUP starts all workers again, SIGTTIN one more. SIGTTOU ends one."""
         try:
             super().handle_signals()
         except OSError as error:
