@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -309,3 +310,53 @@ def test_a_nightly_backup_of_a_database_that_moved_away_fails_and_is_complete(
     assert "takes no uploads. The database is frozen" in done.stderr and "the new database" in done.stderr
     assert "the database and 0 assets" in done.stdout or json.loads(done.stdout)["assets"] == 0
     printed(uponce("restore", tmp_path / "copy", "--data", tmp_path / "restored"))
+
+
+# --- uploads that would replace one another
+
+BY_FILENAME = ("--set", "use_filename=1", "--set", "unique_filename=0")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("a/cover.jpg", "b/cover.jpg", BY_FILENAME),
+        ("logo.jpg", "logo.PNG", BY_FILENAME),
+        ("a.csv", "b.csv", (*BY_FILENAME, "--set", "filename_override=list.csv")),
+        ("a.jpg", "a.mp4", (*BY_FILENAME, "--type", "image")),
+    ],
+)
+def test_files_of_one_name_are_refused_before_any_is_sent(
+    server: Server, tmp_path: Path, first: str, second: str, words: tuple[str, ...]
+) -> None:
+    files = [tmp_path / first, tmp_path / second]
+    _write(*files)
+    done = beside(server, "upload", *files, *words)
+    assert (done.code, done.stdout) == (2, "")
+    message = re.sub(r"[\s│]+", "", done.stderr)  # in a box as wide as the terminal
+    assert "wouldreplace" in message and "bothgetthename" in message and "Setunique_filename=1," in message
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("film.jpg", "film.mp4", BY_FILENAME),
+        ("notes.csv", "notes.txt", BY_FILENAME),
+        ("a/cover.jpg", "b/cover.jpg", BY_FILENAME[:2]),
+        ("a/cover.jpg", "b/cover.jpg", ()),
+        ("1.csv", "_.csv", BY_FILENAME),
+    ],
+)
+def test_files_of_other_names_are_sent(tmp_path: Path, first: str, second: str, words: tuple[str, ...]) -> None:
+    files = [tmp_path / first, tmp_path / second]
+    _write(*files)
+    nowhere = "cloudinary://k:s@c?upload_prefix=http://127.0.0.1:1"
+    with mock.patch("uponce.cli.upload._upload", return_value={"secure_url": "https://media.example/x"}) as upload:
+        done = uponce("upload", *files, *words, env={"CLOUDINARY_URL": nowhere})
+    assert (done.code, upload.call_count) == (0, 2)
+
+
+def _write(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x")

@@ -19,12 +19,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from uponce.adapters.files import exists
 from uponce.adapters.system import RandomIds, SystemClock
+from uponce.app.authorise import read_for
 from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
 from uponce.cli.options import Data, Json, Kind, SigningKey, Url, parse_pairs, print_json, readable, without_signature
 from uponce.cli.sign import upload_url
 from uponce.core.errors import NotFound, printable
-from uponce.core.signature import refuse_empty_limits
+from uponce.core.formats import FORMATS, canonical_format
+from uponce.core.naming import Naming, split_filename
+from uponce.core.parameters import Call
+from uponce.core.signature import collect, refuse_empty_limits
+from uponce.core.values import ResourceType
 
 _BLOCK = 1024 * 1024
 _RETRIES = urllib3.Retry(
@@ -53,7 +58,8 @@ def run(
     """Sign and upload files, each with its own signature.
 
     Set CLOUDINARY_URL to upload to a server on another machine. CLOUDINARY_URL does not count if --data or UPONCE_DATA
-    names a data folder. Exit code 1 if a file was refused; the others are stored.
+    names a data folder. Exit code 1 if a file was refused; the others are stored. If one file would replace another by
+    its name, no file is sent.
     """
     paths = [Path(file) for file in files]
     missing = next((path for path in paths if not exists(path, S_ISREG)), None)
@@ -66,6 +72,7 @@ def run(
     refuse_empty_limits(signed)
     if len(paths) > 1 and "public_id" in signed:
         raise typer.BadParameter("With a public_id, each file would replace the one before. Upload one file at a time.")
+    _refuse_one_name(paths, read_for(credentials.key, collect(signed.items()), Call.UPLOAD).naming, resource_type)
     answers: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:
@@ -78,6 +85,24 @@ def run(
             _print(paths, answers, as_json)
     if any("error" in answer for answer in answers):
         raise typer.Exit(1)
+
+
+def _refuse_one_name(paths: Sequence[Path], naming: Naming, resource_type: str) -> None:
+    """Raise a usage error for a file that would replace one before it. The extension shows a file's likely kind."""
+    seen: dict[tuple[ResourceType, str], Path] = {}
+    for number, path in enumerate(paths):
+        filename = readable(path.name)
+        known = FORMATS.get(canonical_format(split_filename(filename)[1]))
+        likely = known.kind if known else ResourceType.RAW
+        kind = likely if resource_type == "auto" else ResourceType(resource_type)
+        # No filename has a `/`. So a name that the server makes at random is another one for each file.
+        name = naming.bare(kind, filename, f"/{number}", f"/{number}")
+        before = seen.setdefault((kind, name), path)
+        if before is not path:
+            raise typer.BadParameter(
+                f"{readable(path)} would replace {readable(before)}: both get the name {printable(name)}. Set "
+                "unique_filename=1, or upload one file at a time, each with its own public_id."
+            )
 
 
 def _print(paths: Sequence[Path], answers: Sequence[dict[str, Any]], as_json: bool) -> None:
