@@ -129,8 +129,9 @@ class Forms:
 class Attempts:
     """The uploads that run in this process: by grant, chunks by series, and those whose signature has not arrived yet.
 
-    A new attempt always gets in. When there is no place for it, the slowest attempt that is still receiving ends. Its
-    refusal spends nothing. Can a stranger with a copy of a signature so starve the signature's holder?
+    A new attempt gets in unless all others have arrived. When there is no place for it, the slowest attempt that is
+    still receiving ends. Its refusal spends nothing. Can a stranger with a copy of a signature so starve the
+    signature's holder?
 
     - Slow uploads, and uploads that are begun and left, are slower than the holder's. They end first. The rate counts
       over an attempt's whole life. A burst at the start does not help for long, and being new does not help at all.

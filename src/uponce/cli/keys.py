@@ -1,4 +1,4 @@
-"""`uponce keys`: create, list, revoke, rotate and renew API keys."""
+"""`uponce keys`: create, import, list, revoke, rotate and renew API keys."""
 
 import asyncio
 import sys

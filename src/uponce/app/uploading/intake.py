@@ -227,7 +227,10 @@ class Receiver(ABC, Generic[S]):
 
 
 class Intake(Receiver[Spooled | Held]):
-    """Receives a whole file in one request. It is held for the upstream if its cloud has one."""
+    """Receives a whole file in one request. The file is spooled, or held for the upstream if its cloud has one.
+
+    A file for an upstream is spooled too if this server inspects files, or if it came before the fields that sign it.
+    """
 
     async def _admit(self, params: dict[str, str]) -> Verified:
         return await authorise(self._services, self.request, params)

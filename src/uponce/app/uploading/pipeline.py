@@ -1,9 +1,11 @@
-"""The steps of an upload: verify → receive → hash → inspect → judge → store → commit. The commit is the only arbiter.
+"""The steps of an upload, up to the commit. The commit is the only arbiter.
 
-`upload` takes an upload whose bytes stream in: verified first, spooled, inspected, stored, committed. `Pipeline` takes
-uploads that have arrived whole, in memory. A group of them takes the steps together, in the thread of the database: one
-sync makes the bytes of all durable, one transaction commits all. Each upload succeeds or fails on its own, and no
-client gets an answer before its group is durable.
+`upload` takes an upload whose bytes stream in: verify → receive → hash → inspect → judge → store → commit.
+
+`Pipeline` takes uploads that have arrived whole, in memory: hash → verify → judge → store → commit. A group of them
+takes the steps after the hash together, in the thread of the database: one sync makes the bytes of all durable, one
+transaction commits all. Each upload succeeds or fails on its own, and no client gets an answer before its group is
+durable.
 """
 
 import hashlib
@@ -249,7 +251,7 @@ class GoesUpstream(Exception):
 
 
 class Pipeline:
-    """Takes uploads that have arrived. The steps before the commit block, and run in the thread of the database."""
+    """Takes uploads that have arrived. Each step between hash and commit blocks, and runs in the database's thread."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
