@@ -10,7 +10,7 @@ from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, che
 from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.ending import drop_if_empty
+from uponce.app.uploading.ending import end_unless_held
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, begin, giving_way
@@ -60,7 +60,8 @@ class ChunkIntake(Receiver[Spooled | Append]):
     async def __aexit__(self, *details: object) -> None:
         await super().__aexit__(*details)
         if self._series is not None and details[0] is not None and not self._series.spans:
-            await drop_if_empty(self._services, self._series)
+            # A failed first chunk leaves no trace.
+            await end_unless_held(self._services, self._series, if_empty=True)
 
     async def is_wanted(self) -> bool:
         return isinstance(self.body, Append) and await self.body.is_wanted()

@@ -8,7 +8,7 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.pipeline import Uploaded, answered, drop, followed_up, inspect, judge, read_back
+from uponce.app.uploading.pipeline import Uploaded, answered, delete_unneeded, followed_up, inspect, judge, read_back
 from uponce.app.uploading.series import hold_all, status, stored_parts
 from uponce.core import errors
 from uponce.core.formats import stored_type
@@ -91,7 +91,7 @@ async def _pass_on(
     finally:
         with suppress(errors.Unavailable):  # if this fails, the sweeper deletes them
             if await services.database.find_series(series.id) is None:
-                await drop(services, assembly.clear())
+                await delete_unneeded(services, assembly.clear())
 
 
 async def _commit(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
@@ -104,7 +104,7 @@ async def _commit(services: Services, series: Series, assembly: Assembly, draft:
     except (errors.Refused, errors.Unavailable):
         await assembly.retract()
         raise
-    await drop(services, assembly.clear())
+    await delete_unneeded(services, assembly.clear())
     return committed
 
 

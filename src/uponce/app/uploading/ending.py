@@ -13,7 +13,7 @@ from uponce.core.series import Series, expires_at, is_slow
 _MOST_COMPLETE = 100  # as many begin at a time, each in the place of another one
 
 
-async def drop_if_slow(services: Services, series: Series) -> bool:
+async def end_if_slow(services: Services, series: Series) -> bool:
     """End a series that is slow, or whose time is over. Return whether it has ended.
 
     A young series stays while a request sends bytes of it. A series without a recorded byte ends at any rate if no
@@ -26,13 +26,13 @@ async def drop_if_slow(services: Services, series: Series) -> bool:
     if series.complete:
         if series.shared and not await _is_passed_on(services, series):
             return False
-        return await drop_unless_held(services, series)
+        return await end_unless_held(services, series)
     if now <= expires_at(series, limits) and not is_slow(series, now, limits):
         # Other servers hold bytes of a shared series without a lock that shows here.
         is_lost = not series.spans and not series.shared
-        return is_lost and await drop_unless_held(services, series, if_empty=True)
+        return is_lost and await end_unless_held(services, series, if_empty=True)
     if now - series.created_at <= limits.rate_seconds:
-        return await drop_unless_held(services, series)
+        return await end_unless_held(services, series)
     if await services.database.end_series(series.id):
         await services.blobs.parts.drop(series.blob_key)
     return True
@@ -43,10 +43,10 @@ async def _is_passed_on(services: Services, series: Series) -> bool:
     return key is not None and key.upstream is not None
 
 
-async def drop_slowest(services: Services, api_key: str, pause: float) -> bool:
+async def end_slowest(services: Services, api_key: str, pause: float) -> bool:
     """End the slowest series, if there are too many. Return False if requests complete all that may make room.
 
-    After the `pause`, in seconds, a request whose bytes were the last ones holds the series.
+    Wait `pause` seconds between two looks for such a series: by then a request that brought its last bytes holds it.
     """
     limits = services.limits
     too_many = {"per_key": limits.max_series_per_key, "in_all": limits.max_series}
@@ -55,10 +55,10 @@ async def drop_slowest(services: Services, api_key: str, pause: float) -> bool:
     )
     for blob_key in ended:
         await services.blobs.delete(blob_key)
-    return bool(ended) or await _drop_complete(services, api_key, too_many, pause)
+    return bool(ended) or await _end_slowest_complete(services, api_key, too_many, pause)
 
 
-async def _drop_complete(services: Services, api_key: str, too_many: Mapping[str, int], pause: float) -> bool:
+async def _end_slowest_complete(services: Services, api_key: str, too_many: Mapping[str, int], pause: float) -> bool:
     """End the slowest complete series that no request of this server completes, if there are too many series.
 
     Its completion failed, and its client may never come back. Return False if requests complete all of them.
@@ -82,20 +82,18 @@ async def _drop_complete(services: Services, api_key: str, too_many: Mapping[str
     for series in found:
         # If its bytes cannot be read, another one makes room. The database's errors are those of the new upload.
         with suppress(errors.ChunkInProgress, errors.SeriesGone, errors.StorageUnavailable):
-            if await _end_unless_held(services, series):
+            if await _hold_and_end(services, series):
                 return True
     return not found  # without such a series there may be room by now
 
 
-async def drop_if_empty(services: Services, series: Series) -> None:
-    """Terminate a series without recorded or arriving bytes, so that a failed first chunk leaves no trace."""
-    await drop_unless_held(services, series, if_empty=True)
+async def end_unless_held(services: Services, series: Series, *, if_empty: bool = False) -> bool:
+    """End the series, which may have ended already, unless a request holds it. Return False if a request does.
 
-
-async def drop_unless_held(services: Services, series: Series, *, if_empty: bool = False) -> bool:
-    """End the series, which may have ended already, unless a request holds it. Return False if one does."""
+    Return False too if the database or the storage fails. With `if_empty`, a series with recorded bytes stays.
+    """
     try:
-        await _end_unless_held(services, series, if_empty=if_empty)
+        await _hold_and_end(services, series, if_empty=if_empty)
     except (errors.ChunkInProgress, errors.Unavailable):
         return False
     except errors.SeriesGone:
@@ -103,7 +101,7 @@ async def drop_unless_held(services: Services, series: Series, *, if_empty: bool
     return True
 
 
-async def _end_unless_held(services: Services, series: Series, *, if_empty: bool = False) -> bool:
+async def _hold_and_end(services: Services, series: Series, *, if_empty: bool = False) -> bool:
     """End the series. Return False if it has ended already. Raise ChunkInProgress if a request holds it."""
     assembly = await parts_of(services, series).assembly(series.blob_key)
     try:

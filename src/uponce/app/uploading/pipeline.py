@@ -164,11 +164,11 @@ async def followed_up(services: Services, committing: Callable[[], Awaitable[C]]
     if not committed.replayed:
         services.metrics.stored()
     if isinstance(committed, Committed) and committed.unneeded_blob is not None:
-        await drop(services, services.blobs.delete(committed.unneeded_blob))
+        await delete_unneeded(services, services.blobs.delete(committed.unneeded_blob))
     return committed
 
 
-async def drop(services: Services, deletion: Coroutine[Any, Any, None]) -> None:
+async def delete_unneeded(services: Services, deletion: Coroutine[Any, Any, None]) -> None:
     """Delete bytes that no row names any more. If this fails, the sweeper deletes them.
 
     The client of an upload waits for a disk, which is quick, and not for another machine.
@@ -290,7 +290,7 @@ class Pipeline:
             return await read_back_upload(services, arrival.verified.grant, arrival.draft, unknown)
         except (Refused, Unavailable):
             if arrival.blob_key is not None:
-                await drop(services, services.blobs.delete(arrival.blob_key))
+                await delete_unneeded(services, services.blobs.delete(arrival.blob_key))
             raise
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:

@@ -14,7 +14,7 @@ from uponce.app.authorise import UploadRequest, authorise, refuse_spent
 from uponce.app.services import Services
 from uponce.app.unbroken import awaited_by_the_stop
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.ending import drop_unless_held
+from uponce.app.uploading.ending import end_unless_held
 from uponce.app.uploading.pipeline import Uploaded, answered
 from uponce.app.uploading.series import Append, append, giving_way, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
@@ -89,7 +89,7 @@ async def begin_with(
         try:
             return address, await resume(services, address, part, blocks, request.caller)
         except asyncio.CancelledError:
-            await drop_unless_held(services, series)  # unless the upload is just being completed
+            await end_unless_held(services, series)  # unless the upload is just being completed
             raise
         except errors.UponceError:
             await _terminate_patiently(services, series)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from uponce.app.authorise import Verified
 from uponce.app.ports import Assembly, HeldPart
 from uponce.app.services import Services
-from uponce.app.uploading.ending import drop_if_slow, drop_slowest, parts_of
+from uponce.app.uploading.ending import end_if_slow, end_slowest, parts_of
 from uponce.core import errors
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, freeze
 from uponce.core.spans import Span
@@ -97,10 +97,10 @@ async def _insert(services: Services, new: Series) -> Series:
             others = await services.database.find_series_of(new.grant.key)
             if any(series.complete for series in others):
                 await asyncio.sleep(_ABOUT_TO_HOLD_SECONDS)
-            if others and not any([await drop_if_slow(services, series) for series in others]):
+            if others and not any([await end_if_slow(services, series) for series in others]):
                 raise
         except errors.TooManySeries:
-            if not await drop_slowest(services, new.api_key, _ABOUT_TO_HOLD_SECONDS):
+            if not await end_slowest(services, new.api_key, _ABOUT_TO_HOLD_SECONDS):
                 raise
     return await insert()
 
