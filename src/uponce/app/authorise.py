@@ -141,7 +141,7 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
     """Return what `verify_signed` returns, for parameters that name this key."""
     string, signer = verify(params, key)
     refuse_ambiguous_escapes(params)
-    spec = read_for(key, params, call)
+    spec = read_for(key.upstream, params, call)
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
@@ -157,9 +157,9 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
     return Verified(key, grant, spec, signer, params)
 
 
-def read_for(key: ApiKey, params: Mapping[str, str], call: Call | None) -> UploadSpec:
-    """Return what parameters ask of the key's cloud. An upstream also gets those that uponce does not know."""
-    return read_parameters(params, call) if key.upstream is None else read_relayed(params)
+def read_for(upstream: Upstream | None, params: Mapping[str, str], call: Call | None = Call.UPLOAD) -> UploadSpec:
+    """Return what parameters ask of a cloud. An upstream also gets those that uponce does not know."""
+    return read_parameters(params, call) if upstream is None else read_relayed(params)
 
 
 async def authorise(services: Services, request: UploadRequest, params: Mapping[str, str]) -> Verified:

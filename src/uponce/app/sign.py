@@ -29,7 +29,7 @@ def mint(
     A timestamp in `params` is kept. A signature whose uses are counted gets a nonce, so two of one second differ. Wrong
     parameters are refused here instead of at the upload.
     """
-    read = partial(read_for, key, call=call)
+    read = partial(read_for, key.upstream, call=call)
     is_counted = key.uses is KeyUses.ONCE or "max_uses" in params
     fields = mint_fields(
         params,

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from functools import partial
 
-from uponce.app.authorise import Admitted, record_refusal
+from uponce.app.authorise import Admitted, read_for, refuse_spent
 from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
@@ -12,14 +12,11 @@ from uponce.app.uploading.pipeline import Uploaded, answered, delete_unneeded, f
 from uponce.app.uploading.series import hold_all, status, stored_parts
 from uponce.core import errors
 from uponce.core.formats import stored_type
-from uponce.core.parameters import read_parameters
 from uponce.core.policy import judge_content
-from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series, reply_key
 from uponce.core.signature import Signer
 from uponce.core.spans import Span
-from uponce.core.upstream import read_relayed
 from uponce.core.values import ApiKey, Caller, Digest
 
 
@@ -67,7 +64,7 @@ def _admitted(series: Series, key: ApiKey | None, caller: Caller) -> Admitted:
     params, upstream = dict(series.parameters), None if key is None else key.upstream
     return Admitted(
         series.grant,
-        read_parameters(params) if upstream is None else read_relayed(params),
+        read_for(upstream, params),
         params,
         series.requested,
         series.filename,
@@ -109,13 +106,11 @@ async def _commit(services: Services, series: Series, assembly: Assembly, draft:
 
 
 async def _give_up(services: Services, series: Series, assembly: Assembly, caller: Caller) -> None:
-    """End it for good; what cannot be done now is the sweeper's."""
+    """Write the refusals of its signatures to the audit, and end the series. If that fails, the sweeper ends it."""
     with suppress(errors.Unavailable):
         for grant in await services.database.series_grants(series.id):
-            record = await services.database.find_grant(grant.key)
-            refusal = record and refusal_of(record, grant.max_uses)
-            if isinstance(refusal, errors.GrantRefused):
-                await record_refusal(services, grant, refusal.code, caller)
+            with suppress(errors.GrantRefused):
+                await refuse_spent(services, grant, caller)
         # A request that ended the series before deletes the bytes, or another server has committed them.
         if await services.database.end_series(series.id):
             await assembly.discard()
