@@ -34,7 +34,7 @@ from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import UponceError
 from uponce.core.refusals import refusal_of
-from uponce.core.relaying import Forwarded, Relay
+from uponce.core.relaying import Forwarded, Relay, repeat_hash
 from uponce.core.values import UNLIMITED_USES, Asset, AssetName, Caller, Grant
 
 
@@ -110,7 +110,8 @@ def spend(now: float, grant: Grant) -> Steps[None]:
 @operation()
 def keep_reply(_: float, grant: Grant, draft: Draft, committed: Committed) -> Steps[None]:
     assert draft.idempotency_key is not None
-    yield [("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed))]
+    key_hash = repeat_hash(draft.idempotency_key)
+    yield [("keep_reply", reply_params(grant, key_hash, draft.asset.digest, committed))]
 
 
 class DropThenSpend(SqliteDatabase):

@@ -8,6 +8,7 @@ from uponce.adapters.database.commits import reply_params
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.steps import Steps, operation
 from uponce.app.ports import Committed, Draft
+from uponce.core.relaying import repeat_hash
 from uponce.core.values import Caller, Grant
 
 _commit = SqliteDatabase.commit
@@ -15,7 +16,7 @@ _commit = SqliteDatabase.commit
 
 @operation()
 def keep_reply(_: float, grant: Grant, draft: Draft, key: str, committed: Committed) -> Steps[None]:
-    yield [("keep_reply", reply_params(grant, draft, key, committed))]
+    yield [("keep_reply", reply_params(grant, repeat_hash(key), draft.asset.digest, committed))]
 
 
 async def commit_then_keep(self: SqliteDatabase, grant: Grant, draft: Draft, caller: Caller) -> Committed:

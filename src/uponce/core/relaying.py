@@ -4,6 +4,7 @@ A grant whose upload may have completed upstream is pending. It stays pending un
 until the upload can no longer complete: its signature is dead, and two look-ups found nothing.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ class Relay:
 
     `pending_at` is in Unix seconds, by the database's clock. `misses` counts look-ups that found nothing after the
     bound. `bound` is that of the server that signs the upload, 0 if the row has none. `series_id` names the series that
-    the upload completes. `key_hash` is of the client's Idempotency-Key.
+    the upload completes. `key_hash` is the `repeat_hash` of the client's Idempotency-Key.
     """
 
     id: str
@@ -38,6 +39,11 @@ class Relay:
     pending_at: int = 0
     misses: int = 0
     bound: int = 0
+
+
+def repeat_hash(idempotency_key: str) -> bytes:
+    """Return the hash under which the database keeps the answer to uploads with this Idempotency-Key."""
+    return hashlib.sha256(idempotency_key.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 All of it or none is written: the use, the asset, the audit row, the reply for repeats and the effects.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +24,7 @@ from uponce.adapters.database.steps import (
 from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
 from uponce.core.errors import BlobCondemned, GrantRefused, UnknownApiKey, UponceError
 from uponce.core.refusals import refusal_of
-from uponce.core.relaying import Forwarded, Relay
+from uponce.core.relaying import Forwarded, repeat_hash
 from uponce.core.signature import check_watermark, utc
 from uponce.core.values import (
     Asset,
@@ -116,7 +115,8 @@ def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, call
     for grant in grants:
         writes.append(("write_audit", audit_params(grant, note)))
         if draft.idempotency_key is not None:
-            writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
+            key_hash = repeat_hash(draft.idempotency_key)
+            writes.append(("keep_reply", reply_params(grant, key_hash, draft.asset.digest, committed)))
     for effect in draft.effects:
         stored = replace(committed, unneeded_blob=None)
         after = AfterCommit(effect.details, grants[0].api_key, caller.request_id, stored)
@@ -319,7 +319,7 @@ def asset_of(row: Row) -> Asset:
 
 
 def ask_reply(grant_key: bytes, idempotency_key: str) -> Ask:
-    return "find_reply", _repeat_params(grant_key, idempotency_key)
+    return "find_reply", {"grant_key": grant_key, "key_hash": repeat_hash(idempotency_key)}
 
 
 def repetition(reply: Reply, draft: Draft) -> Committed | None:
@@ -331,22 +331,19 @@ def repetition(reply: Reply, draft: Draft) -> Committed | None:
     return replace(answer, unneeded_blob=draft.asset.blob_key) if isinstance(answer, Committed) else None
 
 
-def _repeat_params(grant_key: bytes, idempotency_key: str) -> Params:
-    return {"grant_key": grant_key, "key_hash": hashlib.sha256(idempotency_key.encode()).digest()}
-
-
-def reply_params(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> Params:
-    answer = _Answer(committed=replace(committed, unneeded_blob=None))
-    return _reply_params(grant, draft.asset.digest, answer) | _repeat_params(grant.key, idempotency_key)
-
-
-def relayed_reply_params(grant: Grant, relay: Relay, forwarded: Forwarded) -> Params:
-    return _reply_params(grant, relay.digest, _Answer(forwarded=forwarded)) | {"key_hash": relay.key_hash}
-
-
-def _reply_params(grant: Grant, digest: Digest, answer: _Answer) -> Params:
-    text = json_text(answer)
-    return {"grant_key": grant.key, "sha256": digest.sha256, "answer": text, "keep_until": grant.keep_until}
+def reply_params(grant: Grant, key_hash: bytes, digest: Digest, answer: Committed | Forwarded) -> Params:
+    """Return the row with the answer to an upload of these bytes. `key_hash` is a `repeat_hash`."""
+    if isinstance(answer, Forwarded):
+        stored = _Answer(forwarded=answer)
+    else:
+        stored = _Answer(committed=replace(answer, unneeded_blob=None))
+    return {
+        "grant_key": grant.key,
+        "key_hash": key_hash,
+        "sha256": digest.sha256,
+        "answer": json_text(stored),
+        "keep_until": grant.keep_until,
+    }
 
 
 def reply_of(row: Row) -> Reply:

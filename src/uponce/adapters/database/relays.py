@@ -99,7 +99,7 @@ def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> lis
     note = AuditRecord(int(now), AuditEvent.SPENT, relay.caller, code, answer.asset_id, answer.public_id)
     writes += [("write_audit", commits.audit_params(grant, note)) for grant in kept]
     if relay.key_hash is not None:
-        writes += [("keep_reply", commits.relayed_reply_params(grant, relay, answer)) for grant in kept]
+        writes += [("keep_reply", commits.reply_params(grant, relay.key_hash, relay.digest, answer)) for grant in kept]
     return writes
 
 

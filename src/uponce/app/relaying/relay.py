@@ -6,7 +6,6 @@ grant, and a refusal frees it. Any other answer leaves the grant pending until a
 """
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Mapping
@@ -26,7 +25,16 @@ from uponce.core.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from uponce.core.relaying import Forwarded, Outcome, Relay, bound, error_message, outcome_of, trailer_timestamp
+from uponce.core.relaying import (
+    Forwarded,
+    Outcome,
+    Relay,
+    bound,
+    error_message,
+    outcome_of,
+    repeat_hash,
+    trailer_timestamp,
+)
 from uponce.core.upstream import aim, seed_of, signed
 from uponce.core.values import Digest
 
@@ -75,7 +83,8 @@ class Relaying:
         self._upstream = upstream
         self._admitted = admitted
         self._attempt = services.ids.hex(32)
-        self._key_hash = _hash_of(admitted.idempotency_key)
+        key = admitted.idempotency_key
+        self._key_hash = None if key is None else repeat_hash(key)
         seed = seed_of(admitted.grant, self._attempt, self._key_hash)
         self._target = aim(upstream, admitted.spec, admitted.params, admitted.requested, admitted.filename, seed)
         self._pending: Relay | None = None
@@ -272,11 +281,6 @@ class Relaying:
             await work
         except UponceError as error:
             log.warning("relay %s %s: %s", self._attempt, what, error.for_operator)
-
-
-def _hash_of(idempotency_key: str | None) -> bytes | None:
-    """Return the hash that the database stores of a client's Idempotency-Key."""
-    return None if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).digest()
 
 
 def forwarded(reply: UpstreamReply, size: int) -> Forwarded:
