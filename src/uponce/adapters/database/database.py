@@ -80,26 +80,30 @@ class Database(Backend):
     # Keys
     find_key = _runs_with_secrets(keys.find)
     list_keys = _runs_with_secrets(keys.list_all)
+    key_clouds = _runs(keys.list_clouds)
     unreadable_keys = _runs_with_secrets(keys.list_unreadable)
     past_secrets = _runs_with_secrets(keys.list_past)
     add_key = _runs_with_secrets(keys.add)
     revoke_key = _runs_with_secrets(keys.revoke)
     rotate_key = _runs_with_secrets(keys.rotate)
+    has_cloud = _runs(keys.has_cloud)
+
+    # Upstreams
     set_upstream = _runs_with_secrets(keys.set_upstream)
     list_upstreams = _runs_with_secrets(keys.list_upstreams)
     lost_upstreams = _runs_with_secrets(keys.list_lost_upstreams)
-    has_cloud = _runs(keys.has_cloud)
-    key_clouds = _runs(keys.list_clouds)
 
     # Ledger
     commit = _runs(commits.commit)
     delete = _runs(commits.delete)
     find_grant = _runs(ledger.find)
     list_grants = _runs(ledger.page)
-    history = _runs(ledger.history)
+    revoke_grant = _runs(ledger.revoke)
     find_reply = _runs(ledger.find_reply)
     confirm_reply = _confirms(ledger.find_reply)
-    revoke_grant = _runs(ledger.revoke)
+
+    # Audit
+    history = _runs(ledger.history)
     record_refusal = _runs(commits.refuse)
     newest_moment = _runs(ledger.newest_moment)
 
@@ -118,16 +122,21 @@ class Database(Backend):
     # OpenSeries
     create_series = _runs(series.create)
     join_series = _runs(series.join)
+    record_span = _runs(series.record)
+    commit_series = _runs(series.commit)
+    end_series = _runs(series.end)
+    note_arrival = _runs(series.note_arrival)
+    end_old_series = _runs(series.end_old)
+    end_slowest_series = _runs(series.end_slowest)
+    slowest_complete_series = _runs(series.slowest_complete)
+
+    # SeriesReader
     find_series = _runs(series.find)
     find_named_series = _runs(series.find_named)
     find_series_of = _runs(series.find_of)
     has_joined_series = _runs(series.has_joined)
     series_grants = _runs(series.grants)
-    record_span = _runs(series.record)
     series_parts = _runs(series.parts)
-    commit_series = _runs(series.commit)
-    end_series = _runs(series.end)
-    note_arrival = _runs(series.note_arrival)
 
     # Relays
     end_relay = _runs(relays.end)
@@ -184,7 +193,7 @@ class Database(Backend):
 
         return await in_batches(some)
 
-    # Upkeep
+    # Upkeep, Fence, Checks, Deployment
     fence = _runs(upkeep.fence)
     freeze = _runs(upkeep.freeze)
     frozen = _runs(upkeep.frozen)
@@ -196,9 +205,6 @@ class Database(Backend):
     noted_settings = _runs(upkeep.noted_settings)
     violations = _runs(upkeep.violations)
     count_violations = _runs(upkeep.count_violations)
-    end_slowest_series = _runs(series.end_slowest)
-    slowest_complete_series = _runs(series.slowest_complete)
-    end_old_series = _runs(series.end_old)
 
     async def widen_fence(self, skew: int) -> None:
         if await self.read(upkeep.wider_fence(skew)) is not None:  # else a start waits for no lock, and needs no room

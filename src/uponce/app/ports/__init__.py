@@ -21,34 +21,11 @@ from uponce.app.ports.blobs import (
     SpooledChunk,
     StoredBlob,
 )
-from uponce.app.ports.commits import (
-    AfterCommit,
-    Candidate,
-    Committed,
-    Draft,
-    Effect,
-    NewEffect,
-    Outbox,
-    Refusal,
-    Reply,
-    Waiting,
-)
-from uponce.app.ports.database import (
-    CONTEXT_WINDOW,
-    Catalog,
-    Database,
-    Glance,
-    Keys,
-    Ledger,
-    OpenSeries,
-    Page,
-    Prepare,
-    Records,
-    Row,
-    Table,
-)
-from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
-from uponce.app.ports.upkeep import Fault, Rule, Upkeep
+from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports.database import CONTEXT_WINDOW, Database, Page, Prepare, Records, Row, Table
+from uponce.app.ports.outbox import Effect, NewEffect, Outbox, Waiting
+from uponce.app.ports.relaying import AdminCall, Sign, UpstreamCall, UpstreamClient, UpstreamReply
+from uponce.app.ports.upkeep import Fault, Rule
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 

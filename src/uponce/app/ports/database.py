@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from uponce.app.ports.commits import Candidate, Committed, Draft, Outbox, Refusal, Reply
+from uponce.app.ports.commits import Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports.outbox import Outbox
 from uponce.app.ports.relaying import Relays
+from uponce.app.ports.series import OpenSeries, SeriesReader
 from uponce.app.ports.upkeep import Checks, Deployment, Fence, Upkeep
-from uponce.core.series import Series, StoredPart
-from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -201,71 +201,6 @@ class Catalog(Protocol):
         """Return those of the blobs that are condemned already."""
 
 
-class OpenSeries(Protocol):
-    """Series that are not complete yet."""
-
-    async def create_series(self, new: Series, *, per_key: int, in_all: int, complete_before: int = 0) -> Series:
-        """Begin a series with its first grant. If a series of this upload_id exists, return it unchanged.
-
-        Raise TooManySeries if the API key has `per_key` unfinished series, or if there are `in_all`. Otherwise raise as
-        `join_series` does. Of complete shared series that began before `complete_before`, as many hold no use of the
-        grant as it has uses left.
-        """
-
-    async def join_series(self, series_id: str, grant: Grant, *, most: int) -> Series:
-        """Add the grant to the series. Repeating it changes nothing. Raise TooManySignatures if it has `most` others.
-
-        Raise SignatureUsed, SignatureRevoked, StaleRequest and UnknownApiKey as `commit` does. Raise SignatureInUse if
-        other series hold all remaining uses of the grant, SeriesGone if the series has ended. Until the series ends,
-        `purge` keeps the grant.
-        """
-
-    async def record_span(
-        self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
-    ) -> Series:
-        """Record that these bytes are durable, and the size of the whole unless it is None. Return the new series.
-
-        Raise ChunkConflict if the total or the span contradicts what is recorded, SeriesGone if the series has ended.
-        For a shared series, `parts` are exactly the bytes of the span that were not recorded before. Raise
-        ChunkInProgress if another request has recorded some of them since.
-        """
-
-    async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
-        """Commit as `commit` does, for all grants of a series together, and end the series.
-
-        Raise SeriesGone if it has ended before. If one of the grants is used up or revoked, the refusal names it, and
-        no grant is spent.
-        """
-
-    async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
-        """End the series without an asset: nothing is spent, and its grants are free again.
-
-        Return False if it does not exist, or stays: with `if_empty`, a series with recorded bytes stays.
-        """
-
-    async def note_arrival(self, series_id: str, size: int) -> None:
-        """Count bytes of a series that have arrived and are not recorded yet. They only show how fast the series is."""
-
-
-class SeriesReader(Protocol):
-    """Reads series, their signatures and their parts."""
-
-    async def find_series(self, series_id: str) -> Series | None: ...
-
-    async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None: ...
-
-    async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
-        """Return all series that the grant belongs to."""
-
-    async def has_joined_series(self, series_id: str, grant_key: bytes) -> bool: ...
-
-    async def series_grants(self, series_id: str) -> Sequence[Grant]:
-        """Return all grants of the series, in the order of their keys. After its end, return an empty list."""
-
-    async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
-        """Return the first `limit` parts of a shared series with bytes of the span, in order and without overlap."""
-
-
 class Keys(Protocol):
     """API keys and their secrets."""
 
@@ -378,7 +313,7 @@ class Database(
     Moving,
     Protocol,
 ):
-    """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.
+    """Ledger, catalog, keys and audit in one transactional database. Each part is short, so a stand-in for it is short.
 
     Any method may raise DatabaseUnavailable or StorageFull: then it has changed nothing. A method that writes returns
     only after the write is durable. `glance` exists if the engine can look without waiting.

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from uponce.core.series import Series
-
 
 class Rule(StrEnum):
     """What must hold inside the database. The SQL statements `broken_…` find the rows that break a rule."""
@@ -40,31 +38,6 @@ class Upkeep(Protocol):
         `audit_seconds` are deleted too, six hours of the audit at most: the clock may be far ahead for a moment. So are
         effects that have been dead for `dead_seconds`. With None, these rows stay.
         Look-ups of a relay stay in any case. Effects that a clock far ahead has written or delayed are due at once.
-        """
-
-    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
-        """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
-
-        Series without an arrived byte end after `empty` seconds. One call ends few series if these have many parts or
-        signatures. Repeat the call until it returns no key.
-        """
-
-    async def end_slowest_series(
-        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
-    ) -> Sequence[str]:
-        """End the slowest series if the key has `per_key` of them, or if there are `in_all`. Return its blob key.
-
-        The rate counts over a series' whole life, of at least `seconds`. A series stays if it keeps `rate` bytes per
-        second, or if all bytes of the file are recorded.
-        """
-
-    async def slowest_complete_series(
-        self, api_key: str, *, per_key: int, in_all: int, older_than: int, shared_older_than: int, most: int
-    ) -> Sequence[Series]:
-        """Return the slowest complete series if the key has `per_key` series, or if there are `in_all`: at most `most`.
-
-        They were begun longer ago than `older_than` seconds, or `shared_older_than` if they are shared. A request may
-        be completing each of them.
         """
 
     async def ping(self) -> None:
