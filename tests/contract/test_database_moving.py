@@ -23,7 +23,7 @@ from tests.contract.databases import (
 )
 from tests.contract.test_database_relays import ANSWER
 from uponce.app.migrate_store import Moved, Store, migrate_store
-from uponce.app.ports import Committed, Database, Row, StoredBlob, Table
+from uponce.app.ports import Committed, Database, MovedRow, StoredBlob, Table
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StaleRequest
 from uponce.core.values import Upstream
 
@@ -41,7 +41,7 @@ def others(tmp_path: Path) -> Iterator[list[Backend]]:
 
 def fill(database: Database) -> None:
     """Some rows of every table, with what texts can hold, and keys in an order of their own."""
-    fences: Row = {"one": 1, "moment": START - 900, "mark": START - 600}
+    fences: MovedRow = {"one": 1, "moment": START - 900, "mark": START - 600}
     run(database.add_rows(Table.FENCES, [fences]))
     run(database.add_key(replace(OTHER, created_at=START)))
     run(database.add_key(replace(KEY, api_key="000", allow_v1=True, created_at=START)))
@@ -59,11 +59,11 @@ def fill(database: Database) -> None:
     run(database.condemn([f"{number:032x}" for number in range(100, 105)]))
 
 
-def everything(database: Database) -> dict[Table, list[Row]]:
+def everything(database: Database) -> dict[Table, list[MovedRow]]:
     """Read a few rows at a time."""
 
-    async def read(table: Table) -> list[Row]:
-        found: list[Row] = []
+    async def read(table: Table) -> list[MovedRow]:
+        found: list[MovedRow] = []
         while batch := await database.rows(table, found[-1] if found else None, LIMIT):
             found += batch
         assert len(found) == await database.count_rows(table)
@@ -153,7 +153,7 @@ class BreaksOff:
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
 
-    async def add_rows(self, table: Table, rows: list[Row], *, opens: bool = False) -> None:
+    async def add_rows(self, table: Table, rows: list[MovedRow], *, opens: bool = False) -> None:
         self._left -= 1
         if self._left < 0:
             raise DatabaseUnavailable("gone")

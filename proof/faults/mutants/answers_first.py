@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from uponce.adapters.database.committer import Committer, Waiting
+from uponce.adapters.database.committer import Committer, Queued
 from uponce.adapters.database.steps import Rules
 from uponce.cli import main
 
@@ -13,7 +13,7 @@ _WINDOW_SECONDS = 0.1
 _transact = Committer._transact
 
 
-def answer_then_commit(self: Committer, group: list[Waiting]) -> None:
+def answer_then_commit(self: Committer, group: list[Queued]) -> None:
     engine: Any = self._engine
     run_all = engine._run_all
 

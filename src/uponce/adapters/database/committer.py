@@ -126,8 +126,11 @@ class Records:
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
-    """A caller and its operation, which `prepare` makes of an `arrival`. At most `most` refusals get an audit row."""
+class Queued:
+    """A caller that waits, and its operation, which `prepare` makes of an `arrival`.
+
+    At most `most` refusals get an audit row.
+    """
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
@@ -144,8 +147,8 @@ class Committer:
     def __init__(self, engine: Engine, records: Records) -> None:
         self._engine = engine
         self._records = records
-        self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
-        self._later: deque[Waiting] = deque()  # taken from the queue, for the next group
+        self._queue: SimpleQueue[Queued | None] = SimpleQueue()
+        self._later: deque[Queued] = deque()  # taken from the queue, for the next group
         self._put_off = 0  # so many of them were in a group before
         self._gate = threading.Lock()
         self._open = False
@@ -171,15 +174,15 @@ class Committer:
         cancelled, its operation still runs with its group.
         """
         loop = asyncio.get_running_loop()
-        result: T = await self._answer_to(Waiting(loop, loop.create_future(), operation))
+        result: T = await self._answer_to(Queued(loop, loop.create_future(), operation))
         return result
 
     async def run_arrival(self, arrival: Any, prepare: Prepare[Any], most_refusals: int) -> Any:
         """Run the operation that `prepare` makes for this arrival, with all others that wait. Return as `run` does."""
         loop = asyncio.get_running_loop()
-        return await self._answer_to(Waiting(loop, loop.create_future(), None, arrival, prepare, most_refusals))
+        return await self._answer_to(Queued(loop, loop.create_future(), None, arrival, prepare, most_refusals))
 
-    async def _answer_to(self, waiting: Waiting) -> Any:
+    async def _answer_to(self, waiting: Queued) -> Any:
         with self._gate:
             if not self._open:
                 raise closed()
@@ -196,7 +199,7 @@ class Committer:
                 self._answer(group, [outcome_unknown(error)] * len(group))
         self._engine.disconnect()
 
-    def _transact(self, group: list[Waiting]) -> None:
+    def _transact(self, group: list[Queued]) -> None:
         self._fill(group)
         self._take_steps(group)
         self._put_back(group)
@@ -221,7 +224,7 @@ class Committer:
             outcomes = self._engine.wait([_operation(each) for each in group], self._others_wait)
             self._answer(group, [in_the_way() if outcome is TAKEN else outcome for outcome in outcomes])
 
-    def _without_young(self, taken: Sequence[Waiting]) -> list[Waiting]:
+    def _without_young(self, taken: Sequence[Queued]) -> list[Queued]:
         """Leave young operations to the next group. Return those whose locks must be waited for now."""
         before = monotonic() - _YOUNG_SECONDS
         young = [each for each in taken if each.since > before]
@@ -245,13 +248,13 @@ class Committer:
     def _others_wait(self) -> bool:
         return bool(self._later) or not self._queue.empty()
 
-    def _take_steps(self, group: list[Waiting]) -> None:
+    def _take_steps(self, group: list[Queued]) -> None:
         """Make the operations of arrivals. An arrival that already fails gets its answer, and leaves the group."""
-        alike: dict[Hashable, list[Waiting]] = {}
+        alike: dict[Hashable, list[Queued]] = {}
         for each in group:
             if each.operation is None:
                 alike.setdefault((each.prepare, each.most), []).append(each)
-        failed: list[tuple[Waiting, Exception]] = []
+        failed: list[tuple[Queued, Exception]] = []
         for arrived in alike.values():
             for each, made in zip(arrived, self._made(arrived), strict=True):
                 if isinstance(made, Exception):
@@ -262,7 +265,7 @@ class Committer:
             group[:] = [each for each in group if each.operation is not None]
             self._answer([each for each, _ in failed], [error for _, error in failed])
 
-    def _made(self, arrived: Sequence[Waiting]) -> Sequence[Any]:
+    def _made(self, arrived: Sequence[Queued]) -> Sequence[Any]:
         try:
             self._records.refresh(*self._engine.look())
             assert arrived[0].prepare is not None
@@ -292,7 +295,7 @@ class Committer:
         error = no_answer(f"it waited for operations that failed: {failure.for_operator}")
         self._answer(late, [error] * len(late))
 
-    def _put_back(self, group: list[Waiting]) -> None:
+    def _put_back(self, group: list[Queued]) -> None:
         """Leave operations that the next transaction does not take to a later one, in their order."""
         chosen = self._engine.choose([_operation(each) for each in group]) if len(group) > 1 else [True] * len(group)
         left = [each for each, taken in zip(group, chosen, strict=True) if not taken]
@@ -300,7 +303,7 @@ class Committer:
         self._later.extendleft(reversed(left))
         group[:] = [each for each, taken in zip(group, chosen, strict=True) if taken]
 
-    def _fill(self, group: list[Waiting], *, prepared: bool = False) -> None:
+    def _fill(self, group: list[Queued], *, prepared: bool = False) -> None:
         """Add waiting operations. If the group is `prepared`, add only those that need no steps.
 
         The number of new operations is always the same. Many uses of one grant, which were put off, so keep no others
@@ -317,7 +320,7 @@ class Committer:
                     return
                 (self._later if prepared and waiting.operation is None else group).append(waiting)
 
-    def _answer(self, group: Sequence[Waiting], outcomes: Sequence[Any]) -> None:
+    def _answer(self, group: Sequence[Queued], outcomes: Sequence[Any]) -> None:
         answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = defaultdict(list)
         for waiting, outcome in zip(group, outcomes, strict=True):
             if outcome is not TAKEN:
@@ -327,7 +330,7 @@ class Committer:
                 loop.call_soon_threadsafe(_resolve, pairs)
 
 
-def _operation(waiting: Waiting) -> Operation[Any]:
+def _operation(waiting: Queued) -> Operation[Any]:
     assert waiting.operation is not None
     return waiting.operation
 

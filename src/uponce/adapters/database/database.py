@@ -1,8 +1,9 @@
 """The Database port for every engine: each method runs an operation. app/ports/ says what each method promises."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from uponce.adapters.database import catalog, commits, keys, ledger, outbox, relays, series, upkeep
 from uponce.adapters.database.committer import Committer
@@ -20,27 +21,11 @@ _LAST = 2**63 - 1  # the greatest number of an effect
 Method: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 
-class Backend(Protocol):
-    """The methods of an engine."""
-
-    _committer: Committer
-
-    async def read(self, operation: Operation[T]) -> T:
-        """Return the result of the operation. Everything that it reads is durable here, if not on a standby."""
-
-    async def write(self, operation: Operation[T]) -> T:
-        """Return the result of the operation, or raise its refusal, after it is durable."""
-
-    async def integrity(self, *, deep: bool) -> Sequence[Fault]:
-        """Return what Upkeep.integrity returns."""
-
-
 def _runs(make: Callable[P, Operation[T]]) -> Method[P, T]:
     """Return the method that runs an operation. Its parameters are those of the operation."""
 
-    async def method(self: Backend, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        operation = make(*args, **kwargs)
-        return await (self.write if operation.writes else self.read)(operation)
+    async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(make(*args, **kwargs))
 
     return method
 
@@ -49,8 +34,7 @@ def _runs_with_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) 
     """Return what `_runs` returns, for an operation whose first parameter encrypts and decrypts secrets."""
 
     async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        operation = make(self._secrets, *args, **kwargs)
-        return await (self.write if operation.writes else self.read)(operation)
+        return await self._run(make(self._secrets, *args, **kwargs))
 
     return method
 
@@ -64,9 +48,10 @@ def _confirms(make: Callable[P, Operation[T]]) -> Method[P, T]:
     return method
 
 
-class Database(Backend):
+class Database(ABC):
     """The base class of the engines. A line names the operation that a method of the port runs."""
 
+    _committer: Committer
     _slack = 0
 
     def __init__(self, secrets: SecretBox) -> None:
@@ -76,6 +61,21 @@ class Database(Backend):
     def most_connections(self) -> int | None:
         """Return how many connections all servers together may have. Return None without a limit."""
         return None
+
+    @abstractmethod
+    async def read(self, operation: Operation[T]) -> T:
+        """Return the result of the operation. Everything that it reads is durable here, if not on a standby."""
+
+    @abstractmethod
+    async def write(self, operation: Operation[T]) -> T:
+        """Return the result of the operation, or raise its refusal, after it is durable."""
+
+    async def _run(self, operation: Operation[T]) -> T:
+        return await (self.write if operation.writes else self.read)(operation)
+
+    @abstractmethod
+    async def integrity(self, *, deep: bool) -> Sequence[Fault]:
+        """Return what Checks.integrity returns."""
 
     # Keys
     find_key = _runs_with_secrets(keys.find)
@@ -233,7 +233,7 @@ class Database(Backend):
         failure.raise_it()
         return dropped
 
-    async def _make_parts(self) -> None:
+    async def _make_parts(self) -> None:  # noqa: B027 an engine without partitions makes none
         """Make the coming partitions of the ledger, if the engine has partitions."""
 
     async def _drop_parts(self) -> int:

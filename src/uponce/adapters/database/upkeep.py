@@ -6,7 +6,7 @@ from math import inf
 from secrets import token_hex
 
 from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
-from uponce.app.ports import Row, Rule, Table
+from uponce.app.ports import MovedRow, Rule, Table
 from uponce.core.lineage import follows, heir
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
@@ -25,7 +25,7 @@ _FREEZABLE = (
 _EVENTS = "insert update delete".split()
 
 # For each key column, a value before every key.
-_BEFORE_ALL: Row = {
+_BEFORE_ALL: MovedRow = {
     **dict.fromkeys(("blob_key", "relay_id", "cloud"), ""),
     **dict.fromkeys(("grant_key", "key_hash"), b""),
     **dict.fromkeys(("id", "one"), -1),
@@ -241,19 +241,19 @@ def count_rows(_: float, table: Table) -> Steps[int]:
 
 
 @operation(patient=True)
-def rows(_: float, table: Table, after: Row | None, limit: int) -> Steps[Sequence[Row]]:
+def rows(_: float, table: Table, after: MovedRow | None, limit: int) -> Steps[Sequence[MovedRow]]:
     (found,) = yield [(f"rows_of_{table}", {**(after or _BEFORE_ALL), "most": limit})]
     return [dict(row) for row in found]
 
 
 @operation(patient=True)
-def last_row(_: float, table: Table) -> Steps[Row | None]:
+def last_row(_: float, table: Table) -> Steps[MovedRow | None]:
     (found,) = yield [(f"last_of_{table}", {})]
     return dict(found[0]) if found else None
 
 
 @operation(rules=Rules.OWN)
-def add_rows(now: float, table: Table, rows: Sequence[Row], *, opens: bool = False) -> Steps[None]:
+def add_rows(now: float, table: Table, rows: Sequence[MovedRow], *, opens: bool = False) -> Steps[None]:
     """Add rows also to a frozen database, which stays frozen unless this `opens` it."""
     refusing = _TRIGGERS if opens else [each for each in _INSERTS if each["table"] == table.value]
     is_frozen = yield from frozen.steps(now)

@@ -255,7 +255,7 @@ class Upstreams(Protocol):
 
 
 # Texts, numbers and bytes by column, alike on every engine.
-Row: TypeAlias = Mapping[str, Any]
+MovedRow: TypeAlias = Mapping[str, Any]
 
 
 class Table(StrEnum):
@@ -283,13 +283,13 @@ class Moving(Protocol):
 
     async def count_rows(self, table: Table) -> int: ...
 
-    async def rows(self, table: Table, after: Row | None, limit: int) -> Sequence[Row]:
+    async def rows(self, table: Table, after: MovedRow | None, limit: int) -> Sequence[MovedRow]:
         """Return the next rows after that row; the first rows for None."""
 
-    async def last_row(self, table: Table) -> Row | None:
+    async def last_row(self, table: Table) -> MovedRow | None:
         """Return the row with the greatest key."""
 
-    async def add_rows(self, table: Table, rows: Sequence[Row], *, opens: bool = False) -> None:
+    async def add_rows(self, table: Table, rows: Sequence[MovedRow], *, opens: bool = False) -> None:
         """Add all rows or none, also to a frozen database. They are in the order of their keys, after those there.
 
         With `opens`, the database accepts writes from then on, without a fence: it has the whole ledger.
