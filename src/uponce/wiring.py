@@ -27,7 +27,7 @@ from uponce.app.outbox import Work
 from uponce.app.ports import LocationOf, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Metrics, Services
-from uponce.config import Settings, shown
+from uponce.config import Settings, masked
 from uponce.core.errors import NotFound, SettingRefused
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
@@ -141,7 +141,7 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
             )
         case _:
             raise SettingRefused(
-                f"UPONCE_DATABASE={shown('database', settings.database_url)} is not a database that uponce knows. Use "
+                f"UPONCE_DATABASE={masked('database', settings.database_url)} is not a database that uponce knows. Use "
                 "sqlite:////path/to/file or postgresql://user:password@host/database."
             )
 
@@ -169,7 +169,7 @@ def sqlite_path(url: str) -> Path:
     """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`. Raise SettingRefused without one."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
-            f"UPONCE_DATABASE={shown('database', url)} names no file. A database in memory would forget which "
+            f"UPONCE_DATABASE={masked('database', url)} names no file. A database in memory would forget which "
             "signatures are spent. Use sqlite:////path/to/file."
         )
     return Path(url.removeprefix("sqlite:///"))
@@ -198,7 +198,7 @@ def blob_store(settings: Settings) -> Blobs:
             )
         case _:
             raise SettingRefused(
-                f"UPONCE_STORAGE={shown('storage', url)} is not supported. Use file:///path/to/folder, "
+                f"UPONCE_STORAGE={masked('storage', url)} is not supported. Use file:///path/to/folder, "
                 "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix. Credentials come from the "
                 "environment."
             )
@@ -221,7 +221,7 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
     if presigner is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_REDIRECT={settings.storage_redirect} needs an object store, but UPONCE_STORAGE is "
-            f"{shown('storage', settings.storage_url)}. Remove this setting; uponce then sends the bytes itself."
+            f"{masked('storage', settings.storage_url)}. Remove this setting; uponce then sends the bytes itself."
         )
     return presigner
 
@@ -234,8 +234,8 @@ def _location_of(settings: Settings, blobs: Blobs) -> LocationOf | None:
     if location_of is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, but UPONCE_STORAGE is "
-            f"{shown('storage', settings.storage_url)}. Use UPONCE_STORAGE_REDIRECT, or remove both; uponce then sends "
-            "the bytes itself."
+            f"{masked('storage', settings.storage_url)}. Use UPONCE_STORAGE_REDIRECT, or remove both; uponce then "
+            "sends the bytes itself."
         )
     return location_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import urllib3
 
 from uponce.cli.options import warn
-from uponce.config import Settings, shown
+from uponce.config import Settings, masked
 from uponce.config.settings import EVERY_ADDRESS, http_url
 from uponce.core.account import account_url
 from uponce.core.errors import SettingRefused
@@ -81,7 +81,7 @@ def checked_url(url: str) -> str:
         if parts.scheme in ("http", "https") and parts.host:
             return url.rstrip("/")
     raise SettingRefused(
-        f"--url {shown('url', url)} is not an address. Write it like http://127.0.0.1:8000 or https://media.example."
+        f"--url {masked('url', url)} is not an address. Write it like http://127.0.0.1:8000 or https://media.example."
     )
 
 

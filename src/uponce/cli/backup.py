@@ -11,7 +11,7 @@ from uponce.app.backup import BackedUp, back_up
 from uponce.app.check import FROZEN
 from uponce.app.copy_media import Copying
 from uponce.app.ports import PLACES
-from uponce.cli.options import Data, Json, Show, filling, readable, say, shown, warn
+from uponce.cli.options import Data, Json, Show, filling, progress_bar, readable, say, warn
 from uponce.config import load
 from uponce.wiring import archive_of, opened
 
@@ -31,7 +31,7 @@ def run(
     """
     settings = load(data=data)
     archive = archive_of(settings, folder)
-    with filling(folder), archive.writing(), opened(settings) as backend, shown() as show:
+    with filling(folder), archive.writing(), opened(settings) as backend, progress_bar() as show:
 
         async def work() -> tuple[BackedUp, bool]:
             done = await back_up(

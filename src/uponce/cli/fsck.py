@@ -8,7 +8,7 @@ import typer
 
 from uponce.app.fsck import PLACES, Examined, Report, Severity, fsck
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, say, shown
+from uponce.cli.options import Data, Json, progress_bar, say
 from uponce.cli.store import of_server, on_store
 from uponce.config import Settings, load
 
@@ -39,7 +39,7 @@ def run(
 async def examine(services: Services, settings: Settings, grace_seconds: int, deep: bool) -> Report:
     """Return the report. Audit rows may be gone after the time of this shell or of the server: the shorter one."""
     audit_seconds = min(settings.audit_seconds, (await of_server(services, settings)).audit_seconds)
-    with shown() as show:
+    with progress_bar() as show:
         show("checking the database", 0, len(PLACES))
 
         def compared(examined: Examined) -> None:

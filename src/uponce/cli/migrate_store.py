@@ -10,9 +10,8 @@ import typer
 from uponce.app.migrate_store import Moved, Store, migrate_store, undo_move
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
-from uponce.cli.options import STDIN, Data, Json, TrustClock, filling, print_json, say, shown, warn_of_secret
-from uponce.config import MASK, load
-from uponce.config import shown as masked
+from uponce.cli.options import STDIN, Data, Json, TrustClock, filling, print_json, progress_bar, say, warn_of_secret
+from uponce.config import MASK, load, masked
 from uponce.core.errors import SettingRefused
 from uponce.wiring import moving, opened, opened_target
 
@@ -78,7 +77,7 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
         opened(settings) as here,
         moving(settings),
         opened_target(settings, to_database, to_storage) as there,
-        shown() as show,
+        progress_bar() as show,
     ):
         moved = asyncio.run(
             migrate_store(

@@ -142,7 +142,7 @@ class Show(Protocol):
 
 
 @contextmanager
-def shown() -> Iterator[Show]:
+def progress_bar() -> Iterator[Show]:
     """Show one bar on a terminal. Show nothing without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
     console = Console(stderr=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 from uponce.cli.address import checked_url
 from uponce.cli.credentials import Credentials, credentials_of, find_credentials
 from uponce.cli.options import Data, Json, print_json
-from uponce.config import shown
+from uponce.config import masked
 from uponce.prove import prove
 from uponce.prove.board import Board
 from uponce.prove.checks import Plan, Verdict
@@ -54,5 +54,5 @@ def _target(url: str | None, key: str | None, data: str | None) -> Credentials:
     if url.startswith("cloudinary:"):
         return credentials_of(url)
     if key is None:
-        raise typer.BadParameter(f"For {shown('url', url)}, also give --key KEY:SECRET@CLOUD.")
+        raise typer.BadParameter(f"For {masked('url', url)}, also give --key KEY:SECRET@CLOUD.")
     return credentials_of(f"cloudinary://{key}?upload_prefix={checked_url(url)}")

@@ -8,7 +8,7 @@ from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.backup import restore
 from uponce.cli.backup import as_data, show_media, tell_lost_and_exit
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, filling, say, shown, warn
+from uponce.cli.options import Data, Json, filling, progress_bar, say, warn
 from uponce.config import load
 from uponce.wiring import archive_of, blob_store, own_secrets
 
@@ -40,7 +40,7 @@ def run(
     with (
         filling(f"{settings.storage_url} or of {settings.data_dir}"),
         archive.reading(own_secrets(settings), clock.now()) as snapshot,
-        shown() as show,
+        progress_bar() as show,
     ):
         done, mark, surplus = asyncio.run(
             restore(

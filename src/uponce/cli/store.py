@@ -8,7 +8,7 @@ from uponce.app.check import check_frozen
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
 from uponce.cli.address import running_server
-from uponce.config import Settings, gather, shown, with_noted
+from uponce.config import Settings, gather, masked, with_noted
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 from uponce.wiring import missing, opened
 
@@ -46,7 +46,7 @@ def refuse_second_database(settings: Settings) -> None:
     if server:
         raise SettingRefused(
             f"The server at {server} runs on {settings.data_dir} with another database than "
-            f"{shown('database', settings.database_url)}. Give this command the settings of the server, such as "
+            f"{masked('database', settings.database_url)}. Give this command the settings of the server, such as "
             "UPONCE_DATABASE. For another server, name another folder with --data."
         )
 

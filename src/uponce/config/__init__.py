@@ -80,7 +80,7 @@ def gather(environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[s
     return found
 
 
-def shown(name: str, value: Any) -> Any:
+def masked(name: str, value: Any) -> Any:
     """Return the value for output: without secrets, and without passwords in URLs. A list may have any."""
     if value and (SECRET in _NOTES.get(name, ()) or not isinstance(value, str | int | float)):
         return MASK
@@ -116,7 +116,7 @@ def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> lis
     return [
         {
             "name": PREFIX + name.upper(),
-            "value": shown(name, values[name]),
+            "value": masked(name, values[name]),
             "source": given[name].source if name in given else "default",
         }
         for name in _TYPES
@@ -162,7 +162,7 @@ def _converted(name: str, given: Given) -> Any:
 
 
 def _refused(name: str, given: Given, expected: str) -> SettingRefused:
-    value = shown(name, given.value)
+    value = masked(name, given.value)
     return SettingRefused(f"{given.name}={value} ({given.source}) is not valid: it must be {expected}.")
 
 
