@@ -18,7 +18,7 @@ from uponce.app.authorise import UploadRequest, authorise
 from uponce.app.sweep import Swept, sweep
 from uponce.app.uploading import series as use_case
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.series import append, begin, terminate
+from uponce.app.uploading.series import append, begin_series, terminate
 from uponce.core.errors import (
     DatabaseUnavailable,
     InvalidMedia,
@@ -338,7 +338,7 @@ def test_who_comes_too_late_cannot_write_to_what_was_published(
         final = await client.chunk(*LAST)
         assert final.status == 200
         if broken:
-            monkeypatch.setattr(use_case, "status", answering(stale))
+            monkeypatch.setattr(use_case, "get_series", answering(stale))
         for span in (Span(3000, 3007), Span(5000, 6000)):
             with pytest.raises(SeriesGone):
                 await append(world.services, stale, Chunk(span, None))
@@ -365,7 +365,7 @@ def test_create_append_terminate(world: World) -> None:
     async def play() -> None:
         services, fields = world.services, world.sign()
         verified = await authorise(services, UploadRequest("demo", None, (), None, CALLER), dict(fields))
-        series = await begin(services, verified, fields, requested=None, filename="film.bin")
+        series = await begin_series(services, verified, fields, requested=None, filename="film.bin")
         part = await append(services, series, Chunk(Span(0, len(DATA)), len(DATA)))
         await part.write(DATA[:1500])
         series = await part.keep()

@@ -13,7 +13,7 @@ from uponce.app.uploading.completion import finish
 from uponce.app.uploading.ending import end_unless_held
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, begin, giving_way
+from uponce.app.uploading.series import Append, append, begin_series, yielding_to_newer
 from uponce.core.errors import ChunkInProgress, ChunkSuperseded, InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
 from uponce.core.relaying import Forwarded
@@ -31,7 +31,7 @@ async def upload_chunk(
     try:
         async with intake:
             try:
-                async with giving_way(intake.is_wanted):
+                async with yielding_to_newer(intake.is_wanted):
                     await intake.receive(events)
             except ChunkSuperseded as superseded:
                 await intake.check_awaited(superseded)
@@ -93,7 +93,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
                 raise
         assert self.verified is not None
         await check_usable(self._services, self.verified, self.request)
-        self._series = await self._join_anew(self.verified)
+        self._series = await self._begin_again(self.verified)
         append.move(self._series)
         return await append.keep()
 
@@ -135,7 +135,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
                 "the answer to an earlier chunk has a public_id. Otherwise begin again, with chunks that have bytes."
             )
         if series is None:
-            series = await begin(
+            series = await begin_series(
                 services,
                 verified,
                 self._params,
@@ -155,9 +155,9 @@ class ChunkIntake(Receiver[Spooled | Append]):
         except SeriesGone:
             if series.spans:
                 raise
-            return await self._join_anew(verified)
+            return await self._begin_again(verified)
 
-    async def _join_anew(self, verified: Verified) -> Series:
+    async def _begin_again(self, verified: Verified) -> Series:
         """Begin the series again: the request that began it failed, and ended it while it was empty."""
         check_grant_fresh(self._services, verified)
         return await self._join(None, verified)
@@ -182,7 +182,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         except SeriesGone:
             if series.spans:
                 raise
-            self._series = await self._join_anew(verified)
+            self._series = await self._begin_again(verified)
             return await append(self._services, self._series, self._chunk)
 
     async def _placed(self, body: Spooled | Append) -> Append:

@@ -9,7 +9,7 @@ from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.pipeline import Uploaded, answered, delete_unneeded, followed_up, inspect, judge, read_back
-from uponce.app.uploading.series import hold_all, status, stored_parts
+from uponce.app.uploading.series import get_series, hold_all, stored_parts
 from uponce.core import errors
 from uponce.core.formats import stored_type
 from uponce.core.policy import judge_content
@@ -33,7 +33,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
 async def _finish(services: Services, series: Series, caller: Caller) -> Committed | Forwarded:
     assembly = await hold_all(services, series, services.limits.idle_seconds)
     try:
-        series = await status(services, series.id)
+        series = await get_series(services, series.id)
         try:
             admitted = _admitted(series, await services.database.find_key(series.api_key), caller)
             digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
@@ -44,7 +44,7 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
         except errors.SeriesGone:  # another request ended the series, and deletes the bytes
             raise
         except errors.StorageUnavailable:
-            await status(services, series.id)  # if the series is gone with its bytes, raise that
+            await get_series(services, series.id)  # if the series is gone with its bytes, raise that
             raise
         except (errors.Refused, errors.BlobCondemned) as error:
             if not _may_pass_later(error, series):

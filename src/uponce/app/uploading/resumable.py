@@ -16,9 +16,7 @@ from uponce.app.unbroken import awaited_by_the_stop
 from uponce.app.uploading.completion import finish
 from uponce.app.uploading.ending import end_unless_held
 from uponce.app.uploading.pipeline import Uploaded, answered
-from uponce.app.uploading.series import Append, append, giving_way, settled, terminate
-from uponce.app.uploading.series import begin as begin_series
-from uponce.app.uploading.series import status as series_status
+from uponce.app.uploading.series import Append, append, begin_series, get_series, settled, terminate, yielding_to_newer
 from uponce.core import errors
 from uponce.core.checksum import Checksum
 from uponce.core.policy import Limits, refuse_size
@@ -157,7 +155,7 @@ async def end(services: Services, address: Address) -> None:
 
 
 async def _find(services: Services, address: Address) -> Series:
-    series = await series_status(services, address.series_id)
+    series = await get_series(services, address.series_id)
     if address_of(series) != address:
         raise errors.SeriesGone("There is no upload at this address. Begin a new one.")
     if services.clock.now() > expires_at(series, services.limits):
@@ -224,7 +222,7 @@ async def _take_in(
         await _write(services, writer, chunk, part.checksum, blocks)
         return await writer.keep()
     except errors.ChunkConflict:
-        now = await series_status(services, series.id)
+        now = await get_series(services, series.id)
         if now.end > writer.series.end:  # another server has recorded other bytes in this place since
             raise _conflict(now, part) from None
         raise
@@ -256,7 +254,7 @@ async def _write(
     found = checksum and checksum.begin()
     kept = 0
     try:
-        async with _in_time(services, writer.series), giving_way(writer.is_wanted):
+        async with _in_time(services, writer.series), yielding_to_newer(writer.is_wanted):
             async for block in blocks:
                 _check_end(chunk.span.start + writer.size + len(block), chunk)
                 await writer.write(block)

@@ -30,7 +30,7 @@ _LOOK_SECONDS = 0.25
 _ABOUT_TO_HOLD_SECONDS = 1.0  # a request whose bytes were the last ones holds the series of a slow server by then
 
 
-async def begin(
+async def begin_series(
     services: Services,
     verified: Verified,
     params: Mapping[str, str],
@@ -105,7 +105,7 @@ async def _insert(services: Services, new: Series) -> Series:
     return await insert()
 
 
-async def status(services: Services, series_id: str) -> Series:
+async def get_series(services: Services, series_id: str) -> Series:
     """Return the series with what has arrived. Raise SeriesGone if it has ended or never existed."""
     series = await services.database.find_series(series_id)
     if series is None:
@@ -131,7 +131,7 @@ async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
     )
     try:
         # From now on no other request can complete the series under this one.
-        series = await status(services, series.id)
+        series = await get_series(services, series.id)
         check_chunk(series, chunk)
         check_parts_left(series, services.limits)
     except BaseException:
@@ -205,7 +205,7 @@ class Append:
         try:
             return await self._part.sync(await self._recorded(span), self.series.blob_key)
         except errors.StorageUnavailable:
-            await status(self._services, self.series.id)  # if the series is gone with its bytes, raise that
+            await get_series(self._services, self.series.id)  # if the series is gone with its bytes, raise that
             raise
 
     async def _recorded(self, span: Span) -> list[StoredPart]:
@@ -225,7 +225,7 @@ class Append:
 async def terminate(services: Services, series: Series) -> None:
     """End a series. Its signatures are free again. Raise SeriesGone if it has ended before."""
     if not await services.database.end_series(series.id):
-        await status(services, series.id)
+        await get_series(services, series.id)
     await services.blobs.parts.drop(series.blob_key)
 
 
@@ -242,7 +242,7 @@ async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncI
 async def settled(services: Services, series: Series) -> Series:
     """Return the series as soon as no request writes to it. A request that writes yields, and keeps what it can."""
     await (await hold_all(services, series, services.limits.takeover_seconds)).release()
-    return await status(services, series.id)
+    return await get_series(services, series.id)
 
 
 async def hold_all(services: Services, series: Series, seconds: float) -> Assembly:
@@ -266,16 +266,16 @@ async def _take_over(
                     try:
                         return await hold()
                     except errors.ChunkInProgress:
-                        await status(services, series.id)  # raises if there is no reason to wait any more
+                        await get_series(services, series.id)  # raises if there is no reason to wait any more
                         if asyncio.get_running_loop().time() > until:
                             raise
     except errors.StorageUnavailable:
-        await status(services, series.id)  # if the series is gone with its bytes, raise that
+        await get_series(services, series.id)  # if the series is gone with its bytes, raise that
         raise
 
 
 @asynccontextmanager
-async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
+async def yielding_to_newer(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
     """Raise ChunkSuperseded inside, where a body is awaited, as soon as a newer request asks for the same bytes.
 
     The older connection may be dead without a sign of it.
