@@ -72,7 +72,9 @@ def run(
     refuse_empty_limits(signed)
     if len(paths) > 1 and "public_id" in signed:
         raise typer.BadParameter("With a public_id, each file would replace the one before. Upload one file at a time.")
-    _refuse_one_name(paths, read_for(credentials.key, collect(signed.items()), Call.UPLOAD).naming, resource_type)
+    _refuse_one_name(
+        paths, read_for(credentials.key.upstream, collect(signed.items()), Call.UPLOAD).naming, resource_type
+    )
     answers: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:
