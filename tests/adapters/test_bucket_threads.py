@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.app.uploads import pass_time
 from uponce.adapters.store.bucket import PART_BYTES
 from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
@@ -59,7 +60,8 @@ def test_a_request_waits_for_a_thread_so_long_and_no_longer(monkeypatch: pytest.
             finally:
                 may_end.set()
             assert refusal.value.for_operator == (
-                "no thread for large uploads (UPONCE_STORAGE_UPLOADS) became free within 0.2 seconds"
+                "no thread for large uploads (UPONCE_STORAGE_UPLOADS) became free within 0.2 seconds "
+                "(UPONCE_STORAGE_SECONDS)"
             )
             return await asyncio.gather(*busy)
 
@@ -157,25 +159,40 @@ def test_the_parts_of_one_upload_hold_some_of_the_threads_only(tmp_path: Path) -
     asyncio.run(play())
 
 
-def test_no_part_is_refused_while_other_parts_of_its_upload_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other threads are free, and the bucket stores one part after another in time."""
-    may_end = Event()
+def test_a_part_waits_as_long_as_other_parts_of_its_upload_are_stored() -> None:
+    """The other threads are free. If the bucket stores nothing more, the part is refused in time."""
+    may_end = [Event(), Event()]
 
-    async def play() -> None:
-        with opened(60, uploads=8) as store:
-            busy = await all_busy(store, may_end, 2, "a")
-            monkeypatch.setattr(store, "_seconds", 0)
-            waiting = asyncio.create_task(store.run(lambda: 1, LARGE, "a"))
+    async def play() -> str:
+        with opened(60, uploads=4) as store:
+            busy = await all_busy(store, may_end[0], 1, "a")
+            begun = Event()
+
+            def work() -> bool:
+                begun.set()
+                return may_end[1].wait(120)
+
+            second = asyncio.create_task(store.run(work, LARGE, "a"))
+            third = asyncio.create_task(store.run(lambda: True, LARGE, "a"))
             try:
+                await asyncio.sleep(0)
+                may_end[0].set()
+                while not begun.is_set():
+                    await asyncio.sleep(0.001)
+                pass_time(61)
                 await asyncio.sleep(0.1)
-                assert not waiting.done()
+                assert not third.done()
+                pass_time(61)
+                with pytest.raises(StorageUnavailable) as refusal:
+                    await asyncio.wait_for(third, 60)
             finally:
-                monkeypatch.setattr(store, "_seconds", 60)
-                may_end.set()
-            assert await asyncio.wait_for(waiting, 60) == 1
-            await asyncio.gather(*busy)
+                may_end[1].set()
+            await asyncio.gather(*busy, second)
+            return refusal.value.for_operator
 
-    asyncio.run(play())
+    assert asyncio.run(play()) == (
+        "none of the 1 parts of this upload that go at a time was stored within 60 seconds (UPONCE_STORAGE_SECONDS)"
+    )
 
 
 def test_a_refused_or_cancelled_part_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

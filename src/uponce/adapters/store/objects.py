@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +42,34 @@ _FIRST_BYTES = 128 * 1024
 _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be cheap
 
 
+class _Turns:
+    """The turns of one series to send its parts."""
+
+    def __init__(self, most: int) -> None:
+        self._free = asyncio.Semaphore(most)
+        self._ended = 0
+
+    async def take(self, seconds: float) -> bool:
+        """Take a turn when one is free. Return False if no turn ends for so long."""
+        while True:
+            ended = self._ended
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._free.acquire()
+            except TimeoutError:
+                if self._ended == ended:
+                    return False
+
+    def give(self) -> None:
+        self._ended += 1
+        self._free.release()
+
+
+def _call(loop: asyncio.AbstractEventLoop, work: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(work)
+
+
 class BucketBlobs(Blobs):
     """Blobs in a bucket. They arrive in the folder `spool`.
 
@@ -60,7 +89,7 @@ class BucketBlobs(Blobs):
         self._movers = Threads(uploads, "uponce-upload")
         self._small_movers = Threads(uploads, "uponce-small")
         self._of_one_series = max(1, uploads // 4)
-        self._turns = WeakValueDictionary[tuple[str, bool], asyncio.Semaphore]()  # each lives as long as it has work
+        self._turns = WeakValueDictionary[tuple[str, bool], _Turns]()  # each lives as long as it has work
         self._askers = Threads(_ASKERS, "uponce-bucket")
 
     def open_store(self) -> None:
@@ -132,17 +161,17 @@ class BucketBlobs(Blobs):
         """Run work that moves `size` bytes, in a thread. No small work waits for large work.
 
         With the blob key of a `series`, first wait while the series has a quarter of the threads. Its holder must not
-        keep the uploads of others waiting. This wait has no time limit, but UPONCE_ARRIVING_PER_SERIES bounds the work
-        that comes before.
+        keep the uploads of others waiting. Raise StorageUnavailable if no work of the series ends in time.
         """
         is_small = size <= PART_BYTES
         threads, kind = (self._small_movers, "small") if is_small else (self._movers, "large")
         what = f"thread for {kind} uploads (UPONCE_STORAGE_UPLOADS)"
         if series is None:
             return await self._run(threads, work, what)
-        turns = self._turns.setdefault((series, is_small), asyncio.Semaphore(self._of_one_series))
-        await turns.acquire()
-        return await self._run(threads, work, what, turns.release)
+        turns = self._turns.setdefault((series, is_small), _Turns(self._of_one_series))
+        if not await turns.take(self._seconds):
+            raise self._too_slow(f"none of the {self._of_one_series} parts of this upload that go at a time was stored")
+        return await self._run(threads, work, what, turns.give)
 
     async def _ask(self, work: Callable[[], T]) -> T:
         return await self._run(self._askers, work, "thread")
@@ -157,7 +186,7 @@ class BucketBlobs(Blobs):
         start = Future[None]()  # either a thread begins and ends the work, or this cancels the work
         if ended is not None:
             loop = asyncio.get_running_loop()
-            start.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
+            start.add_done_callback(lambda _: _call(loop, ended))
 
         def begin() -> T:
             if not start.set_running_or_notify_cancel():
@@ -171,14 +200,17 @@ class BucketBlobs(Blobs):
         try:
             await asyncio.wait([running], timeout=self._seconds)
             if not running.done() and start.cancel():
-                raise StorageUnavailable(
-                    "The server's storage is too slow now. Nothing was stored. Send the request again later.",
-                    detail=f"no {what} became free within {self._seconds} seconds",
-                )
+                raise self._too_slow(f"no {what} became free")
             return await running
         finally:
             start.cancel()  # if the caller is cancelled, no thread begins it any more
             running.cancel()
+
+    def _too_slow(self, reason: str) -> StorageUnavailable:
+        return StorageUnavailable(
+            "The server's storage is too slow now. Nothing was stored. Send the request again later.",
+            detail=f"{reason} within {self._seconds} seconds (UPONCE_STORAGE_SECONDS)",
+        )
 
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
         try:
