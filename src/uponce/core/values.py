@@ -236,18 +236,23 @@ class GrantRecord:
 class Payer:
     """The names to which uponce charges the work on a file: its grant (hex), API key and address. Empty: not known.
 
-    Of an IPv6 address it is the network of one client. A grant of several uses has several holders, so its name has the
-    address too: no holder uses up the time of the others.
+    Of an IPv6 address it is the network of one client. If the grant has several uses, it may have several holders: then
+    `sharer` is the address too.
     """
 
     grant: str = ""
     api_key: str = ""
     address: str = ""
+    sharer: str = ""
 
     @staticmethod
     def of(grant: Grant, address: str) -> "Payer":
-        name = grant.key.hex()
-        return Payer(name if grant.max_uses == 1 else f"{name} {address}", grant.api_key, address)
+        return Payer(grant.key.hex(), grant.api_key, address, address if grant.max_uses > 1 else "")
+
+    @property
+    def holder(self) -> str:
+        """Return whose seconds a refused file uses up. No holder uses up those of the others."""
+        return f"{self.grant} {self.sharer}" if self.grant and self.sharer else self.grant
 
 
 class AuditEvent(StrEnum):

@@ -141,7 +141,7 @@ class DecoderPool:
             raise ServerBusy("The decoders do not answer. Send the same request again later.") from error
 
     def _refuse_used_up(self, payer: Payer, format_: Format) -> None:
-        wasted = self._wasted.get(payer.grant, _Wasted())
+        wasted = self._wasted.get(payer.holder, _Wasted())
         if wasted.refused >= self._grant_seconds:
             raise InvalidMedia(
                 f"Invalid {format_.kind} file. Files that were refused under this signature used "
@@ -156,8 +156,8 @@ class DecoderPool:
 
     def _waste(self, payer: Payer, *, refused: float = 0, lost: float = 0) -> None:
         if payer.grant:
-            wasted = self._wasted.pop(payer.grant, _Wasted())
-            self._wasted[payer.grant] = _Wasted(wasted.refused + refused, wasted.lost + lost)
+            wasted = self._wasted.pop(payer.holder, _Wasted())
+            self._wasted[payer.holder] = _Wasted(wasted.refused + refused, wasted.lost + lost)
             if len(self._wasted) > _MOST_GRANTS:
                 self._wasted.popitem(last=False)
 
