@@ -307,6 +307,7 @@ class Checkpointer:
                 if self._held.is_moved():
                     self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
                 self._held.connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._reported.clear()
             except (sqlite3.Error, UponceError) as error:
                 self._held.drop()
                 self._report(failures.detail_of(error))

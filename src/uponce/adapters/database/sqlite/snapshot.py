@@ -275,8 +275,13 @@ def _first(found: Sequence[str]) -> str:
 
 
 def _reindexing(path: Path, found: Sequence[str]) -> str:
-    """Return the cure of a database whose tables are whole. Return "" if they may not be."""
-    return f'Run: sqlite3 "{path}" REINDEX' if all(" index " in message for message in found) else ""
+    """Return the cure of a database in which indexes and rows alone do not agree. Return "" for another one."""
+    if not all("missing from index" in message or "entries in index" in message for message in found):
+        return ""
+    return (
+        f'Run: sqlite3 "{path}" REINDEX. Before you start a server, run `uponce fsck`: if a blob is missing, a row was '
+        "damaged and not the index. Then restore an older backup"
+    )
 
 
 def _copy(source: Path, target: Path, progress: Progress, *, is_live: bool = False) -> None:
