@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from tests.app.failing import Failing
 from tests.world import START, World, assert_accepted
 from uponce.app.manage_signatures import revoke_signature, show_signature
-from uponce.core.errors import FutureTimestamp, NotFound
+from uponce.core.errors import FutureTimestamp, NotFound, OutcomeUnknown
 from uponce.core.values import Caller
 
 CALLER = Caller("192.0.2.1", "request")
@@ -39,6 +40,19 @@ def test_a_revoked_signature_stays_revoked_when_the_ledger_has_forgotten_it(worl
         again = asyncio.run(revoke_signature(world.services, world.browser, fields, CALLER))
         assert (again.status, again.revoked_at) == ("revoked", revoked.revoked_at)
     assert world.sql("SELECT count(*) FROM grants") == 0
+
+
+@pytest.mark.parametrize("by", ["fields", "id"])
+def test_its_owner_learns_of_no_state_that_a_failover_could_forget(world: World, by: str) -> None:
+    """Else a back end notes an upload that is lost later, or a repeated revocation seems to be done."""
+    fields = world.sign()
+    revoked = asyncio.run(revoke_signature(world.services, world.browser, fields, CALLER))
+    named = fields if by == "fields" else revoked.grant.key.hex()
+    world.swap(database=Failing(world.database, before={"confirm_grant": OutcomeUnknown("the standby is away")}))
+    with pytest.raises(OutcomeUnknown):
+        asyncio.run(show_signature(world.services, world.browser, named))
+    with pytest.raises(OutcomeUnknown):
+        asyncio.run(revoke_signature(world.services, world.browser, named, CALLER))
 
 
 @pytest.mark.parametrize("at", [START + 301, START + 7 * 3600, 999_999_999_999], ids=str)

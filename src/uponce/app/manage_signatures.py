@@ -72,7 +72,7 @@ async def list_signatures(
 async def _find(services: Services, owner: ApiKey, named: Named) -> tuple[Grant, GrantRecord | None, int | None]:
     """Return the grant, its record, and the end of its time unless only the ledger knows the grant."""
     if isinstance(named, str):
-        record = await services.database.find_grant(_parse_id(named), forgotten=True)
+        record = await services.database.confirm_grant(_parse_id(named), forgotten=True)
         if record is None or not _in_reach(owner, record.grant):
             raise NotFound(
                 f"The ledger has no signature {named[:64]}. To look up an unused signature, send its signed fields."
@@ -81,7 +81,7 @@ async def _find(services: Services, owner: ApiKey, named: Named) -> tuple[Grant,
     verified = await verify_signed(services, owner.cloud, named, call=None)
     if not _in_reach(owner, verified.grant):
         raise ScopeDenied(f"API key {owner.api_key} has upload scope: it sees and revokes its own signatures only.")
-    record = await services.database.find_grant(verified.grant.key, forgotten=True)
+    record = await services.database.confirm_grant(verified.grant.key, forgotten=True)
     return verified.grant, record, _end(verified, services.clock.now())
 
 

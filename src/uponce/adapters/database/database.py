@@ -97,6 +97,7 @@ class Database(ABC):
     commit = _runs(commits.commit)
     delete = _runs(commits.delete)
     find_grant = _runs(ledger.find)
+    confirm_grant = _confirms(ledger.find)
     list_grants = _runs(ledger.page)
     revoke_grant = _runs(ledger.revoke)
     find_reply = _runs(ledger.find_reply)

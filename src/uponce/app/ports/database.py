@@ -123,6 +123,9 @@ class Ledger(Protocol):
         forgotten. No use is left then, so `max_uses` is the number of uses, or 1.
         """
 
+    async def confirm_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:
+        """Return what `find_grant` returns, after it is durable like a commit: also on a synchronous standby."""
+
     async def list_grants(
         self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
     ) -> Page[GrantRecord]:

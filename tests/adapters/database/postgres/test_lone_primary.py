@@ -124,8 +124,11 @@ def test_reading_back_waits_for_the_standby_too(
         assert read_back(patient, blob)
         assert told_to_the_client(blob) == "unknown"
         assert run(attempt(patient, grant(blob), drafted(blob))) == "outcome_unknown"  # its client repeats it
+        with pytest.raises(OutcomeUnknown):
+            run(patient.confirm_grant(grant(blob).key))
     assert becomes(blob, lambda: told_to_the_client(blob))
     assert run(attempt(patient, grant(blob), drafted(blob))) == "ok"
+    assert run(patient.confirm_grant(grant(blob).key)) == run(patient.find_grant(grant(blob).key))
 
 
 @pytest.mark.parametrize("revoked", ["a signature", "a key"])

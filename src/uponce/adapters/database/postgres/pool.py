@@ -219,7 +219,7 @@ def write(session: Session, operation: Operation[T], *, confirms: bool = False) 
                 refused = refusal.__cause__ if isinstance(refusal, RefusedAfterWrite) else refusal
                 session.run("roll_back")
             else:
-                if confirms or operation.rules is not Rules.NONE:
+                if confirms or (operation.rules is not Rules.NONE and result):  # housekeeping often finds nothing
                     session.run("confirm")
                 failed = outcome_unknown
                 session.commit()

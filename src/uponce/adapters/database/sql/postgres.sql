@@ -68,7 +68,8 @@ SET LOCAL statement_timeout = 0;
 -- COMMIT waits until a synchronous standby has all that came before, but only if the transaction has written something.
 -- So this one writes to the log what no reader of it needs. Every role may do so.
 -- name: confirm!
-SELECT CASE WHEN pg_current_xact_id_if_assigned() IS NULL THEN pg_logical_emit_message(true, 'uponce', '') END;
+SELECT CASE WHEN pg_current_xact_id_if_assigned() IS NULL AND current_setting('synchronous_standby_names') <> ''
+  THEN pg_logical_emit_message(true, 'uponce', '') END;
 
 -- PostgreSQL 17 and newer
 -- name: wait_longer!
