@@ -133,6 +133,51 @@ def test_what_a_full_field_does_not_continue_waits_in_the_next_form(
     assert len(widget.site.asked) == 2
 
 
+# A back end that never answers.
+_SIGNING = "(el.signer = () => new Promise(() => {}), 0)"
+_SETTLED = "['done', 'paused'].includes(el.uploads?.[0]?.state)"
+
+
+@pytest.mark.parametrize("state", ["done", "paused"])
+def test_a_full_field_of_another_tab_pauses_no_upload_in_its_own_tab(
+    context: BrowserContext, widget: Widget, media: Path, state: str
+) -> None:
+    """The tab needs long for a reload. A pause of the user stays a pause."""
+    widget.open(form(""))
+    widget.js(_SIGNING)
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[0]?.state === 'signing'")
+    if state == "paused":
+        widget.click("Pause dance.gif")
+    widget.page.evaluate(WRITTEN)
+    other = full_beside(context, widget, media)
+    widget.site.body = "Back soon"
+    widget.page.reload()
+    other.eventually(HAS_ASKED_AGAIN)
+    widget.site.body = form("")
+    widget.page.reload()
+    widget.until(_SETTLED)
+    assert (widget.js(_NAMES), widget.states()) == (["dance.gif"], [state])
+
+
+def test_a_file_that_was_chosen_in_place_of_another_is_not_replaced_by_it(widget: Widget, media: Path) -> None:
+    """An application without reloads shows the form again. The user chooses before the browser's database answers."""
+    widget.open(form(""))
+    widget.js(_SIGNING)
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[0]?.state === 'signing'")
+    widget.page.evaluate(WRITTEN)
+    again = "(el.replaceWith(el.cloneNode()), document.querySelector('uponce-upload'))"
+    widget.js(f"{again}.add([new File(['x'], 'a.txt')])")
+    widget.stored()
+    widget.js("el.restored")
+    widget.eventually(NO_LOCK)
+    assert widget.js(_NAMES) == ["a.txt"]
+    widget.js(f"({again}, 0)")
+    widget.until(_SETTLED)
+    assert (widget.js(_NAMES), widget.states()) == (["dance.gif"], ["paused"])
+
+
 def test_a_reload_beside_another_tab_keeps_the_upload_in_its_tab(
     context: BrowserContext, widget: Widget, media: Path
 ) -> None:

@@ -820,10 +820,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const record = await store("uploads", "get", upload.id);
     Object.assign(upload, record, { file: await store("files", "get", upload.id) });
     const full = !this.input.multiple && this.#count;
-    // The form may be sent with another file. Then this one waits for the user.
-    if (full && record) await upload.save(true);
+    const mine = record?.tab === SAVED.uponce;
+    // The form may be sent with another file. Then this one waits for the user. Its own tab ignores what another tab marks.
+    if (full && record) await store("uploads", "put", { ...record, [mine ? "paused" : "full"]: true }, upload.id);
     if (full || !record || !this.isConnected) return upload.release();
-    if (!upload.file || upload.paused) upload.state = "paused";
+    if (!upload.file || upload.paused || (record.full && !mine)) upload.state = "paused";
     upload.save();
     this.#show(upload);
     this.next();
