@@ -149,6 +149,18 @@ class Widget:
     def status(self) -> str:
         return str(self.page.locator("uponce-upload [part=status]").first.inner_text())
 
+    def note_lines(self) -> None:
+        """Note the lines that a screen reader reads. The widget removes each one some seconds later."""
+        self.js(
+            """(window.heard = [], new MutationObserver((changes) => {
+              for (const { addedNodes } of changes) for (const { textContent } of addedNodes) heard.push(textContent);
+            }).observe(el.shadowRoot.querySelector("[role=status]"), { childList: true }))"""
+        )
+
+    def heard(self) -> list[str]:
+        heard: list[str] = self.page.evaluate("window.heard")
+        return heard
+
     def click(self, label: str) -> None:
         self.page.locator(f'uponce-upload button[aria-label="{label}"]').click()
 

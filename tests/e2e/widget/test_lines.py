@@ -153,12 +153,13 @@ def test_offline_means_waiting_and_online_means_going_on(
         widget.pick(film)
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         widget.js("(el.timing.tries = 1)")
+        widget.note_lines()
         context.set_offline(True)
         proxy.go_on()
         widget.until("el.uploads[0].state === 'retrying'")
         widget.page.wait_for_timeout(500)  # time for many tries, if there were any
         assert widget.status() == "No connection · continues when you are online"
-        assert widget.page.locator("uponce-upload [role=status]").inner_text() == f"film.bin: {widget.status()}"
+        assert widget.heard() == [f"film.bin: {widget.status()}"]
         context.set_offline(False)
         widget.stored()
     assert len(widget.site.asked) == 1
@@ -375,7 +376,8 @@ def test_a_browser_that_says_late_what_has_left_gives_the_server_time_to_store_i
     widget.js("(Object.assign(el.timing, { tries: 0, stall: 31_000 }), 0)")
     widget.pick(film)
     widget.until("el.uploads[0]?.state === 'refused'")
-    assert widget.page.evaluate("window.waits.at(-1)") == 124_000
+    # Another timer removes the line for screen readers. It is shorter.
+    assert widget.page.evaluate("window.waits.filter((ms) => ms >= 31_000).at(-1)") == 124_000
 
 
 def test_a_service_worker_leaves_an_upload_its_next_signature(line: Line, widget: Widget, film: Path) -> None:

@@ -29,10 +29,11 @@ def test_a_refusal_is_said_in_plain_words_and_in_the_users_language(widget: Widg
     widget.site.signs = lambda params: params | {"allowed_formats": "png"}
     widget.open()
     listen(widget)
+    widget.note_lines()
     widget.pick(media / "cat.jpg")
     widget.until("el.uploads[0]?.state === 'refused'")
     assert widget.status() == "Files of this type are not accepted."
-    assert widget.page.locator("uponce-upload [role=status]").inner_text() == f"cat.jpg: {widget.status()}"
+    assert widget.heard() == [f"cat.jpg: {widget.status()}"]
     widget.js("(el.messages = { format_not_allowed: 'Bitte nur PNG.', choose: 'x', chooseMany: 'Dateien wählen' })")
     assert widget.status() == "Bitte nur PNG."
     assert widget.page.locator("uponce-upload [part=button]").inner_text() == "Dateien wählen"
@@ -62,15 +63,20 @@ def test_a_file_that_cannot_be_accepted_asks_for_no_signature(widget: Widget, me
 
 
 def test_a_screen_reader_reads_all_files_that_are_refused_together(widget: Widget) -> None:
-    """The region is not atomic: a screen reader reads each new line, and no line again."""
+    """The region is not atomic: a screen reader reads each new line, and no line again. Later, no old line is there."""
+    widget.page.clock.install(time=0)
     widget.open(form('multiple max-bytes="1"'))
+    widget.page.clock.pause_at(3600)
     widget.pick(*({"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"xx"} for n in "abc"))
     region = widget.page.locator("uponce-upload [role=status]")
+    widget.page.clock.fast_forward(5_000)
     assert region.inner_text().splitlines() == [f"{n}.txt: This file is too large." for n in "abc"]
     assert region.get_attribute("aria-atomic") == "false"
     widget.js("el.add(Array.from({ length: 200 }, (_, n) => new File(['xx'], `${n}.txt`)))")
     lines = region.inner_text().splitlines()
     assert (len(lines) < 100, lines[-1]) == (True, "199.txt: This file is too large.")
+    widget.page.clock.fast_forward(60_000)
+    assert region.inner_text() == ""
 
 
 def test_a_refused_file_counts_for_max_files_as_long_as_it_may_be_tried_again(widget: Widget) -> None:

@@ -866,9 +866,12 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   say(upload) {
-    // A screen reader reads each new line, also if many files are refused together. The oldest lines go.
-    this.live.append(h("div", {}, `${upload.name}: ${this.#statusOf(upload)}`));
+    const line = h("div", {}, `${upload.name}: ${this.#statusOf(upload)}`);
+    // A screen reader reads each new line, at most 49 if many files are refused together.
+    this.live.append(line);
     [...this.live.children].at(-50)?.remove();
+    // Else it reads old lines too when the user goes through the page.
+    setTimeout(() => line.remove(), 10_000);
   }
 
   drop(upload) {
