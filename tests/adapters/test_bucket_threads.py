@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -159,40 +160,46 @@ def test_the_parts_of_one_upload_hold_some_of_the_threads_only(tmp_path: Path) -
     asyncio.run(play())
 
 
-def test_a_part_waits_as_long_as_other_parts_of_its_upload_are_stored() -> None:
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_part_waits_as_long_as_other_parts_of_its_upload_are_stored(stored: bool) -> None:
     """The other threads are free. If the bucket stores nothing more, the part is refused in time."""
-    may_end = [Event(), Event()]
+    may_end, begun = (Event(), Event()), (Event(), Event())
 
-    async def play() -> str:
+    def work(number: int) -> None:
+        begun[number].set()
+        may_end[number].wait(120)
+        if not stored:
+            raise StorageUnavailable("no part is stored")
+
+    async def play() -> None:
         with opened(60, uploads=4) as store:
-            busy = await all_busy(store, may_end[0], 1, "a")
-            begun = Event()
-
-            def work() -> bool:
-                begun.set()
-                return may_end[1].wait(120)
-
-            second = asyncio.create_task(store.run(work, LARGE, "a"))
-            third = asyncio.create_task(store.run(lambda: True, LARGE, "a"))
+            sent = [asyncio.create_task(store.run(partial(work, number), LARGE, "a")) for number in range(2)]
+            last = asyncio.create_task(store.run(lambda: True, LARGE, "a"))
             try:
-                await asyncio.sleep(0)
+                await until(begun[0].is_set)
+                pass_time(40)
                 may_end[0].set()
-                while not begun.is_set():
-                    await asyncio.sleep(0.001)
-                pass_time(61)
+                await until(begun[1].is_set)
+                pass_time(40)
                 await asyncio.sleep(0.1)
-                assert not third.done()
-                pass_time(61)
+                assert last.done() is not stored
+                pass_time(40)
                 with pytest.raises(StorageUnavailable) as refusal:
-                    await asyncio.wait_for(third, 60)
+                    await asyncio.wait_for(last, 60)
             finally:
                 may_end[1].set()
-            await asyncio.gather(*busy, second)
-            return refusal.value.for_operator
+            assert refusal.value.for_operator == (
+                "none of the 1 parts of this upload that go at a time was stored within 60 seconds "
+                "(UPONCE_STORAGE_SECONDS)"
+            )
+            await asyncio.gather(*sent, return_exceptions=True)
 
-    assert asyncio.run(play()) == (
-        "none of the 1 parts of this upload that go at a time was stored within 60 seconds (UPONCE_STORAGE_SECONDS)"
-    )
+    asyncio.run(play())
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        await asyncio.sleep(0.001)
 
 
 def test_a_refused_or_cancelled_part_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

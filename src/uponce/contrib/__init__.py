@@ -91,8 +91,8 @@ class SignRules:
 
     def _sign(self, asked: Mapping[str, str], chosen: Mapping[str, Any]) -> Signed:
         folder = chosen.get("folder")
-        names = "public_id" in self.allow or "unique_filename" in {*self.allow, *chosen}
-        if names and isinstance(folder, str) and not folder.strip("/"):
+        by_filename = "unique_filename" in self.allow or str(chosen.get("unique_filename", 1)).lower() in ("0", "false")
+        if ("public_id" in self.allow or by_filename) and isinstance(folder, str) and not folder.strip("/"):
             raise empty("folder")  # the page could name any asset of the cloud
         params = cast(Params, {**asked, **chosen})
         return sign(self.cloudinary_url, resource_type=self.resource_type, **params)

@@ -43,25 +43,28 @@ _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be
 
 
 class _Turns:
-    """The turns of one series to send its parts."""
+    """The turns of one series to send its parts, in order."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, seconds: float) -> None:
         self._free = asyncio.Semaphore(most)
-        self._ended = 0
+        self._seconds = seconds
+        self._waits = set[asyncio.Timeout]()
 
-    async def take(self, seconds: float) -> bool:
-        """Take a turn when one is free. Return False if no turn ends for so long."""
-        while True:
-            ended = self._ended
+    async def take(self) -> None:
+        """Take a turn when one is free. Raise TimeoutError if no part is stored for so many seconds."""
+        async with asyncio.timeout(self._seconds) as wait:
+            self._waits.add(wait)
             try:
-                async with asyncio.timeout(seconds):
-                    return await self._free.acquire()
-            except TimeoutError:
-                if self._ended == ended:
-                    return False
+                await self._free.acquire()
+            finally:
+                self._waits.discard(wait)
 
-    def give(self) -> None:
-        self._ended += 1
+    def give(self, *, stored: bool) -> None:
+        """Return a turn. Those that wait for one may wait longer if the part was stored."""
+        until = asyncio.get_running_loop().time() + self._seconds
+        for wait in self._waits if stored else ():
+            if not wait.expired():
+                wait.reschedule(until)
         self._free.release()
 
 
@@ -161,40 +164,49 @@ class BucketBlobs(Blobs):
         """Run work that moves `size` bytes, in a thread. No small work waits for large work.
 
         With the blob key of a `series`, first wait while the series has a quarter of the threads. Its holder must not
-        keep the uploads of others waiting. Raise StorageUnavailable if no work of the series ends in time.
+        keep the uploads of others waiting. Raise StorageUnavailable if no work of the series succeeds in time.
         """
         is_small = size <= PART_BYTES
         threads, kind = (self._small_movers, "small") if is_small else (self._movers, "large")
         what = f"thread for {kind} uploads (UPONCE_STORAGE_UPLOADS)"
         if series is None:
             return await self._run(threads, work, what)
-        turns = self._turns.setdefault((series, is_small), _Turns(self._of_one_series))
-        if not await turns.take(self._seconds):
-            raise self._too_slow(f"none of the {self._of_one_series} parts of this upload that go at a time was stored")
+        turns = self._turns.setdefault((series, is_small), _Turns(self._of_one_series, self._seconds))
+        try:
+            await turns.take()
+        except TimeoutError:
+            few = f"none of the {self._of_one_series} parts of this upload that go at a time was stored"
+            raise self._too_slow(few) from None
         return await self._run(threads, work, what, turns.give)
 
     async def _ask(self, work: Callable[[], T]) -> T:
         return await self._run(self._askers, work, "thread")
 
     async def _run(
-        self, threads: Threads, work: Callable[[], T], what: str, ended: Callable[[], object] | None = None
+        self, threads: Threads, work: Callable[[], T], what: str, ended: Callable[..., object] | None = None
     ) -> T:
         """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls.
 
-        `ended` is called when the work is done, or will never begin. A cancelled caller may be gone before that.
+        `ended` is called when the work is done, or will never begin, with `stored` for work that succeeded. A cancelled
+        caller may be gone before that.
         """
-        start = Future[None]()  # either a thread begins and ends the work, or this cancels the work
+        start = Future[bool]()  # either a thread begins and ends the work, or this cancels the work
         if ended is not None:
             loop = asyncio.get_running_loop()
-            start.add_done_callback(lambda _: _call(loop, ended))
+            start.add_done_callback(
+                lambda done: _call(loop, partial(ended, stored=not done.cancelled() and done.result()))
+            )
 
         def begin() -> T:
             if not start.set_running_or_notify_cancel():
                 raise asyncio.CancelledError
+            stored = False
             try:
-                return work()
+                result = work()
+                stored = True
             finally:
-                start.set_result(None)
+                start.set_result(stored)
+            return result
 
         running = asyncio.ensure_future(run_guarded(threads, begin))
         try:

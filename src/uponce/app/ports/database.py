@@ -316,7 +316,7 @@ class Database(
     Moving,
     Protocol,
 ):
-    """Ledger, catalog, keys and audit in one transactional database. Each part is short, so a stand-in for it is short.
+    """Ledger, catalog, keys and audit in one transactional database.
 
     Any method may raise DatabaseUnavailable or StorageFull: then it has changed nothing. A method that writes returns
     only after the write is durable. `glance` exists if the engine can look without waiting.

@@ -219,7 +219,8 @@ def write(session: Session, operation: Operation[T], *, confirms: bool = False) 
                 refused = refusal.__cause__ if isinstance(refusal, RefusedAfterWrite) else refusal
                 session.run("roll_back")
             else:
-                if confirms or (operation.rules is not Rules.NONE and result):  # housekeeping often finds nothing
+                # Housekeeping, which owns the rules, often finds nothing. It must not wait for a standby then.
+                if confirms or operation.rules is Rules.SHARED or (operation.rules is Rules.OWN and result):
                     session.run("confirm")
                 failed = outcome_unknown
                 session.commit()

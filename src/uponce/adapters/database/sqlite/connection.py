@@ -306,8 +306,9 @@ class Checkpointer:
             try:
                 if self._held.is_moved():
                     self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
-                self._held.connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                self._reported.clear()
+                ((busy, *_),) = self._held.connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                if not busy:  # by the thread of another process
+                    self._reported.clear()
             except (sqlite3.Error, UponceError) as error:
                 self._held.drop()
                 self._report(failures.detail_of(error))

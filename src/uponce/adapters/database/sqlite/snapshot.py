@@ -7,6 +7,7 @@ Catalog in app/copy_media.py; only commands use them, and a command may block.
 import errno
 import logging
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -275,8 +276,11 @@ def _first(found: Sequence[str]) -> str:
 
 
 def _reindexing(path: Path, found: Sequence[str]) -> str:
-    """Return the cure of a database in which indexes and rows alone do not agree. Return "" for another one."""
-    if not all("missing from index" in message or "entries in index" in message for message in found):
+    """Return the cure of a database in which only indexes of assets do not agree with their rows, or "".
+
+    In the ledger the index may be right and the row wrong. After a REINDEX, a spent signature could work again.
+    """
+    if not all(re.search(r"(missing from|entries in) index \S*assets", message) for message in found):
         return ""
     return (
         f'Run: sqlite3 "{path}" REINDEX. Before you start a server, run `uponce fsck`: if a blob is missing, a row was '
