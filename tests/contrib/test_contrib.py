@@ -136,7 +136,8 @@ def test_an_empty_folder_of_a_user_leaves_no_page_free_to_name_every_asset(folde
     assert rules.reply({"folder": folder}, JSON, b"{}").status == 200
     assert ask({"public_id": "avatars/7"}, {"folder": None}).status == 200
     for unique, status in ((False, 400), (True, 200), (None, 200)):
-        by_filename = SignRules(URL, "auto", {}, {"use_filename": True, "unique_filename": unique})
+        fixed: Any = {"use_filename": True, "unique_filename": unique}
+        by_filename = SignRules(URL, "auto", {}, fixed)
         assert by_filename.reply({"folder": folder}, JSON, b"{}").status == status
 
 

@@ -45,26 +45,25 @@ _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be
 class _Turns:
     """The turns of one series to send its parts, in order."""
 
-    def __init__(self, most: int, seconds: float) -> None:
+    def __init__(self, most: int) -> None:
         self._free = asyncio.Semaphore(most)
-        self._seconds = seconds
-        self._waits = set[asyncio.Timeout]()
+        self._waits: dict[asyncio.Timeout, float] = {}
 
-    async def take(self) -> None:
+    async def take(self, seconds: float) -> None:
         """Take a turn when one is free. Raise TimeoutError if no part is stored for so many seconds."""
-        async with asyncio.timeout(self._seconds) as wait:
-            self._waits.add(wait)
+        async with asyncio.timeout(seconds) as wait:
+            self._waits[wait] = seconds
             try:
                 await self._free.acquire()
             finally:
-                self._waits.discard(wait)
+                del self._waits[wait]
 
     def give(self, *, stored: bool) -> None:
         """Return a turn. Those that wait for one may wait longer if the part was stored."""
-        until = asyncio.get_running_loop().time() + self._seconds
-        for wait in self._waits if stored else ():
+        now = asyncio.get_running_loop().time()
+        for wait, seconds in self._waits.items() if stored else ():
             if not wait.expired():
-                wait.reschedule(until)
+                wait.reschedule(now + seconds)
         self._free.release()
 
 
@@ -171,9 +170,9 @@ class BucketBlobs(Blobs):
         what = f"thread for {kind} uploads (UPONCE_STORAGE_UPLOADS)"
         if series is None:
             return await self._run(threads, work, what)
-        turns = self._turns.setdefault((series, is_small), _Turns(self._of_one_series, self._seconds))
+        turns = self._turns.setdefault((series, is_small), _Turns(self._of_one_series))
         try:
-            await turns.take()
+            await turns.take(self._seconds)
         except TimeoutError:
             few = f"none of the {self._of_one_series} parts of this upload that go at a time was stored"
             raise self._too_slow(few) from None
