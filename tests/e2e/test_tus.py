@@ -194,6 +194,22 @@ def test_tuspy_over_a_bad_network(server: Server, folder: Path, data: bytes) -> 
     assert_stored(server, str(uploader.url), data)
 
 
+@pytest.mark.proof
+def test_tuspy_that_lost_the_last_reply(server: Server, folder: Path, data: bytes) -> None:
+    """It asks for the offset, and then sends a request without bytes from the end."""
+    lost = Fault(Kind.SWALLOW, after=len(data) - MB)
+    with (
+        FaultProxy(server.port, lambda number: lost if number == 2 else Fault()) as bad,
+        (folder / "film.mp4").open("rb") as file,
+    ):
+        uploader = tuspy.TusClient(endpoint(server, bad.base)).uploader(
+            file_stream=file, metadata=server.signed({"public_id": "tuspy/lost"}), retries=3, retry_delay=0
+        )
+        uploader.upload()
+        assert (bad.struck[Kind.SWALLOW], bad.connections) == (1, 4)
+    assert_stored(server, str(uploader.url), data)
+
+
 def shell(server: Server, folder: Path, program: str, *words: str) -> str:
     environment = {
         **os.environ,

@@ -7,7 +7,7 @@ in order and in requests of any size. If a request breaks off, what arrived of i
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from uponce.app.authorise import UploadRequest, authorise, refuse_spent
@@ -115,13 +115,19 @@ def address_of(series: Series) -> Address:
 async def resume(
     services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes], caller: Caller
 ) -> Progress:
-    """Take further bytes. Return the asset if they were the last ones, else the series with what has arrived."""
+    """Take further bytes. Return the asset if they were the last ones, else the series with what has arrived.
+
+    Return the asset also if the upload is complete and the request begins at its end and brings no byte.
+    """
+    try:
+        series = await _find(services, address)
+    except errors.SeriesGone:
+        return await _add_nothing(services, address, part, blocks)
     try:
         with awaited_by_the_stop():
-            series = await _take_in(services, await _find(services, address), part, blocks, caller)
-    except errors.SeriesGone:
-        await _refuse_complete(services, address)
-        raise
+            series = await _take_in(services, series, part, blocks, caller)
+    except errors.SeriesGone:  # another request has completed the series: this one may have brought bytes
+        raise _complete(await _outcome(services, address)) from None
     return await _finish_if_complete(services, address, series, caller)
 
 
@@ -150,8 +156,15 @@ async def end(services: Services, address: Address) -> None:
     try:
         await terminate(services, await _find(services, address))
     except errors.SeriesGone:
-        await _refuse_complete(services, address)
-        raise
+        raise _complete(await _outcome(services, address)) from None
+
+
+def sent_bytes(outcome: Uploaded | Forwarded) -> int:
+    """Return how many bytes the client sent. The asset may have others, by `overwrite=0` or a preset."""
+    if isinstance(outcome, Forwarded):
+        return outcome.size
+    committed = outcome.committed
+    return committed.asset.digest.size if committed.received is None else committed.received
 
 
 async def _find(services: Services, address: Address) -> Series:
@@ -190,16 +203,32 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
         raise errors.SeriesGone(
             "There is no upload at this address: it was cancelled, or never existed. Begin a new one."
         )
-    return answered(reply.answer, await _signer(services, record.grant.api_key))
+    return answered(replace(reply.answer, replayed=True), await _signer(services, record.grant.api_key))
 
 
-async def _refuse_complete(services: Services, address: Address) -> None:
-    with suppress(errors.SeriesGone):
-        outcome = await _outcome(services, address)
-        name = outcome.public_id if isinstance(outcome, Forwarded) else outcome.committed.asset.name.public_id
-        raise errors.SeriesComplete(
-            f"This upload is complete: it became {name}. To send another file, begin with a new signature."
-        )
+async def _add_nothing(
+    services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes]
+) -> Uploaded | Forwarded:
+    """Return the outcome of an upload to a request without bytes at its end. Raise SeriesComplete to any other request.
+
+    tuspy and tus-java-client send such a request after the last byte, and take a refusal for a failed upload.
+    """
+    outcome = await _outcome(services, address)
+    size = sent_bytes(outcome)
+    if part.offset != size or part.size or part.total not in (None, size):
+        raise _complete(outcome)
+    async for _ in blocks:
+        raise _complete(outcome)
+    if part.checksum:
+        part.checksum.check(part.checksum.begin())
+    return outcome
+
+
+def _complete(outcome: Uploaded | Forwarded) -> errors.SeriesComplete:
+    name = outcome.public_id if isinstance(outcome, Forwarded) else outcome.committed.asset.name.public_id
+    return errors.SeriesComplete(
+        f"This upload is complete: it became {name}. To send another file, begin with a new signature."
+    )
 
 
 async def _signer(services: Services, api_key: str) -> Signer:

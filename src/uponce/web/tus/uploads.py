@@ -13,11 +13,11 @@ from uponce.app.uploading.resumable import (
     conclude,
     end,
     resume,
+    sent_bytes,
     status,
 )
 from uponce.core.errors import MalformedRequest, SeriesGone, Unavailable, UponceError, UpstreamRefused, shown
 from uponce.core.parameters import narrowed
-from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.web.cloudinary.answers import Bases, Json, bases_of, chunk_answer, note_outcome
 from uponce.web.errors import refusal, tus_status_of
@@ -157,11 +157,9 @@ def _described(services: Services, outcome: Progress, bases: Bases) -> tuple[Jso
     answer = chunk_answer(outcome, bases)
     if isinstance(outcome, Series):
         return answer, (*headers.progress(outcome, services.limits), *headers.description(outcome))
-    # The asset may have other bytes, by `overwrite=0` or a preset. Clients want to know that all they sent has arrived.
-    size = outcome.size if isinstance(outcome, Forwarded) else outcome.committed.received
     url = answer.get("secure_url")
     url = url if isinstance(url, str) and url.isprintable() else ""  # an account may send anything
-    return answer, headers.finished(answer["bytes"] if size is None else size, url)
+    return answer, headers.finished(sent_bytes(outcome), url)
 
 
 def _response(status: int, sent: tuple[Header, ...] = (), body: Json | None = None) -> Response:
