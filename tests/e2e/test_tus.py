@@ -210,6 +210,17 @@ def test_tuspy_that_lost_the_last_reply(server: Server, folder: Path, data: byte
     assert_stored(server, str(uploader.url), data)
 
 
+def test_tuspy_keeps_the_reason_of_a_refusal(server: Server, folder: Path) -> None:
+    """As the guide says. Its own error comes from the tries after it."""
+    with (folder / "film.mp4").open("rb") as file:
+        uploader: Any = tuspy.TusClient(endpoint(server)).uploader(
+            file_stream=file, metadata=server.signed({"allowed_formats": "png"}), retries=2, retry_delay=0
+        )
+        with pytest.raises(TusCommunicationError, match="Attempt to retrieve offset fails with status 404"):
+            uploader.upload()
+    assert b"format_not_allowed" in uploader.request.response_content
+
+
 def shell(server: Server, folder: Path, program: str, *words: str) -> str:
     environment = {
         **os.environ,

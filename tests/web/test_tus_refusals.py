@@ -138,6 +138,22 @@ def test_more_than_any_file_may_have(world: World, client: Client) -> None:
     assert_state(state, 200, 0)
 
 
+def test_the_address_of_a_refused_file_says_what_may_have_happened(world: World) -> None:
+    """The reason was in the answer to the last PATCH."""
+    client = Client(world, DATA, fields=world.sign({"allowed_formats": "png"}))
+    _, refused, state, shown, more, ended = play(
+        client.create, lambda: client.patch(0), client.head, client.get, lambda: client.patch(0), client.delete
+    )
+    assert_refused(refused, 400, "format_not_allowed")
+    assert state.status == 404
+    for answer in (shown, more, ended):
+        assert_refused(answer, 404, "series_gone")
+        assert answer.message == (
+            "There is no upload at this address: it was cancelled or refused, it ended long ago, or it never existed. "
+            "Begin a new one."
+        )
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -201,7 +201,8 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
         )
     if reply is None or record is None or record.grant.cloud != address.cloud:
         raise errors.SeriesGone(
-            "There is no upload at this address: it was cancelled, or never existed. Begin a new one."
+            "There is no upload at this address: it was cancelled or refused, it ended long ago, or it never existed. "
+            "Begin a new one."
         )
     return answered(replace(reply.answer, replayed=True), await _signer(services, record.grant.api_key))
 
