@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
+from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, open_sqlite, run
+from uponce.adapters.database.sqlite import SqliteDatabase, connection
 from uponce.adapters.database.sqlite.connection import COMMITS_PER_CHECKPOINT, Checkpointer, Connection, Held, connect
 
 WAIT_SECONDS = 60
@@ -158,6 +159,38 @@ def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.Mo
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
     assert len(noted) == 2
     database.close()
+
+
+class Durable(Told):
+    """Tells its synchronous level when it is closed."""
+
+    levels: ClassVar[list[int]] = []
+
+    def close(self) -> None:
+        Durable.levels += self.execute("PRAGMA synchronous").fetchone()
+        super().close()
+
+
+def test_every_connection_of_a_database_is_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that commits, one that moves pages, and those that read: SQLite moves pages with the last one it closes."""
+    monkeypatch.setattr(connection, "COMMITS_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(Durable, "levels", [])
+    monkeypatch.setattr(Told, "over", threading.Semaphore(0))
+    made: list[Connection] = []
+
+    def connected(path: Path) -> Connection:
+        made.append(connect(path, factory=Durable))
+        return made[-1]
+
+    database = SqliteDatabase(path.with_name("other.db"), clock=SteppedClock(), secrets=PlainBox(), connect=connected)
+    database.open()
+    run(database.add_key(KEY))
+    assert len(run(database.list_keys())) == 1
+    assert Told.over.acquire(timeout=WAIT_SECONDS)
+    database.close()
+    assert len(made) >= 4
+    full = 2
+    assert Durable.levels == [full] * len(made)
 
 
 class Slow(threading.Event):
