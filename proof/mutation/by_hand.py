@@ -215,8 +215,8 @@ _ON_BOTH: Sequence[_Row] = [
     (
         "a use is left when none is",
         _BOTH,
-        "revoked_at IS NULL AND pending = 0 AND uses < max_uses",
-        "revoked_at IS NULL AND pending = 0",
+        "unused_of_cloud  | grants_unused   | cloud = :cloud AND @unused",
+        "unused_of_cloud | grants_page | cloud = :cloud AND revoked_at IS NULL AND pending = 0",
     ),
     ("replies stay for ever", _UPKEEP, '"drop_replies", {"before": int(now - slack)', '"drop_replies", {"before": 0'),
     (

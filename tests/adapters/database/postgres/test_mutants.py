@@ -1,21 +1,18 @@
 """The mutants of SQL that are made by hand are valid on PostgreSQL. Any test of its statement kills an invalid one."""
 
 import re
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import psycopg
 import pytest
 from psycopg.pq import ExecStatus
 
 from proof.mutation.by_hand import BY_HAND, POSTGRES, HandMade
+from tests.adapters.database.mutated import changed
 from tests.contract.databases import open_postgres
 from tests.postgres import shared
-from uponce.adapters.database import statements
 from uponce.adapters.database.statements import Statement, load, positional
 
-SQL = Path(statements.__file__).with_name("sql")
 OF_SQL = [mutant for mutant in BY_HAND if mutant.suite == POSTGRES and mutant.file.endswith(".sql")]
 
 
@@ -31,16 +28,10 @@ def test_a_mutant_is_valid_where_the_original_is(
     url: str, mutant: HandMade, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """PostgreSQL does not know the types of some originals without the values of their parameters."""
-    shutil.copytree(SQL, tmp_path / "sql")
-    file = tmp_path / "sql" / Path(mutant.file).name
-    file.write_text(mutant.apply(file.read_text()))
     originals = load("postgres")
-    monkeypatch.setattr(statements, "resources", SimpleNamespace(files=lambda _: tmp_path))
-    changed = [each for each in load.__wrapped__("postgres").values() if each != originals[each.name]]
-    assert changed
     with psycopg.connect(url) as connection:
-        for each in changed:
-            assert is_valid(connection, each) or not is_valid(connection, originals[each.name]), each.text
+        for name, each in changed("postgres", mutant, monkeypatch, tmp_path).items():
+            assert is_valid(connection, each) or not is_valid(connection, originals[name]), each.text
 
 
 def is_valid(connection: psycopg.Connection, statement: Statement) -> bool:
