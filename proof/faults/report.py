@@ -41,7 +41,7 @@ CONTROLS: Mapping[str, Collection[str]] = {
         "listings that lack an asset after a page",
         "uploads whose pieces changed places",
     ),
-    "limits_s3": ("uploads that lack a part after a page",),
+    "limits_s3": ("deliveries that lack a byte after a piece", "uploads that lack a part after a page"),
     "model": (
         "examples until red: blob discarded on success",
         "examples until red: bytes deleted before the row",
