@@ -60,3 +60,14 @@ def test_an_error_in_a_key_names_the_setting_and_not_the_secret(tmp_path: Path, 
 def test_a_file_of_keys_that_is_not_there() -> None:
     with pytest.raises(SettingRefused, match=r"^UPONCE_KEYS_FILE=/no/such cannot be read: "):
         preset_keys(load({"UPONCE_KEYS_FILE": "/no/such"}))
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_a_setting_without_a_key_is_refused(tmp_path: Path, text: str) -> None:
+    """Such as a variable that a compose file takes from nowhere. The first start would make keys and print them."""
+    file = tmp_path / "keys"
+    file.write_text(text)
+    for environ, name in (({"UPONCE_KEYS": text}, "KEYS"), ({"UPONCE_KEYS_FILE": str(file)}, f"KEYS_FILE={file}")):
+        with pytest.raises(SettingRefused) as refused:
+            preset_keys(load(environ))
+        assert refused.value.message == f"UPONCE_{name} has no key. Write a key there, or remove the setting."

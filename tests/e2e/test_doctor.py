@@ -28,6 +28,8 @@ def findings(done: Any) -> dict[str, dict[str, str]]:
 BROKEN = {
     "keys that are no URLs": {"UPONCE_KEYS": "123:secret"},
     "a file of keys that is not there": {"UPONCE_KEYS_FILE": "/no/such/file"},
+    "no keys": {"UPONCE_KEYS": ""},
+    "a file without keys": {"UPONCE_KEYS_FILE": "/dev/null"},
     "a short secret": {"UPONCE_KEYS": "cloudinary://123:short@media"},
     "a relay that is no URL": {"UPONCE_RELAY": "https://api.cloudinary.com"},
     "a relay of a cloud without keys": {"UPONCE_RELAY": "cloudinary://1:2@acme", "UPONCE_CLOUD": "cats"},

@@ -185,8 +185,11 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
 
 
 def preset_keys(settings: Settings) -> tuple[GivenKey, ...]:
-    """Return the keys of `keys` and `keys_file`. Raise SettingRefused, which names the setting and never the secret."""
-    found = _parsed_keys(settings.keys or "", settings.window, f"{PREFIX}KEYS")
+    """Return the keys of `keys` and `keys_file`. Raise SettingRefused, which names the setting and never the secret.
+
+    A setting without a key is refused: the first start would make other keys, and print their secrets.
+    """
+    found = () if settings.keys is None else _parsed_keys(settings.keys, settings.window, f"{PREFIX}KEYS")
     if settings.keys_file is None:
         return found
     source = f"{PREFIX}KEYS_FILE={settings.keys_file}"
@@ -233,4 +236,7 @@ def parse_key(url: str, window: int, source: str) -> GivenKey:
 
 
 def _parsed_keys(text: str, window: int, source: str) -> tuple[GivenKey, ...]:
-    return tuple(parse_key(word, window, source) for word in text.split())
+    words = text.split()
+    if not words:
+        raise SettingRefused(f"{source} has no key. Write a key there, or remove the setting.")
+    return tuple(parse_key(word, window, source) for word in words)
