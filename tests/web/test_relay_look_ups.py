@@ -178,3 +178,23 @@ def test_doctor_finds_a_clock_with_which_the_account_refuses_each_signature(
     stub.clock = lambda: relay.clock.time + ahead
     (finding,) = asyncio.run(of_upstreams(relay.services))
     assert finding.state is state, finding.detail
+
+
+@pytest.mark.parametrize(
+    ("trouble", "state", "said"),
+    [
+        (Trouble.LIMITED, State.WARNING, "it answered 420: the quota of {} for the Admin API is used up."),
+        (Trouble.FAILED, State.BROKEN, "it answered 500. Check {}, and the network."),
+        (None, State.BROKEN, "it answered 401. `uponce clouds relay demo URL` sets its key."),
+    ],
+)
+def test_doctor_blames_the_key_only_if_the_account_refuses_the_key(
+    relay: World, stub: StubUpstream, trouble: Trouble | None, state: State, said: str
+) -> None:
+    """Look-ups after an outage use the quota up, while the account still takes uploads."""
+    stub.reads = repeat(trouble)
+    if trouble is None:
+        stub.upstream = replace(stub.upstream, secret="another secret of the account")
+    (finding,) = asyncio.run(of_upstreams(relay.services))
+    account = f"account up at {stub.upstream.prefix}"
+    assert (finding.state, said.format(account) in finding.detail) == (state, True), finding.detail

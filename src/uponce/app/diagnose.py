@@ -68,8 +68,7 @@ async def of_upstreams(services: Services) -> Sequence[Finding]:
             continue
         ahead = 0.0 if reply.date is None else reply.date - services.clock.now()
         if reply.status != 200:
-            cure = f"it answered {reply.status}. `uponce clouds relay {cloud} URL` sets its key."
-            findings.append(Finding(name, State.BROKEN, cure))
+            findings.append(_unwilling(name, cloud, upstream, reply.status))
         elif abs(ahead) > limits.skew or ahead >= min(upstream.window, limits.relay_fence):  # signatures are back-dated
             late = f"its clock is {ahead:.0f} seconds ahead. Correct the clock of this machine."
             findings.append(Finding(name, State.BROKEN, late))
@@ -108,6 +107,17 @@ async def of_presets(
     elif upstream is not None:
         check_relayed(cloud, [*known, *(given.key for given in added)])
     return [Finding("keys", State.WARNING, conflict.of_settings) for conflict in conflicts]
+
+
+def _unwilling(name: str, cloud: str, upstream: Upstream, status: int) -> Finding:
+    """Return the finding for an account that answers, but not with 200."""
+    said, account = f"it answered {status}", f"account {upstream.cloud} at {upstream.prefix}"
+    if status in (401, 403):
+        return Finding(name, State.BROKEN, f"{said}. `uponce clouds relay {cloud} URL` sets its key.")
+    if status in (420, 429):
+        full = f"{said}: the quota of {account} for the Admin API is used up. Uploads may work. Try again in an hour."
+        return Finding(name, State.WARNING, full)
+    return Finding(name, State.BROKEN, f"{said}. Check {account}, and the network.")
 
 
 def _part(name: str, error: UponceError | None) -> Finding:
