@@ -21,6 +21,7 @@ from uponce.core import errors
 from uponce.core.errors import StorageUnavailable, UponceError
 from uponce.web.errors import STATUS, TUS_STATUS
 from uponce.web.operators import Scrape
+from uponce.web.pages.playground import Playground
 from uponce.web.routes import create_app
 from uponce.wiring import build_metrics, metrics_of_workers
 
@@ -37,7 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_all_that_can_be_told_fits_into_the_files(folder: Path) -> None:
     """Every route with every method and status, every outcome: no file grows, for which there may be no room."""
-    app = create_app(Services(*[None] * 7), lambda _: nullcontext(), None, Scrape("token", bytes))  # type: ignore[arg-type]
+    services = Services(*[None] * 7)  # type: ignore[arg-type]
+    playground = Playground(local=False, max_bytes=1, keep_seconds=1)
+    app = create_app(services, lambda _: nullcontext(), None, Scrape("token", bytes), playground=playground)
     routes = {"unmatched", *(path for route in app.routes for path in route.paths)}
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
     metrics = PrometheusMetrics("10.20.30", "server" * 40, take_place())
@@ -48,7 +51,7 @@ def test_all_that_can_be_told_fits_into_the_files(folder: Path) -> None:
     for error in vars(errors).values():
         if isinstance(error, type) and issubclass(error, UponceError) and "code" in vars(error):
             metrics.refused(error.code)
-    assert len(routes) > 12
+    assert len(routes) > 40
     assert {path.name: path.stat().st_size for path in folder.glob("*.db")} == {
         f"{kind}_0.db": size for kind, size in SIZES.items()
     }
@@ -73,7 +76,7 @@ def test_a_place_that_fills_up_stops_nobody(tmp_path: Path, who: str) -> None:
     """What the library does by itself, files with holes, is the control: SIGBUS."""
     if not can_mount(tmp_path / "probe"):
         pytest.skip("ABSENT: no tmpfs can be mounted")
-    with mounted(tmp_path / "small", "size=4m") as small:
+    with mounted(tmp_path / "small", "size=5m") as small:
         command = [sys.executable, "-c", COUNT, who]
         told = {**os.environ, VARIABLE: str(small)}
         with subprocess.Popen(command, env=told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as counting:

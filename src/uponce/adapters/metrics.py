@@ -42,7 +42,7 @@ _ABANDONED_SECONDS = 60
 
 # More than the counters of all label values need: if a file had to grow, the disk might have no room.
 _GAUGES = ("gauge_livesum", "gauge_max", "gauge_mostrecent")
-SIZES = {"counter": 2 * 1024 * 1024, "histogram": 1024 * 1024, **dict.fromkeys(_GAUGES, 16 * 1024)}
+SIZES = {"counter": 2 * 1024 * 1024, "histogram": 2 * 1024 * 1024, **dict.fromkeys(_GAUGES, 16 * 1024)}
 
 
 @dataclass(frozen=True, slots=True)
