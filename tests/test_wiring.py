@@ -27,6 +27,7 @@ from uponce.app.unbroken import unbroken
 from uponce.config import Settings, load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull
 from uponce.core.policy import Limits
+from uponce.core.signature import utc
 from uponce.lifespan import lifespan
 from uponce.wiring import Backend, blob_store, build, build_metrics
 
@@ -317,7 +318,7 @@ def test_a_server_notes_its_settings_for_commands_in_other_shells(
 
 @pytest.mark.parametrize("room", [True, False])
 def test_a_server_widens_the_last_fence_to_its_skew_or_does_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, room: bool
 ) -> None:
     """A restored copy may have noted a smaller skew. With a full disk, the server would accept what was used before."""
     settings = replace(SETTINGS, data=str(tmp_path), limits=Limits(skew=900))
@@ -335,6 +336,7 @@ def test_a_server_widens_the_last_fence_to_its_skew_or_does_not_start(
 
     with nullcontext() if room else pytest.raises(StorageFull):
         assert asyncio.run(serve()) == [mark + 600] * 2
+    assert (f"signatures with a timestamp up to {utc(mark + 600)}, since UPONCE_SKEW=900" in caplog.text) is room
 
 
 async def _fenced(services: Services) -> int:

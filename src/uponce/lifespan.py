@@ -15,6 +15,7 @@ from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.app.unbroken import finish_unbroken
 from uponce.config import noted
 from uponce.core.errors import StorageFull, UponceError
+from uponce.core.signature import utc
 from uponce.wiring import Backend, works
 
 log = logging.getLogger("uponce")
@@ -35,7 +36,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
             with suppress(StorageFull):  # it still delivers
                 await backend.database.note_settings(noted(backend.settings))
-            await backend.database.widen_fence(backend.settings.limits.skew)
+            await _widen_fence(backend)
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
@@ -48,6 +49,18 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
                 yield {"draining": is_draining}
 
     return run
+
+
+async def _widen_fence(backend: Backend) -> None:
+    skew = backend.settings.limits.skew
+    mark = await backend.database.widen_fence(skew)
+    if mark is not None and mark >= backend.services.clock.now():
+        log.warning(
+            "uponce refuses signatures with a timestamp up to %s, since UPONCE_SKEW=%d is more than at the last fence. "
+            "A smaller value does not undo this. Keys of `uponce keys create` work at once",
+            utc(mark),
+            skew,
+        )
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -16,9 +16,11 @@ from tests.app.test_sweep import orphan
 from tests.world import World, assert_accepted
 from uponce.app.backup import fence
 from uponce.app.check import check_parts, check_ready, check_storage
+from uponce.app.diagnose import State, of_fence
 from uponce.app.migrate_store import undo_move
 from uponce.app.owner import claim_storage
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, StorageUnavailable
+from uponce.core.signature import utc
 
 
 @pytest.fixture
@@ -182,6 +184,21 @@ def test_a_fence_with_a_greater_skew_than_now_is_no_sign_of_a_slow_clock(world: 
     now = int(world.clock.time)
     assert asyncio.run(world.database.newest_moment()) == now
     assert asyncio.run(fence(world.services)) == now + world.services.limits.skew
+
+
+def test_doctor_warns_until_fenced_keys_accept_new_signatures(world: World) -> None:
+    """Revoked keys accept none anyway."""
+    mark = asyncio.run(world.database.fence(300))
+    (found,) = asyncio.run(of_fence(world.services))
+    assert (found.name, found.state, f"up to {utc(mark)}" in found.detail) == ("fence", State.WARNING, True)
+    world.clock.time += 300
+    assert len(asyncio.run(of_fence(world.services))) == 1
+    world.clock.time += 1
+    assert asyncio.run(of_fence(world.services)) == []
+    world.clock.time -= 60
+    for each in asyncio.run(world.database.list_keys()):
+        asyncio.run(world.database.revoke_key(each.api_key))
+    assert asyncio.run(of_fence(world.services)) == []
 
 
 def test_a_loop_that_ends_before_the_checks_begin_is_no_failure(world: World) -> None:

@@ -83,14 +83,14 @@ def test_a_start_widens_a_fence_to_its_own_skew(backend: Backend, database: Data
     later = replace(series("later", upload_id="later"), grant=grant("later", at=START + 3 * SKEW + 1))
     lasting = run(database.create_series(later, per_key=9, in_all=9))
     backend.clock.time = START + 60
-    run(database.widen_fence(SKEW))
+    assert run(database.widen_fence(SKEW)) is None
     assert run(database.find_series(started.id)) is not None
-    run(database.widen_fence(3 * SKEW))
+    assert run(database.widen_fence(3 * SKEW)) == START + 3 * SKEW
     assert run(database.find_series(started.id)) is None
     assert run(database.find_series(lasting.id)) is not None
     assert watermarks(database) == [START + 3 * SKEW, None]
-    for skew in (0, 2 * SKEW):
-        run(database.widen_fence(skew))
+    for skew in (0, 2 * SKEW, 3 * SKEW):
+        assert run(database.widen_fence(skew)) is None
     run(database.add_key(replace(OTHER, created_at=START + 2)))
     assert watermarks(database) == [START + 3 * SKEW, None, START + 3 * SKEW]
 

@@ -10,6 +10,7 @@ from uponce.app.manage_clouds import check_relayed
 from uponce.app.manage_keys import check_policy, find_new_keys, is_of_playground
 from uponce.app.services import Services
 from uponce.core.errors import UponceError
+from uponce.core.signature import utc
 from uponce.core.values import GivenKey, Upstream
 
 _CURES = {
@@ -75,6 +76,16 @@ async def of_upstreams(services: Services) -> Sequence[Finding]:
         else:
             findings.append(Finding(name, State.OK, f"{upstream.prefix} accepts the key of {upstream.cloud}"))
     return findings
+
+
+async def of_fence(services: Services) -> Sequence[Finding]:
+    """Return a warning if keys refuse the signatures that are made now, as for a time after a fence."""
+    now = int(services.clock.now())
+    keys = [key for key in await services.database.list_keys() if key.revoked_at is None]
+    if (mark := max((key.watermark or 0 for key in keys), default=0)) < now:
+        return []
+    detail = f"uponce refuses signatures with a timestamp up to {utc(mark)}, of some keys or all."
+    return [Finding("fence", State.WARNING, f"{detail} Keys of `uponce keys create` work at once.")]
 
 
 async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> Sequence[Finding]:

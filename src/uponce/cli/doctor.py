@@ -19,7 +19,7 @@ from uponce.adapters.files import exists
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.system import LINUX
 from uponce.adapters.versions import versions
-from uponce.app.diagnose import Finding, State, of_parts, of_presets, of_secrets, of_upstreams
+from uponce.app.diagnose import Finding, State, of_fence, of_parts, of_presets, of_secrets, of_upstreams
 from uponce.app.owner import check_owner
 from uponce.app.services import Services
 from uponce.cli.address import listen, unreachable
@@ -69,6 +69,7 @@ def examine(data: str | None) -> Iterator[Finding]:
                 on_disk = settings.storage_url.startswith("file:")
                 yield from asyncio.run(of_parts(backend.services, backend.decoders, on_disk=on_disk))
                 yield from asyncio.run(_of_upstreams(backend))
+                yield from asyncio.run(of_fence(backend.services))
                 yield from asyncio.run(presets(backend.services))
         except NotFound as error:
             yield Finding("data", State.WARNING, error.for_operator)

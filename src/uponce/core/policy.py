@@ -178,7 +178,14 @@ class Limits:
         "uponce answers further ones with 429. Correct credentials always pass. Each process counts for itself.",
     )
     failed_credentials_seconds: int = _seconds(60, "Seconds for which uponce counts wrong credentials of an address.")
-    skew: int = _seconds(300, "Seconds by which a timestamp may be in the future.", least=0, noted=True)
+    skew: int = _seconds(
+        300,
+        "Seconds by which a timestamp may be in the future. A fence, as of a restore, refuses timestamps up to this "
+        "many seconds after it. If you raise the value later, the last fence grows too. A smaller value does not undo "
+        "this.",
+        least=0,
+        noted=True,
+    )
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
         """Return the most bytes that a file of unknown kind may have. `spec` is None before the first signed field."""

@@ -207,9 +207,10 @@ class Database(ABC):
     violations = _runs(upkeep.violations)
     count_violations = _runs(upkeep.count_violations)
 
-    async def widen_fence(self, skew: int) -> None:
-        if await self.read(upkeep.wider_fence(skew)) is not None:  # else a start waits for no lock, and needs no room
-            await self.write(upkeep.widen_fence(skew))
+    async def widen_fence(self, skew: int) -> int | None:
+        if await self.read(upkeep.wider_fence(skew)) is None:  # then a start waits for no lock, and needs no room
+            return None
+        return await self.write(upkeep.widen_fence(skew))
 
     async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         failure, dropped = FirstFailure(), 0

@@ -121,10 +121,12 @@ def wider_fence(_: float, skew: int) -> Steps[Params | None]:
 
 
 @operation(rules=Rules.OWN, patient=True)
-def widen_fence(now: float, skew: int) -> Steps[None]:
+def widen_fence(now: float, skew: int) -> Steps[int | None]:
     wider = yield from wider_fence.steps(now, skew)
-    if wider is not None:
-        yield [("put_fence", wider), ("raise_fenced", wider), ("end_fenced_series", {"mark": wider["mark"]})]
+    if wider is None:  # another server was first
+        return None
+    yield [("put_fence", wider), ("raise_fenced", wider), ("end_fenced_series", {"mark": wider["mark"]})]
+    return int(wider["mark"])
 
 
 @operation(rules=Rules.OWN)

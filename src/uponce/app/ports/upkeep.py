@@ -55,9 +55,10 @@ class Fence(Protocol):
         and series end. Pending uploads continue. The fence counts also for keys that come back later, see `add_key`.
         """
 
-    async def widen_fence(self, skew: int) -> None:
+    async def widen_fence(self, skew: int) -> int | None:
         """Raise the watermarks of the last fence, if its skew was less. A server calls it at each start.
 
+        Return the last timestamp that is refused now, or None if the fence stays as it is.
         A copy may have noted an older skew, and the command may run in a shell without the server's settings. Keys that
         were new after the fence stay as they are.
         """
