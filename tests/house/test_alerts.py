@@ -69,9 +69,12 @@ def test_the_alert_of_uploads_counts_every_failure_of_the_server_and_no_refusal(
     """A store that refuses writes fails few requests among many deliveries, and no `/readyz`."""
     (expr,) = [rule["expr"] for rule in rules() if rule["alert"] == "UponceUploadsFail"]
     (outcomes,) = re.findall(r'outcome=~"([^"]*)"', expr)
-    failures = {INTERNAL_ERROR, *(error.code for error in Unavailable.__subclasses__())}
-    refusals = {"ok", *(error.code for error in GrantRefused.__subclasses__())}
+    failures = {INTERNAL_ERROR, "upstream_refused_account", *(error.code for error in Unavailable.__subclasses__())}
+    refusals = {"ok", "upstream_refused", *(error.code for error in GrantRefused.__subclasses__())}
     assert {code for code in failures | refusals if re.fullmatch(outcomes, code)} == failures
+    assert failures <= {
+        sample.labels["outcome"] for sample in told().samples if sample.name == "uponce_uploads_total"
+    }  # from zero, so that the first one is a rise
 
 
 def test_the_guide_names_every_metric_and_no_other() -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from tests.asgi import END, FORM, call, part, parts_of
+from tests.scrape import Scraped
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import SIZES, status_of, stored
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.adapters.metrics import PrometheusMetrics
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
 from uponce.core.errors import SignatureUsed, UponceError
@@ -143,3 +145,25 @@ def test_only_the_first_upload_of_a_relayed_cloud_tries_the_steps_of_stored_ones
         assert_accepted(asyncio.run(call(relay.app, "POST", relay.route(), headers=FORM, chunks=form, whole=True)))
         seen.append((len(tried), len(stub.store)))
     assert seen == [(1, 1), (1, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "outcome"),
+    [
+        (None, "upstream_refused_account"),  # 401
+        (Trouble.LIMITED, "upstream_refused_account"),
+        (Trouble.REFUSED, "upstream_refused"),
+    ],
+)
+def test_an_account_that_refuses_every_upload_is_counted_and_logged_apart(
+    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture, trouble: Trouble | None, outcome: str
+) -> None:
+    """No client is the cause, so an alert rings. The client gets the same code in both cases."""
+    metrics = PrometheusMetrics("1", "server")
+    relay.swap(metrics=metrics)
+    stub.uploads = iter([trouble])
+    if trouble is None:
+        asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, secret="rotated")))
+    assert relay.upload(relay.sign(), kind="raw").status in (400, 401, 420)
+    assert Scraped(metrics.text().decode()).outcomes() == {outcome: 1}
+    assert ("refuses the account's credentials" in caplog.text) is (outcome == "upstream_refused_account")

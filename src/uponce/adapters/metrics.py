@@ -21,7 +21,7 @@ from uponce.adapters.files import exists
 from uponce.adapters.system import closing_file
 from uponce.app.ports import Waiting
 from uponce.app.services import Metrics
-from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
+from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable, UpstreamRefused
 
 OK, INTERNAL_ERROR = "ok", "internal_error"
 
@@ -29,6 +29,7 @@ OK, INTERNAL_ERROR = "ok", "internal_error"
 _FROM_ZERO = (
     OK,
     INTERNAL_ERROR,
+    UpstreamRefused.account_outcome,
     *(error.code for parent in (Unavailable, GrantRefused) for error in parent.__subclasses__()),
 )
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

@@ -260,6 +260,7 @@ class UnsupportedContentType(RequestRefused, code="unsupported_content_type"):
 class UpstreamRefused(Refused, code="upstream_refused"):
     """The upstream refused the upload. Clients get its answer unchanged: `body`, with `headers`."""
 
+    account_outcome: ClassVar[str] = "upstream_refused_account"  # in the metrics, if no client is the cause
     status = 400
     body = ""
     headers: tuple[tuple[str, str], ...] = ()
