@@ -24,7 +24,7 @@ from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, is_packed, make_file, read_at, refused
+from uponce.adapters.files import SAFE, facts_of, is_packed, make_file, read_at, refused
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.system import closing_file, erase, open_cached, sync_data, sync_folder, write_all
 from uponce.app.ports import Body, Ids, StoredBlob
@@ -69,6 +69,7 @@ class Packs:
         self, folder: Path, ids: Ids, pack_bytes: int, put_files: Callable[[Sequence[Data]], Sequence[str]]
     ) -> None:
         self._folder = folder
+        self._text = os.fspath(folder)
         self._ids = ids
         self._pack_bytes = pack_bytes
         self._put_files = put_files
@@ -137,7 +138,7 @@ class Packs:
         If the data folder was replaced, commits go to the database that has the path now. No pack beside that database
         has these bytes.
         """
-        if not os.path.samestat(os.fstat(writer), (self._folder / self._name).stat()):
+        if not os.path.samestat(os.fstat(writer), facts_of(f"{self._text}/{self._name}")):
             raise OSError(errno.ESTALE, "another file has the name of the pack: the folder was replaced")
 
     def _new_pack(self) -> int:

@@ -7,6 +7,7 @@ Only this module reads SQLite's exceptions. It turns them into errors of core/er
 
 import errno
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -18,6 +19,7 @@ from uponce.adapters.database import failures
 from uponce.adapters.database.committer import More, Records
 from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask, Operation, RefusedAfterWrite, Rows, Rules, Session, run
+from uponce.adapters.files import facts_of
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
@@ -116,10 +118,10 @@ def discard(connection: Connection) -> None:
             continue
 
 
-def identity(path: Path) -> tuple[int, int]:
+def identity(path: str) -> tuple[int, int]:
     """Return a value that changes if another file gets this path. Raise DatabaseUnavailable without a file."""
     try:
-        facts = path.stat()
+        facts = facts_of(path)
     except OSError as error:
         raise DatabaseUnavailable(
             "The server's database does not answer now. Nothing was stored. Send the same request again later.",
@@ -138,7 +140,7 @@ class Held:
     """
 
     def __init__(self, path: Path, connect: Callable[[], Connection], *settings: str) -> None:
-        self._path = path
+        self._path = os.fspath(path)
         self._connect = connect
         self._settings = settings
         self._file = 0, 0
