@@ -1,5 +1,7 @@
 """Each upload parameter: what its values become, and how a wrong one is refused."""
 
+from dataclasses import replace
+
 import cloudinary.utils
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from uponce.core.parameters import (
     PARAMETERS,
     ROWS,
     UNSIGNED,
+    Call,
     UploadSpec,
     Use,
     check_route,
@@ -92,6 +95,27 @@ READ = [
 )
 def test_each_parameter_is_read(params: dict[str, str], spec: UploadSpec) -> None:
     assert read_parameters(params) == spec
+
+
+def test_what_alike_parameters_ask_for_is_remembered_and_nothing_else_is() -> None:
+    params = {"timestamp": "1", "public_id": "p", "nonce": "a", "tags": "x,y"}
+    spec = read_parameters(params)
+    assert read_parameters({**params, "timestamp": "2", "nonce": "b", "file": "z", "signature": "f"}) is spec
+    assert read_parameters({**params, "tags": "x"}) == replace(spec, tags=("x",))
+    for name, value in (("timestamp", "x"), ("nonce", "n" * 256), ("max_uses", "0")):
+        for _ in range(2):
+            with pytest.raises(InvalidParameter, match=name):
+                read_parameters({**params, name: value})
+    with pytest.raises(UnknownParameter, match="tags"):
+        read_parameters(params, Call.DESTROY)
+    long = {
+        **params,
+        "context": f"a={'b' * 1000}",
+        "folder": "f" * 50,
+    }
+    assert read_parameters(long) == read_parameters(long)
+    # Else the holders of long signatures could fill the memory.
+    assert read_parameters(long) is not read_parameters(long)
 
 
 @pytest.mark.parametrize(("name", "value"), HARMLESS)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter, shown
@@ -331,15 +331,31 @@ def names(*uses: Use) -> tuple[str, ...]:
 
 UNSIGNED = frozenset(names(Use.UNSIGNED))
 _OF_UPLOADS_YET = frozenset({"notification_url"})  # Cloudinary takes these with other calls too
+_SIGNED_ONLY = names(Use.SIGNED_ONLY)
+_ASKS_NOTHING = UNSIGNED | frozenset(_SIGNED_ONLY)
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 256, 1024  # sets of parameters, and characters in the values of one
 
 
 def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) -> UploadSpec:
     """Return what collected parameters ask for. `call` None accepts parameters of every call: to look a signature up.
 
     Raise a ParameterRefused that names the parameter, the value and the cure.
+
+    A back end mostly signs the same parameters, so what these ask for is remembered.
     """
-    rows = [_row(name, call) for name in params]
-    found = [(row, row.read(row.name, params[row.name])) for row in rows if row.read is not None]
+    asking = tuple(pair for pair in params.items() if pair[0] not in _ASKS_NOTHING)
+    is_short = sum(len(value) for _, value in asking) <= _LONGEST_REMEMBERED
+    spec: UploadSpec = (_remembered if is_short else _remembered.__wrapped__)(asking, call)
+    for name in _SIGNED_ONLY:
+        if name in params and (read := PARAMETERS[name].read):
+            read(name, params[name])
+    return spec
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _remembered(params: tuple[tuple[str, str], ...], call: Call | None) -> UploadSpec:
+    rows = [(_row(name, call), value) for name, value in params]
+    found = [(row, row.read(row.name, value)) for row, value in rows if row.read is not None]
     naming = Naming(**{row.name: value for row, value in found if row.use is Use.NAMING})
     naming.check_length()
     return UploadSpec(naming=naming, **{row.name: value for row, value in found if row.use is Use.SPEC})

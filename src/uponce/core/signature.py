@@ -162,7 +162,7 @@ def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     compared even where it is not allowed, so that the refusal can name the cause.
     """
     signature, v2 = params["signature"], string_to_sign(params)
-    v1 = string_to_sign(params, version=1)
+    v1 = string_to_sign(params, version=1) if "%26" in v2 else v2
     algorithm = next((a for a in key.algorithms if _HEX[a].fullmatch(signature)), None)
     if algorithm is None:
         raise _invalid(signature, v2)
@@ -315,8 +315,7 @@ def timestamp_of(key: bytes) -> int:
 
 def sign_response(public_id: str, version: int, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:
     """Return the `signature` of an answer. SDKs verify it over version 1 of the string, without escapes."""
-    params = {"public_id": public_id, "version": str(version)}
-    return sign(string_to_sign(params, version=1), secret, algorithm)
+    return sign(f"public_id={public_id}&version={version}", secret, algorithm)
 
 
 def sign_delivery(source: str, secret: str, *, long: bool = False, algorithm: Algorithm = Algorithm.SHA1) -> str:
