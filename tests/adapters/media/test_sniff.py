@@ -6,7 +6,7 @@ import filetype
 import pytest
 
 from tests.adapters.media.hostile import NOT_MEDIA
-from uponce.adapters.media.sniff import MEDIA, admit, sniff
+from uponce.adapters.media.sniff import _CHECKS, MEDIA, admit, sniff
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS, canonical_format
 from uponce.core.values import ResourceType
@@ -88,6 +88,16 @@ def test_the_other_kind_is_named() -> None:
     """Whoever sends a film as an image is told so."""
     with pytest.raises(InvalidMedia, match=r"MP4\. Upload it as video"):
         admit(ftyp(b"isom"), IMAGE)
+
+
+def test_an_ordinary_jpeg_is_nothing_else() -> None:
+    """Whatever follows the first five bytes."""
+    chance = random.Random(3)
+    for rest in (b"", b"ftypavif", b"ftyp" * 50, b"\x47" * 400, *(chance.randbytes(200) for _ in range(200))):
+        for fourth in (0xD8, 0xDB, 0xE0, 0xE1, 0xFE):
+            head = bytes((0xFF, 0xD8, 0xFF, fourth, 0)) + rest
+            assert sniff(head) == canonical_format(filetype.guess_extension(head)) == "jpg"
+            assert not any(check(head) for check in _CHECKS)
 
 
 def test_no_beginning_is_too_short_or_too_odd() -> None:

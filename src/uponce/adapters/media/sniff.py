@@ -13,8 +13,7 @@ it, they do not wait while hostile files keep the decoders busy.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 import filetype
@@ -27,6 +26,7 @@ from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
 HEAD_BYTES = 8192  # for the format
+_JPEG = b"\xff\xd8\xff"
 # A JPEG or PNG with a longer header, such as with a large preview or colour profile, goes to the decoder.
 SCAN_BYTES = 64 * 1024
 _MOSTLY_ENOUGH = 4 * 1024
@@ -70,6 +70,8 @@ def sniff(head: bytes, types: Sequence[filetype.Type] = filetype.TYPES) -> str |
 
     `types` are those of the library that count.
     """
+    if head.startswith(_JPEG) and head[4:5] == b"\0":  # a short first segment, as nearly each has: no check below fits
+        return "jpg"
     for check in _CHECKS:
         name = check(head)
         if name is not None:
@@ -226,8 +228,15 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
 
     It must be whole up to the first scan. Source: ITU-T T.81, Annex B.
     """
-    size, components = None, b""
-    for marker, segment in islice(_jpeg_segments(data), _MOST_SEGMENTS):
+    size, components, stop, end = None, b"", 2, len(data)
+    for _ in range(_MOST_SEGMENTS):
+        start = stop + 4
+        if start > end or data[stop] != 0xFF:
+            return None
+        marker, stop = data[stop + 1], stop + 2 + (data[stop + 2] << 8 | data[stop + 3])
+        if not start <= stop <= end:
+            return None
+        segment = data[start:stop]
         if marker == 0xDA:
             return size if _jpeg_scan_fits(segment, components) else None
         if 0xC0 <= marker <= 0xC2 and size is None:
@@ -237,17 +246,6 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
         elif not _jpeg_segment_is_plain(marker, segment):
             return None
     return None
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each marker with its content, in order, as long as they are whole."""
-    at = 2
-    while data[:3] == b"\xff\xd8\xff" and data[at : at + 1] == b"\xff":
-        stop = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        if not at + 4 <= stop <= len(data):
-            return
-        yield data[at + 1], data[at + 4 : stop]
-        at = stop
 
 
 def _jpeg_frame(segment: bytes) -> tuple[int, int] | None:
