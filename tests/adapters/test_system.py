@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import string
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,14 @@ def test_more_files_may_be_open_than_the_system_allows_at_first() -> None:
     assert run.stdout == "200\n"
 
 
+def test_each_letter_of_a_name_is_equally_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value of a byte comes equally often, and the values beyond the last whole alphabet count for nothing."""
+    monkeypatch.setattr(os, "urandom", lambda size: bytes(range(256)) * (size // 256))
+    ids = RandomIds()
+    found = "".join(ids.base36(32) for _ in range(63))  # 63 · 32 is 8 · 252
+    assert {found.count(letter) for letter in string.digits + string.ascii_lowercase} == {len(found) // 36}
+
+
 def test_no_id_comes_twice() -> None:
     """Threads share what was drawn, and a process that was forked draws anew."""
     ids = RandomIds()
@@ -134,9 +143,9 @@ def test_no_id_comes_twice() -> None:
 
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(writing, ids.hex(32).encode())
+        os.write(writing, f"{ids.hex(32)} {ids.base36(31)}".encode())
         os._exit(0)
-    assert os.read(reading, 32).decode() != ids.hex(32)
+    assert not {*os.read(reading, 64).decode().split()} & {ids.hex(32), ids.base36(31)}
     os.waitpid(child, 0)  # another child of this process may have ended, too
     os.close(reading)
     os.close(writing)
