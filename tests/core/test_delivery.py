@@ -1,6 +1,6 @@
 """The delivery URL: read, written, signed, and against what the SDK builds."""
 
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import cloudinary.utils
 import pytest
@@ -101,6 +101,12 @@ def test_what_is_escaped(public_id: str, source: str) -> None:
     """As the SDKs do it."""
     assert source_of(public_id, "jpg") == source
     assert path_of(_name(public_id), 7, "jpg") == f"/demo/image/upload/v7/{source}"
+
+
+@given(text=st.text("az09AZ_-./~%:é @", max_size=8), format_=st.none() | formats)
+def test_a_name_without_anything_to_escape_is_left_as_it_is(text: str, format_: str | None) -> None:
+    whole = f"{text}.{format_}" if format_ else text
+    assert source_of(text, format_) == quote(whole, safe="/:-_.").replace("~", "%7E")
 
 
 def test_a_cloud_is_one_segment() -> None:

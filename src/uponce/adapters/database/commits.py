@@ -97,7 +97,7 @@ def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
         size = draft.asset.digest.size
         return Committed(old, existing=True, unneeded_blob=draft.asset.blob_key, received=size)
     if old is None:
-        return Committed(replace(draft.asset, version=int(now), created_at=int(now)))
+        return Committed(draft.asset.stored(draft.asset.blob_key, int(now)))
     version = max(int(now), old.version + 1)
     asset = replace(draft.asset, asset_id=old.asset_id, version=version, created_at=old.created_at)
     return Committed(asset, overwritten=True, unneeded_blob=old.blob_key)
@@ -111,7 +111,7 @@ def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, call
     """
     writes: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
     code = "existing" if committed.existing else ""
-    note = replace(_note_of(AuditEvent.SPENT, committed.asset, caller, now), code=code)
+    note = _note_of(AuditEvent.SPENT, committed.asset, caller, now, code)
     for grant in grants:
         writes.append(("write_audit", audit_params(grant, note)))
         if draft.idempotency_key is not None:
@@ -240,8 +240,8 @@ def kept_until(grant: Grant, now: float) -> Grant:
     return replace(grant, keep_until=max(grant.keep_until, int(now) + _TOLD_SECONDS))
 
 
-def _note_of(event: AuditEvent, asset: Asset, caller: Caller, now: float) -> AuditRecord:
-    return AuditRecord(int(now), event, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
+def _note_of(event: AuditEvent, asset: Asset, caller: Caller, now: float, code: str = "") -> AuditRecord:
+    return AuditRecord(int(now), event, caller, code, asset.asset_id, asset.name.public_id)
 
 
 def grant_params(grant: Grant, now: float) -> Params:

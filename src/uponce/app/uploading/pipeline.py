@@ -375,8 +375,9 @@ class Pipeline:
 
     def _candidate(self, arrival: Arrival) -> Candidate:
         assert arrival.verified is not None and arrival.draft is not None and arrival.blob_key is not None
-        asset = replace(arrival.draft.asset, blob_key=arrival.blob_key)
-        arrival.draft = replace(arrival.draft, asset=asset)
+        draft = arrival.draft
+        asset = draft.asset.stored(arrival.blob_key, draft.asset.version)
+        arrival.draft = Draft(asset, draft.overwrite, draft.idempotency_key, draft.effects)
         return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
 
 

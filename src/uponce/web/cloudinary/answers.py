@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -94,7 +95,7 @@ def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) ->
         "signature": sign_response(name.public_id, asset.version, secret, algorithm),
         **_image_fields(facts),
         "resource_type": name.resource_type,
-        "created_at": datetime.fromtimestamp(asset.created_at, UTC).isoformat()[:19] + "Z",
+        "created_at": _time_text(asset.created_at),
         "tags": list(asset.tags),
         "bytes": asset.digest.size,
         "type": name.type,
@@ -112,6 +113,11 @@ def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) ->
     if asset.original_filename is not None:
         body["original_filename"] = asset.original_filename
     return body
+
+
+@lru_cache(64)
+def _time_text(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19] + "Z"
 
 
 _OF_UPLOADS = frozenset("signature version_id placeholder original_filename playback_url".split())

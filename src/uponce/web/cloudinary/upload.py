@@ -10,10 +10,9 @@ total is `-1`, `*` or missing.
 """
 
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
 
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
@@ -136,6 +135,9 @@ _PLAIN_PART = re.compile(
 )
 
 
+_FILES = (b"file", b"file[]")
+
+
 def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm | None:
     """Return a form with one file in its ordinary spelling. Return None for any other form.
 
@@ -149,32 +151,26 @@ def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm
 
 
 def _whole_form(body: bytes, delimiter: bytes, limits: Limits) -> WholeForm:
-    parts = list(islice(_plain_parts(body, delimiter), limits.max_fields + 2))
-    (place,) = (number for number, part in enumerate(parts) if part[0] == "file")
-    _, filename, file = parts.pop(place)
-    if filename is None or len(body) - len(file) > limits.max_form_bytes or len(parts) > limits.max_fields:
-        raise ValueError
-    fields = tuple(_plain_field(*part, limits) for part in parts)
-    return WholeForm(fields[:place], filename, file, fields[place:])
-
-
-def _plain_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, str | None, memoryview]]:
-    """Yield name, filename and bytes of each part. Raise ValueError if the body has anything else."""
+    """Return the form. Raise ValueError if the body has anything else."""
+    fields: list[tuple[str, str]] = []
+    file, filename, place, at = None, "", 0, len(delimiter) - 2
     if not body.startswith(delimiter[2:]):
         raise ValueError
-    at, whole = len(delimiter) - 2, memoryview(body)
     while part := _PLAIN_PART.match(body, at):
-        end = body.index(delimiter, part.end())
+        start, (name, sent) = part.end(), part.groups()
+        end = body.index(delimiter, start)
         at = end + len(delimiter)
-        yield part[1].decode(), None if part[2] is None else part[2].decode(), whole[part.end() : end]
-    if body[at:] not in (b"--\r\n", b"--"):
+        if sent is None:
+            if name in _FILES or end - start > limits.max_field_bytes or len(fields) == limits.max_fields:
+                raise ValueError
+            fields.append((name.decode(), body[start:end].decode()))
+        elif name == b"file" and file is None:
+            place, filename, file = len(fields), sent.decode(), memoryview(body)[start:end]
+        else:
+            raise ValueError
+    if body[at:] not in (b"--\r\n", b"--") or file is None or len(body) - len(file) > limits.max_form_bytes:
         raise ValueError
-
-
-def _plain_field(name: str, filename: str | None, value: memoryview, limits: Limits) -> tuple[str, str]:
-    if filename is not None or name == "file[]" or len(value) > limits.max_field_bytes:
-        raise ValueError
-    return name, bytes(value).decode()
+    return WholeForm(tuple(fields[:place]), filename, file, tuple(fields[place:]))
 
 
 def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bool:
