@@ -273,10 +273,14 @@ def archive_of(settings: Settings, folder: str) -> "Archive":
 
 
 @contextmanager
-def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | None = None) -> Iterator[Backend]:
+def opened(
+    settings: Settings, *, create: bool = False, upgrade: bool = False, secrets: AesSecretBox | None = None
+) -> Iterator[Backend]:
     """Open the database and the blob store for a command. The decoders do not start.
 
-    Raise NotFound if there is no database, unless `create`: a mistyped folder must not become an empty server.
+    Raise NotFound if there is no database, unless `create`: a mistyped folder must not become an empty server. Raise
+    SettingRefused for the database of an earlier release, unless `upgrade`: a command that only looks must not be the
+    first to change it.
     """
     place = None if create else missing(settings)
     if place is not None:
@@ -288,7 +292,7 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
     with ExitStack() as stack:
         stack.callback(backend.blobs.close)
         stack.callback(backend.database.close)
-        backend.database.open()
+        backend.database.open(upgrade=upgrade)
         backend.blobs.open_store()
         yield backend
 
@@ -304,7 +308,7 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> Ite
         storage_redirect=0,
         storage_accel="",
     )
-    with opened(target, create=True, secrets=secret_box(settings)) as backend:
+    with opened(target, create=True, upgrade=True, secrets=secret_box(settings)) as backend:
         yield backend
 
 

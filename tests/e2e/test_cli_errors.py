@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,23 @@ def test_a_database_that_is_only_readable_is_named_with_its_cure(tmp_path: Path,
         done.stdout + done.stderr
     )
     assert "listening" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["doctor", "fsck", "sweep", "backup {folder}", "keys list", "keys create", "signatures list", "outbox list"],
+)
+def test_no_command_upgrades_the_database_of_running_servers(data: Path, words: str) -> None:
+    """One that only looks must not be the first to change it, since no release goes back."""
+    with closing(sqlite3.connect(data / "uponce.db")) as connection:
+        ((newest,),) = connection.execute("PRAGMA user_version").fetchall()
+        connection.execute(f"PRAGMA user_version = {newest - 1}")
+    done = uponce(*words.format(folder=data.parent / "copy").split(), "--data", data)
+    assert done.code == 1
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    assert f"schema version {newest - 1}, and this release needs {newest}. Nothing was changed" in said
+    with closing(sqlite3.connect(data / "uponce.db")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchall() == [(newest - 1,)]
 
 
 def test_doctor_keeps_its_findings_when_a_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

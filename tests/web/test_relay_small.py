@@ -97,7 +97,7 @@ def test_the_log_has_no_signature_that_the_account_quotes(
     refused = relay.upload(relay.sign(), kind="raw")
     assert refused.status == 401
     (quoted,) = re.findall("Invalid Signature ([0-9a-f]{40,})", refused.json["error"]["message"])
-    (line,) = [each.getMessage() for each in caplog.records if "credentials or rights" in each.getMessage()]
+    (line,) = [each.getMessage() for each in caplog.records if "refuses the credentials" in each.getMessage()]
     assert "401: " in line and "Invalid Signature …. String to sign" in line
     assert quoted[:20] not in caplog.text
 
@@ -166,4 +166,4 @@ def test_an_account_that_refuses_every_upload_is_counted_and_logged_apart(
         asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, secret="rotated")))
     assert relay.upload(relay.sign(), kind="raw").status in (400, 401, 420)
     assert Scraped(metrics.text().decode()).outcomes() == {outcome: 1}
-    assert ("refuses the account's credentials" in caplog.text) is (outcome == "upstream_refused_account")
+    assert ("the account refuses the credentials" in caplog.text) is (outcome == "upstream_refused_account")

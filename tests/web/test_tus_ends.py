@@ -15,6 +15,8 @@ from tests.tus import BYTES, VERSION, Client, assert_refused, assert_state, play
 from tests.upstreams import StubUpstream
 from tests.web.test_app import Lines, lines
 from tests.world import QuickWorld, World
+from uponce.app.uploading import resumable
+from uponce.core.errors import ServerBusy
 
 __all__ = ["lines"]  # the fixture of the neighbour
 
@@ -126,6 +128,22 @@ def test_an_asset_of_an_upstream(relay: World, stub: StubUpstream) -> None:
     assert_state(answer, 204, SIZE)
     assert answer.headers["upload-asset"] == last.headers["upload-asset"]
     assert len(stub.requests) == sent
+
+
+def test_the_log_shows_an_upload_that_a_head_completes(
+    world: World, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last PATCH brought all bytes, and got no further."""
+    client = Client(world, DATA)
+
+    async def stopped(*_: object) -> None:
+        raise ServerBusy("The server stops.")
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(resumable, "finish", stopped)
+        assert [answer.status for answer in play(client.create, lambda: client.patch(0))] == [201, 503]
+    play(client.head, client.head)
+    assert [message for _, message, _ in lines()].count("stored") == 1
 
 
 def test_the_log_shows_one_stored_upload(client: Client, lines: Lines) -> None:

@@ -69,7 +69,8 @@ UNREADABLE = Kind("unreadable", DAMAGE, f"blobs that cannot be read: check the d
 DATABASE = Kind(
     "database",
     DAMAGE,
-    "faults of the database. SQLite: stop the server, restore the database from a backup. PostgreSQL: see each line",
+    "faults of the database. SQLite: stop the server, run `uponce backup`: it says if a REINDEX is enough. Otherwise "
+    "restore the database from a backup. PostgreSQL: see each line",
 )
 UNCHECKED = Kind("unchecked", WARNING, "parts of the database that may have faults: each line says what to do")
 SECRET = Kind("secret", DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below")

@@ -77,7 +77,7 @@ def run(
     where, bound = listener.getsockname()[:2]
     # For every address, its usual spelling: `--host 0` listens there too.
     settings = replace(settings, host=where if where in EVERY_ADDRESS else settings.host, port=bound)
-    with opened(settings, create=True) as backend:
+    with opened(settings, create=True, upgrade=True) as backend:
         asyncio.run(_prepare(backend.services, settings))
     if (outside := outside_url(settings)) is not None:
         typer.echo(f"every address of this machine; from other machines use {outside}")

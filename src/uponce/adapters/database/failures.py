@@ -58,6 +58,16 @@ def refuse_newer(present: int, most: int) -> None:
         )
 
 
+def refuse_older(present: int, newest: int) -> None:
+    """Raise SettingRefused if a database, which is not new, has not the newest version of the schema."""
+    if 0 < present < newest:
+        raise SettingRefused(
+            f"The database has schema version {present}, and this release needs {newest}. Nothing was changed. Run "
+            "`uponce migrate` of this release, or start its server: both upgrade the database. Make a backup with the "
+            "release that runs now before that."
+        )
+
+
 def detail_of(error: Exception) -> str:
     """Return the detail for operators. The drivers name the code of a failure in different attributes."""
     code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or "no code"

@@ -312,15 +312,15 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 
 
 def _refusal(reply: UpstreamReply) -> UpstreamRefused:
-    if reply.status in (401, 403, 420, 429):
-        log.error(
-            "the upstream refuses the account's credentials or rights, or its quota is used up. Run `uponce doctor`: "
-            "%s",
-            told(reply),
-        )
     message = _text(error_message(reply.document or {}))
     refusal = UpstreamRefused(message or f"The upstream answered {reply.status}.")
     refusal.status, refusal.body, refusal.headers = reply.status, reply.body, reply.headers
+    if refusal.may_pass_later:
+        log.error(
+            "the account refuses the credentials, a right or its quota. Look at its usage; `uponce doctor` checks the "
+            "key: %s",
+            told(reply),
+        )
     return refusal
 
 

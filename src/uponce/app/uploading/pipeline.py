@@ -55,6 +55,10 @@ class Uploaded:
     committed: Committed
     signer: Signer
 
+    @property
+    def replayed(self) -> bool:
+        return self.committed.replayed
+
 
 def answered(outcome: Committed | Forwarded, signer: Signer) -> Uploaded | Forwarded:
     """Return what to answer with. The signer's key signs the answer, also that of an upstream."""

@@ -74,9 +74,9 @@ def note_outcome(request: Request, outcome: Uploaded | Forwarded | Series) -> No
     if isinstance(outcome, Series):
         request.facts.update(event="part", key=outcome.api_key, received=outcome.received)
         return
-    asset, replayed = outcome.committed.asset, outcome.committed.replayed
+    asset = outcome.committed.asset
     request.facts.update(
-        event="repeated" if replayed else "stored",
+        event="repeated" if outcome.replayed else "stored",
         key=outcome.signer.api_key,
         public_id=asset.name.public_id,
         bytes=asset.digest.size,

@@ -194,12 +194,11 @@ async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | No
 def _response(request: Request, outcome: Uploaded | Forwarded, bases: Bases, *, is_chunk: bool = False) -> Response:
     """Return the answer. It has `done` for a client that sent the file as its only chunk."""
     note_outcome(request, outcome)
-    replayed = outcome.replayed if isinstance(outcome, Forwarded) else outcome.committed.replayed
-    again = (REPLAYED,) if replayed else ()
+    again = (REPLAYED,) if outcome.replayed else ()
     if is_chunk:
         return json_response(chunk_answer(outcome, bases), headers=again)
     if isinstance(outcome, Forwarded):
-        return forwarded_response(outcome.status, outcome.body, outcome.headers, replayed=replayed)
+        return forwarded_response(outcome.status, outcome.body, outcome.headers, replayed=outcome.replayed)
     return json_response(upload_answer(outcome, bases), headers=again)
 
 

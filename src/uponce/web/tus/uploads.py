@@ -111,7 +111,10 @@ async def _create(services: Services, request: Request, bases: Bases) -> Respons
 
 
 async def _conclude(services: Services, request: Request, address: Address, bases: Bases) -> Response:
-    return _state(services, await conclude(services, address, request.caller), bases)
+    outcome = await conclude(services, address, request.caller)
+    if not isinstance(outcome, Series) and not outcome.replayed:
+        note_outcome(request, outcome)  # this request has completed the upload
+    return _state(services, outcome, bases)
 
 
 async def _status(services: Services, _: Request, address: Address, bases: Bases) -> Response:

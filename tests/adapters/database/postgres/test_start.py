@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, OTHER, PlainBox, open_postgres, publish, run
+from tests.contract.databases import KEY, OTHER, PlainBox, SteppedClock, open_postgres, publish, run
 from tests.e2e.commands import uponce
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, connection, is_set_up, schema
@@ -163,6 +163,18 @@ def test_one_release_ahead_is_accepted_two_are_not(url: str, ahead: int, accepte
         with pytest.raises(SettingRefused, match=rf"schema version {newer}.*Start a newer release"):
             open_postgres(url)
     assert version(url) == newer
+
+
+def test_an_older_schema_is_upgraded_only_by_who_means_it(url: str) -> None:
+    database = PostgresDatabase(url, clock=SteppedClock(), secrets=PlainBox())
+    database.open(upgrade=False)  # a new database has no older schema
+    database.close()
+    newest = len(load_migrations("postgres"))
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE schema_version SET version = %s", (newest - 1,))
+    with pytest.raises(SettingRefused, match=f"schema version {newest - 1}, and this release needs {newest}"):
+        PostgresDatabase(url, clock=SteppedClock(), secrets=PlainBox()).open(upgrade=False)
+    assert version(url) == newest - 1
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])

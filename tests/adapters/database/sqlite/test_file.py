@@ -157,6 +157,20 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         open_sqlite(path)
 
 
+def test_an_older_schema_is_upgraded_only_by_who_means_it(tmp_path: Path) -> None:
+    path = tmp_path / "uponce.db"
+    database = SqliteDatabase(path, clock=SteppedClock(), secrets=PlainBox())
+    database.open(upgrade=False)  # a new file has no older schema
+    database.close()
+    newest = len(load_migrations("sqlite"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {newest - 1}")
+    before = state(path)
+    with pytest.raises(SettingRefused, match=f"schema version {newest - 1}, and this release needs {newest}"):
+        SqliteDatabase(path, clock=SteppedClock(), secrets=PlainBox()).open(upgrade=False)
+    assert state(path) == before
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "uponce.db"
     path.write_bytes(b"not a database" * 100)

@@ -127,17 +127,19 @@ def test_each_step_of_a_copy_puts_its_end_off(tmp_path: Path, monkeypatch: pytes
     assert noted == [True] * len(steps) + [False]
 
 
-def spoil_index(path: Path) -> None:
-    """Change one letter of an entry, as a disk does it. Each page keeps its structure, and the table is whole."""
+def spoil_index(path: Path, index: str, old: bytes, new: bytes) -> None:
+    """Change the one entry, as a disk does it. Each page keeps its structure, and the table is whole."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        # The index of the blob keys, by which a sweep finds what no asset names.
-        of_index = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_assets_2'"
-        ((page,),), ((size,),) = connection.execute(of_index), connection.execute("PRAGMA page_size")
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (index,))
+        ((size,),) = connection.execute("PRAGMA page_size")
     data = path.read_bytes()
     entries = data[(page - 1) * size : page * size]
-    assert entries.count(b"blob-cat") == 1
-    path.write_bytes(data.replace(entries, entries.replace(b"blob-cat", b"blob-rat")))
+    assert entries.count(old) == 1
+    path.write_bytes(data.replace(entries, entries.replace(old, new)))
+
+
+BLOB_KEYS = "sqlite_autoindex_assets_2"  # the index by which a sweep finds what no asset names
 
 
 def test_an_index_that_lies_is_refused_with_its_cure(tmp_path: Path) -> None:
@@ -157,11 +159,24 @@ def test_an_index_that_lies_is_refused_with_its_cure(tmp_path: Path) -> None:
 
     take(copy)
     for spoilt, reads in ((live, partial(take, next_copy)), (copy, partial(check, copy))):
-        spoil_index(spoilt)
+        spoil_index(spoilt, BLOB_KEYS, b"blob-cat", b"blob-rat")
         with pytest.raises(
-            SettingRefused, match=rf'is damaged: .* missing from index .*Run: sqlite3 "{spoilt}" REINDEX'
+            SettingRefused, match=rf'is damaged: .* missing from index .*Run: sqlite3 "{spoilt}" "REINDEX assets"'
         ):
             reads()
         with closing(sqlite3.connect(spoilt)) as connection:
-            connection.execute("REINDEX")
+            connection.execute("REINDEX assets")
         reads()
+
+
+def test_no_index_of_the_ledger_is_made_anew(tmp_path: Path) -> None:
+    """The index may be right and the row wrong. Made of the row, it would let a spent signature in."""
+    path = tmp_path / "uponce.db"
+    database = open_sqlite(path)
+    run(database.add_key(KEY))
+    assert run(attempt(database, grant("a"), draft(blob="blob-cat"))) == "ok"
+    database.close()
+    spoil_index(path, "grants_page", b"demo", b"demi")
+    with pytest.raises(SettingRefused, match=r"is damaged: .* index grants_page.* [Rr]estore ") as refused:
+        snapshot.take(path, tmp_path / "copy.db", lambda *_: None)
+    assert "REINDEX" not in str(refused.value)

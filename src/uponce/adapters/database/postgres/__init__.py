@@ -77,10 +77,13 @@ class PostgresDatabase(Database):
         self._committer = Committer(Engine(self._pool), Records(secrets, unavailable, knows_grants=False))
         super().__init__(secrets)
 
-    def open(self) -> None:
-        """Create or migrate the tables. Raise SettingRefused, with the cure, if they cannot keep the guarantees."""
+    def open(self, *, upgrade: bool = True) -> None:
+        """Create or migrate the tables. Raise SettingRefused, with the cure, if they cannot keep the guarantees.
+
+        Without `upgrade`, refuse the tables of an earlier release.
+        """
         with connected(self._address) as connection:
-            schema.migrate(connection)
+            schema.migrate(connection, upgrade=upgrade)
         self._pool.open()
         self._committer.start()
 

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from uponce.adapters.database import upkeep
-from uponce.adapters.database.failures import refuse_newer
+from uponce.adapters.database.failures import refuse_newer, refuse_older
 from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.statements import load, load_migrations
 from uponce.adapters.database.steps import Ask, Operation, Params, Rules, Steps, operation
@@ -26,13 +26,16 @@ from uponce.core.signature import dated, timestamp_of
 _STATEMENTS = load("postgres")
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, *, upgrade: bool = True) -> None:
     """Bring the database to the newest version. Several servers may try at once: the others wait, and find it done.
 
-    Raise SettingRefused if the database is more than one version ahead.
+    Raise SettingRefused if the database is more than one version ahead, or without `upgrade`, if it is behind.
     """
     steps = load_migrations("postgres")
-    if version_of(connection) not in (len(steps), len(steps) + 1):
+    present = version_of(connection)
+    if not upgrade:
+        refuse_older(present, len(steps))
+    if present not in (len(steps), len(steps) + 1):
         with connection.transaction():
             # An index of a large table takes longer than a statement of an upload may, and the others wait for it.
             connection.execute(_STATEMENTS["wait_long"].text)

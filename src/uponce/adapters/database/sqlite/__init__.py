@@ -51,8 +51,11 @@ class SqliteDatabase(Database):
         self.glance = Glances(hold)
         super().__init__(secrets)
 
-    def open(self) -> None:
-        """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees."""
+    def open(self, *, upgrade: bool = True) -> None:
+        """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees.
+
+        Without `upgrade`, refuse the file of an earlier release.
+        """
         if exists(self._path, S_ISDIR):
             raise SettingRefused(
                 f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
@@ -65,7 +68,7 @@ class SqliteDatabase(Database):
             file.refuse_unwritable(self._path)
             # If several processes switch a new file to WAL at once, some fail: "database is locked".
             with file.locked(folder), closing(self._connect()) as connection:
-                file.migrate(connection)
+                file.migrate(connection, upgrade=upgrade)
                 _try_write(connection)
                 reserve.fill(self._path)
             self.glance.prepare()

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uponce.adapters.database import upkeep
-from uponce.adapters.database.failures import refuse_newer
+from uponce.adapters.database.failures import refuse_newer, refuse_older
 from uponce.adapters.database.sqlite.connection import Connection, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
@@ -111,11 +111,16 @@ def integrity(connection: Connection, *, deep: bool) -> Sequence[str]:
     return [] if messages == ["ok"] else list(dict.fromkeys(messages))
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the file to the newest version. Raise SettingRefused if a newer release made it. Servers may race."""
+def migrate(connection: Connection, *, upgrade: bool = True) -> None:
+    """Bring the file to the newest version. Servers may race.
+
+    Raise SettingRefused if a newer release made it, or without `upgrade`, if an earlier release made it.
+    """
     steps = load_migrations("sqlite")
-    if version_of(connection) == len(steps):
+    if (present := version_of(connection)) == len(steps):
         return
+    if not upgrade:
+        refuse_older(present, len(steps))
     connection.execute("BEGIN IMMEDIATE")
     try:
         present = version_of(connection)

@@ -283,8 +283,8 @@ def _reindexing(path: Path, found: Sequence[str]) -> str:
     if not all(re.search(r"(missing from|entries in) index \S*assets", message) for message in found):
         return ""
     return (
-        f'Run: sqlite3 "{path}" REINDEX. Before you start a server, run `uponce fsck`: if a blob is missing, a row was '
-        "damaged and not the index. Then restore an older backup"
+        f'Run: sqlite3 "{path}" "REINDEX assets". Before you start a server, run `uponce fsck`: if a blob is missing, '
+        "a row was damaged and not the index. Then restore an older backup"
     )
 
 
