@@ -11,7 +11,7 @@ from tests.app.failing import Failing
 from tests.world import PNG, QuickWorld, World
 from uponce.core import errors
 from uponce.core.errors import Refused, SettingRefused, Unavailable, UponceError
-from uponce.web.errors import _ROWS, STATUS, TUS_ONLY, TUS_STATUS, status_of
+from uponce.web.errors import _ROWS, STATUS, TUS_ONLY, TUS_STATUS, status_of, tus_status_of
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, UponceError)]
 LEAVES: set[type[UponceError]] = {error for error in CLASSES if not error.__subclasses__()}
@@ -116,3 +116,8 @@ def test_a_client_does_not_get_the_words_for_the_operator(world: World) -> None:
 def test_statuses_that_clients_depend_on(error: type[UponceError], status: int) -> None:
     assert status_of(error("…")) == status
     assert HTTPStatus(status)
+
+
+def test_a_tus_client_goes_on_after_a_stall() -> None:
+    """tus-java-client does so only after 423 and 5xx."""
+    assert tus_status_of(errors.RequestTooSlow("…")) == tus_status_of(errors.ChunkInProgress("…")) == 423

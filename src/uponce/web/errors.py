@@ -55,11 +55,11 @@ STATUS: dict[type[UponceError], int] = {
     if isinstance(error, type) and hasattr(error, "code")
 }
 
-# After 409, 423 and 5xx, tus clients ask for the offset and continue. They stop after any other 4xx.
+# After 423 and 5xx, all tus clients ask for the offset and continue. Java's stops after any other 4xx, also after 409.
 TUS_STATUS: dict[type[UponceError], int] = {
     errors.ChunkInProgress: 423,
     errors.FileTooLarge: 413,
-    errors.RequestTooSlow: 409,
+    errors.RequestTooSlow: 423,
     errors.TooManySeries: 429,
 }
 
