@@ -12,6 +12,8 @@ import pytest
 
 from tests.e2e.commands import as_json, beside, code_of, printed, settings_of, uponce
 from tests.server import Key, Server
+from uponce.adapters.database.sqlite import file
+from uponce.adapters.database.statements import load_migrations
 from uponce.core.signature import utc
 
 
@@ -51,6 +53,19 @@ def test_a_fence_in_a_shell_without_the_settings_of_the_server(tmp_path: Path) -
     with Server(data, env={"UPONCE_SKEW": "5000"}):
         pass
     assert json.loads(printed(uponce("fence", "--json", "--data", data)))["watermark"] >= before + 5000
+
+
+def test_a_fence_upgrades_an_older_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first server would do it, without a fence."""
+    steps = load_migrations("sqlite")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(file, "load_migrations", lambda _: steps[:-1])
+        printed(uponce("keys", "create", "--data", tmp_path))
+    assert uponce("keys", "list", "--data", tmp_path).code == 1
+    printed(uponce("fence", "--data", tmp_path))
+    with closing(sqlite3.connect(tmp_path / "uponce.db")) as database:
+        assert database.execute("PRAGMA user_version").fetchall() == [(len(steps),)]
+        assert database.execute("SELECT count(*) FROM api_keys WHERE watermark > 0").fetchall() == [(1,)]
 
 
 def test_fresh_signatures_wait_for_the_skew_and_new_keys_do_not(server: Server) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.asgi import END, FORM, call, part, parts_of
 from tests.scrape import Scraped
-from tests.upstreams import StubUpstream, Trouble
+from tests.upstreams import ANSWERS, StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import SIZES, status_of, stored
 from tests.world import PNG, World, assert_accepted, assert_refused
@@ -97,7 +97,7 @@ def test_the_log_has_no_signature_that_the_account_quotes(
     refused = relay.upload(relay.sign(), kind="raw")
     assert refused.status == 401
     (quoted,) = re.findall("Invalid Signature ([0-9a-f]{40,})", refused.json["error"]["message"])
-    (line,) = [each.getMessage() for each in caplog.records if "refuses the credentials" in each.getMessage()]
+    (line,) = [each.getMessage() for each in caplog.records if "for its credentials" in each.getMessage()]
     assert "401: " in line and "Invalid Signature …. String to sign" in line
     assert quoted[:20] not in caplog.text
 
@@ -166,4 +166,14 @@ def test_an_account_that_refuses_every_upload_is_counted_and_logged_apart(
         asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, secret="rotated")))
     assert relay.upload(relay.sign(), kind="raw").status in (400, 401, 420)
     assert Scraped(metrics.text().decode()).outcomes() == {outcome: 1}
-    assert ("the account refuses the credentials" in caplog.text) is (outcome == "upstream_refused_account")
+    assert ("the account takes no upload now" in caplog.text) is (outcome == "upstream_refused_account")
+
+
+def test_a_refusal_for_a_time_is_of_the_account_too(
+    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, body, headers = ANSWERS[Trouble.REFUSED]
+    monkeypatch.setitem(ANSWERS, Trouble.REFUSED, (status, body, {**headers, "Retry-After": "7"}))
+    stub.uploads = iter([Trouble.REFUSED])
+    assert relay.upload(relay.sign(), kind="raw").status == 400
+    assert "the account takes no upload now" in caplog.text

@@ -28,9 +28,9 @@ def run(
 
     Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the storage
     belongs to another database, and this one names nine of ten files there, the storage belongs to this one from then
-    on. So does an empty storage without an owner.
+    on. So does an empty storage without an owner. A database of an earlier release is upgraded.
     """
-    watermark, is_taken = on_store(load(data=data), partial(_fence, take=take, trusts_clock=trust_clock))
+    watermark, is_taken = on_store(load(data=data), partial(_fence, take=take, trusts_clock=trust_clock), upgrade=True)
     taken = (
         "\nUPONCE_STORAGE belongs to this database now. Sweeps delete the files there that this database does not "
         "name. Keep all servers of other databases on this storage stopped"

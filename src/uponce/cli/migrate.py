@@ -9,8 +9,8 @@ from uponce.wiring import opened
 def run(data: Data = None, as_json: Json = False) -> None:
     """Make or upgrade the database tables, as a starting server does.
 
-    It is safe beside running servers of the previous release. Only it and `uponce serve` upgrade a database: the other
-    commands refuse that of an earlier release.
+    It is safe beside running servers of the previous release. Only it, `uponce serve` and `uponce fence` upgrade
+    a database: the other commands refuse that of an earlier release.
     """
     settings = load(data=data)
     refuse_second_database(settings)

@@ -15,8 +15,14 @@ from uponce.wiring import missing, opened
 T = TypeVar("T")
 
 
-def on_store(settings: Settings, work: Callable[[Services], Coroutine[Any, Any, T]], *, create: bool = False) -> T:
-    """Return what the work returns. Raise NotFound if there is no database, unless `create`.
+def on_store(
+    settings: Settings,
+    work: Callable[[Services], Coroutine[Any, Any, T]],
+    *,
+    create: bool = False,
+    upgrade: bool = False,
+) -> T:
+    """Return what the work returns. Raise NotFound if there is no database, unless `create`. `upgrade` is for `opened`.
 
     With `create`, a new database claims the storage. Raise SettingRefused if it cannot, if a server runs on the data
     folder with another database, or if the work failed since the database is frozen.
@@ -33,7 +39,7 @@ def on_store(settings: Settings, work: Callable[[Services], Coroutine[Any, Any, 
 
     if create:
         refuse_second_database(settings)
-    with opened(settings, create=create) as backend:
+    with opened(settings, create=create, upgrade=upgrade) as backend:
         return asyncio.run(run(backend.services))
 
 

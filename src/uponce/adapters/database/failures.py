@@ -62,9 +62,8 @@ def refuse_older(present: int, newest: int) -> None:
     """Raise SettingRefused if a database, which is not new, has not the newest version of the schema."""
     if 0 < present < newest:
         raise SettingRefused(
-            f"The database has schema version {present}, and this release needs {newest}. Nothing was changed. Run "
-            "`uponce migrate` of this release, or start its server: both upgrade the database. Make a backup with the "
-            "release that runs now before that."
+            f"The database has schema version {present}, and this release needs {newest}. Nothing was changed. Make a "
+            "backup with the release that runs now. Then run `uponce migrate`."
         )
 
 

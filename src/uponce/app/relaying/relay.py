@@ -317,8 +317,8 @@ def _refusal(reply: UpstreamReply) -> UpstreamRefused:
     refusal.status, refusal.body, refusal.headers = reply.status, reply.body, reply.headers
     if refusal.may_pass_later:
         log.error(
-            "the account refuses the credentials, a right or its quota. Look at its usage; `uponce doctor` checks the "
-            "key: %s",
+            "the account takes no upload now: for its credentials, a right, its quota, or for a time that it names. "
+            "Look at its usage; `uponce doctor` checks the key: %s",
             told(reply),
         )
     return refusal

@@ -184,6 +184,7 @@ def test_the_cause_and_the_cure_of_a_file_that_cannot_serve(tmp_path: Path) -> N
     folder.mkdir()
     with closing(sqlite3.connect(foreign)) as connection, connection:
         connection.execute("CREATE TABLE invoices (x)")
+        connection.execute("PRAGMA user_version = 1")  # as many programs have it
     open_sqlite(corrupt).close()
     with corrupt.open("r+b") as file:
         file.seek(100)
@@ -193,8 +194,9 @@ def test_the_cause_and_the_cure_of_a_file_that_cannot_serve(tmp_path: Path) -> N
         (foreign, "belongs to another program.*invoices"),
         (corrupt, "backup"),
     ):
-        with pytest.raises(SettingRefused, match=cause):
-            open_sqlite(path)
+        for upgrade in (True, False):
+            with pytest.raises(SettingRefused, match=cause):
+                SqliteDatabase(path, clock=SteppedClock(), secrets=PlainBox()).open(upgrade=upgrade)
     with closing(sqlite3.connect(foreign)) as connection:
         assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("invoices",)]
 

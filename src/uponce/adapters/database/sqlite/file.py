@@ -120,6 +120,7 @@ def migrate(connection: Connection, *, upgrade: bool = True) -> None:
     if (present := version_of(connection)) == len(steps):
         return
     if not upgrade:
+        _refuse_foreign(connection)
         refuse_older(present, len(steps))
     connection.execute("BEGIN IMMEDIATE")
     try:
