@@ -34,6 +34,7 @@ from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, MediaFacts, Payer, ResourceType
 from uponce.web.operators import Scrape
 from uponce.web.routes import create_app
+from uponce.wiring import group_putter
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ class World:
             clock=self.clock,
             ids=RandomIds(),
             upstream=HttpUpstream(),
-            put_group=self.blobs.put_group,
+            put_group=group_putter(self.database, self.blobs, alone=True),
             limits=limits or Limits(max_failed_credentials=1_000_000),  # a whole file of tests has one address
         )
         keys = asyncio.run(self._begin())

@@ -30,7 +30,7 @@ from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Uploaded, upload
 from uponce.core.errors import UponceError
 from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
-from uponce.wiring import Backend, opened
+from uponce.wiring import Backend, group_putter, opened
 
 T = TypeVar("T")
 
@@ -73,7 +73,8 @@ class RawInspector:
 
 def services_of(backend: Backend, ids: Ids) -> Services:
     blobs = LocalBlobs(backend.blobs.folder.parent, ids=ids, disk=InlineDisk())
-    return replace(backend.services, blobs=blobs, put_group=blobs.put_group, inspector=RawInspector(), ids=ids)
+    put_group = group_putter(backend.database, blobs, alone=True)
+    return replace(backend.services, blobs=blobs, put_group=put_group, inspector=RawInspector(), ids=ids)
 
 
 async def send(

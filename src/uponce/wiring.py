@@ -24,7 +24,7 @@ from uponce.adapters.system import RandomIds, SystemClock
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work
-from uponce.app.ports import LocationOf, Presigner
+from uponce.app.ports import LocationOf, Presigner, PutGroup
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Metrics, Services
 from uponce.config import Settings, masked
@@ -80,7 +80,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         ids=ids,
         upstream=upstream,
         limits=settings.limits,
-        put_group=blobs.put_group,
+        put_group=group_putter(database, blobs, alone=settings.workers == 1),
         presigner=_presigner(settings, blobs),
         location_of=_location_of(settings, blobs),
         metrics=metrics or Metrics(),
@@ -88,6 +88,17 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         after_commit=[work.effect_of for work in works(settings, notifier).values()],
     )
     return Backend(settings, database, blobs, decoders, secrets, upstream, notifier, services)
+
+
+def group_putter(database: "SqliteDatabase | PostgresDatabase", blobs: Blobs, *, alone: bool) -> PutGroup | None:
+    """Return what puts groups of small blobs. If one process is `alone`, it syncs them while a transaction runs.
+
+    Other processes would wait for that sync too, because the transaction holds the lock of the database.
+    """
+    late = blobs.late_group if alone else None
+    if late is not None and database.seal_before_commits(late.seal):
+        return late.put
+    return blobs.put_group
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":

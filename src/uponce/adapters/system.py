@@ -33,7 +33,7 @@ _SYNC_FILE_RANGE_WRITE = 2
 _PUNCH_HOLE_KEEP_SIZE = 2 | 1
 _ZEROS_AT_ONCE = 1024 * 1024
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
-_WHOLE = ctypes.c_int64(0)  # from the first byte, to the last
+_TO_THE_END = ctypes.c_int64(0)
 _PARENT_LOOK_SECONDS = 1.0
 # For openat2(2), which has this number on every machine. The call keeps the interpreter's lock: it never waits.
 _OPENAT2, _AT_FDCWD = 437, -100
@@ -115,14 +115,14 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def start_writeback(descriptor: int) -> None:
-    """Ask the kernel to begin to write changed pages, and return. The fsync at the end then has little to wait for.
+def start_writeback(descriptor: int, start: int = 0) -> None:
+    """Ask the kernel to begin to write changed pages from `start` on. The fsync at the end then waits for little.
 
     It is a hint, so a failure does not matter. (`posix_fadvise` would start it too, but would drop the pages, which the
     first readers need.)
     """
     if hasattr(_LIBC, "sync_file_range"):
-        _LIBC.sync_file_range(descriptor, _WHOLE, _WHOLE, _SYNC_FILE_RANGE_WRITE)
+        _LIBC.sync_file_range(descriptor, ctypes.c_int64(start), _TO_THE_END, _SYNC_FILE_RANGE_WRITE)
 
 
 def open_cached(path: bytes, flags: int) -> int | None:

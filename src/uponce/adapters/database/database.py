@@ -62,6 +62,13 @@ class Database(ABC):
         """Return how many connections all servers together may have. Return None without a limit."""
         return None
 
+    def seal_before_commits(self, seal: Callable[[], None]) -> bool:
+        """Call `seal` of a LateGroup before each commit. If it raises, nothing of the transaction happens.
+
+        Return False if this engine does not: then only bytes that are durable may come to it.
+        """
+        return False
+
     @abstractmethod
     async def read(self, operation: Operation[T]) -> T:
         """Return the result of the operation. Everything that it reads is durable here, if not on a standby."""

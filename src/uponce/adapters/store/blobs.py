@@ -14,7 +14,7 @@ from pathlib import Path
 from uponce.adapters.files import Run, blobs_in, checked, has_no_inodes
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.uploads import Destination, SpooledChunk, SpooledUpload
-from uponce.app.ports import BlobStore, Ids, LocationOf, OpenBlob, Presigner, PutGroup, StoredBlob
+from uponce.app.ports import BlobStore, Ids, LateGroup, LocationOf, OpenBlob, Presigner, PutGroup, StoredBlob
 
 _LIST_BATCH = 100
 
@@ -41,6 +41,11 @@ class Blobs(BlobStore, Destination):
     @property
     def put_group(self) -> PutGroup | None:
         """Return what stores many small blobs at once, or None."""
+        return None
+
+    @property
+    def late_group(self) -> LateGroup | None:
+        """Return what does the same in two steps, or None."""
         return None
 
     def location_of(self, prefix: str) -> LocationOf | None:

@@ -23,7 +23,7 @@ from uponce.adapters.spool.parts import FileParts, Prefixes
 from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
-from uponce.app.ports import PLACES, Ids, LocationOf, Parts, PutGroup, StoredBlob
+from uponce.app.ports import PLACES, Ids, LateGroup, LocationOf, Parts, PutGroup, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.values import Digest
@@ -51,6 +51,10 @@ class LocalBlobs(Blobs):
     @property
     def put_group(self) -> PutGroup:
         return self._packs.put_group
+
+    @property
+    def late_group(self) -> LateGroup:
+        return LateGroup(self._packs.write_group, self._packs.seal)
 
     def open_store(self) -> None:
         root = self._blobs.parent

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from uponce.adapters.files import SAFE, facts_of, is_packed, make_file, read_at, refused
 from uponce.adapters.spool.locks import LOCKS
-from uponce.adapters.system import closing_file, erase, open_cached, sync_data, sync_folder, write_all
+from uponce.adapters.system import closing_file, erase, open_cached, start_writeback, sync_data, sync_folder, write_all
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.spans import Span
@@ -59,7 +59,7 @@ class Record(NamedTuple):
 
 
 class Packs:
-    """All access to the folder. `put_group` and `close` are for one thread, the rest for any. All of it blocks.
+    """All access to the folder. `close` and what puts groups are for one thread, the rest for any. All of it blocks.
 
     Blobs of at most `pack_bytes` go into packs, if a hole frees space on this file system. `put_files` stores the
     others, and returns their keys.
@@ -75,12 +75,18 @@ class Packs:
         self._put_files = put_files
         self._frees_space: bool | None = None
         self._writer: int | None = None  # a descriptor
-        self._name, self._end = "", 0
+        self._name, self._end, self._sealed = "", 0, 0  # up to `_sealed` its bytes are durable
         self._gate = threading.Lock()
         self._open: dict[str, int] = {}  # descriptors to read from, the last used one at the end
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
         """Return the keys of new blobs, as PutGroup in app/ports/blobs.py says."""
+        keys = self.write_group(bodies)
+        self.seal()
+        return keys
+
+    def write_group(self, bodies: Sequence[Body]) -> Sequence[str]:
+        """Return the keys of new blobs, as LateGroup says. Blobs that are files are durable at once."""
         try:
             packing = self._pack_bytes > 0 and self.holes_free_space()
             small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
@@ -106,7 +112,7 @@ class Packs:
         return self._frees_space
 
     def _append(self, bodies: Sequence[Body]) -> list[str]:
-        """Return the keys of new blobs, whose bytes are durable. After an OSError none of them counts."""
+        """Return the keys of new blobs. After an OSError none of them counts."""
         if self._writer is None or self._end >= PACK_BYTES:
             self._end_pack()
             self._writer = self._new_pack()
@@ -122,15 +128,26 @@ class Packs:
             end += room
         try:
             write_all(self._writer, blocks)
-            sync_data(self._writer)
-            if self._end == 0:
-                sync_folder(self._folder)
-            self._refuse_moved(self._writer)
         except BaseException:
             self._end_pack(failed=True)
             raise
+        start_writeback(self._writer, self._end)
         self._end = end
         return keys
+
+    def seal(self) -> None:
+        """Make durable what `write_group` has put into the pack, as LateGroup says."""
+        if self._writer is None or self._sealed == self._end:
+            return
+        try:
+            sync_data(self._writer)
+            if self._sealed == 0:
+                sync_folder(self._folder)
+            self._refuse_moved(self._writer)
+        except BaseException as error:
+            self._end_pack(failed=True)
+            raise refused(error) if isinstance(error, OSError) else error from error
+        self._sealed = self._end
 
     def _refuse_moved(self, writer: int) -> None:
         """Raise OSError if the pack has lost its name.
@@ -144,7 +161,7 @@ class Packs:
     def _new_pack(self) -> int:
         """Return a descriptor of an empty pack. No other process appends to it, and no sweep deletes it."""
         while True:
-            self._name, self._end = self._ids.hex(10), 0
+            self._name, self._end, self._sealed = self._ids.hex(10), 0, 0
             with suppress(FileExistsError):
                 descriptor = make_file(self._folder / self._name)
                 # A sweep may have come between.
@@ -153,14 +170,14 @@ class Packs:
                 os.close(descriptor)
 
     def _end_pack(self, *, failed: bool = False) -> None:
-        """Append to the pack no more. After a failed group, free its space: no commit can name it."""
+        """Append to the pack no more. After a failure, free the space of what is not sealed: no commit can name it."""
         descriptor, self._writer = self._writer, None
         if descriptor is None:
             return
         if failed:
             with suppress(OSError):
-                if self._end:
-                    os.ftruncate(descriptor, self._end)
+                if self._sealed:
+                    os.ftruncate(descriptor, self._sealed)
                 else:
                     (self._folder / self._name).unlink()
         LOCKS.release(descriptor)

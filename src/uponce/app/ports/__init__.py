@@ -12,6 +12,7 @@ from uponce.app.ports.blobs import (
     BlobStore,
     Body,
     HeldPart,
+    LateGroup,
     LocationOf,
     OpenBlob,
     Parts,

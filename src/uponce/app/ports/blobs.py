@@ -253,6 +253,21 @@ Body = tuple[Data, Digest]
 # Makes the bytes of all bodies durable, and returns their keys in order. It blocks, and only one thread calls it. After
 # StorageFull or StorageUnavailable no blob of the group counts.
 PutGroup = Callable[[Sequence[Body]], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LateGroup:
+    """Stores small blobs in groups too, but makes them durable in a second step, `seal`.
+
+    `put` starts to write them. Meanwhile the transaction that will name them runs its statements. It calls `seal` just
+    before it commits. After StorageFull or StorageUnavailable of either, no blob that was put since the last `seal`
+    counts. One thread calls both.
+    """
+
+    put: PutGroup
+    seal: Callable[[], None]
+
+
 # Returns the name that a web server in front has for a blob, even a missing one, or None if it cannot read the blob.
 LocationOf = Callable[[str], str | None]
 

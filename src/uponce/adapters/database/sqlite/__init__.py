@@ -51,6 +51,10 @@ class SqliteDatabase(Database):
         self.glance = Glances(hold)
         super().__init__(secrets)
 
+    def seal_before_commits(self, seal: Callable[[], None]) -> bool:
+        self._engine.seal = seal
+        return True
+
     def open(self, *, upgrade: bool = True) -> None:
         """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees.
 

@@ -180,6 +180,7 @@ class Engine:
         self._clock = clock
         self._records = records
         self._committed = committed
+        self.seal: Callable[[], None] = lambda: None
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
         return [True] * len(operations)
@@ -197,6 +198,7 @@ class Engine:
             connection.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
             outcomes = self._run_all(connection, [*operations, *more()])
+            self.seal()
             failed = outcome_unknown  # from here on only reading back shows whether it was committed
             connection.execute("COMMIT")
             self._committed()
