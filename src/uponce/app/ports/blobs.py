@@ -259,9 +259,9 @@ PutGroup = Callable[[Sequence[Body]], Sequence[str]]
 class LateGroup:
     """Stores small blobs in groups too, but makes them durable in a second step, `seal`.
 
-    `put` starts to write them. Meanwhile the transaction that will name them runs its statements. It calls `seal` just
-    before it commits. After StorageFull or StorageUnavailable of either, no blob that was put since the last `seal`
-    counts. One thread calls both.
+    `put` starts to write them. While the disk does so, the transaction that names them runs its statements. It calls
+    `seal` just before it commits. After StorageFull or StorageUnavailable of either, no blob that was put since the
+    last `seal` counts. One thread calls both.
     """
 
     put: PutGroup
