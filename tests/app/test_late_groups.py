@@ -1,9 +1,13 @@
 """The bytes of a group are synced after the statements of its transaction, and before its commit."""
 
 import asyncio
+import ctypes
 import errno
+import threading
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import DEFAULT, Mock
 
@@ -11,10 +15,12 @@ import pytest
 
 from tests.adapters.one_group import body
 from tests.world import PNG, World, assert_accepted
+from uponce.adapters import system
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import Packs
+from uponce.adapters.system import RandomIds
 from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
 from uponce.wiring import build
@@ -25,6 +31,7 @@ def world(tmp_path: Path) -> Any:
     world = World(tmp_path)
     world.whole_bodies = True
     assert_accepted(world.upload(world.sign()))  # the pack is open
+    packs_of(world)._is_slow = False  # whatever the disk of this machine did
     yield world
     world.close()
 
@@ -137,3 +144,114 @@ def test_an_error_of_the_seal_is_that_of_the_store(world: World, monkeypatch: py
     with pytest.raises(StorageUnavailable):
         packs_of(world).seal()
     packs_of(world).seal()  # nothing is left to sync
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_a_sync_that_would_hold_the_database_for_long_comes_before(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
+    packs_of(world)._is_slow = is_slow
+    synced = ["start_writeback", "sync_data", "BEGIN", "INSERT", "COMMIT"]
+    assert order(world, monkeypatch) == (synced if is_slow else ORDER)
+
+
+def test_what_needs_no_bytes_is_committed_though_the_sync_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody could delete an asset, or revoke a key, while uploads meet a disk that fails."""
+    committer: Any = world.database._committer
+    take_steps, started = committer._take_steps, list[threading.Thread]()
+
+    def steps(group: Any) -> None:
+        take_steps(group)
+        if not started:
+            noting = world.database.note_settings({"audit_days": "7"})
+            started.append(threading.Thread(target=asyncio.run, args=(noting,)))
+            started[0].start()
+            while committer._queue.empty():  # the transaction takes it along
+                time.sleep(0.001)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    fields = world.sign()
+    monkeypatch.setattr(committer, "_take_steps", steps)
+    with monkeypatch.context() as broken:
+        broken.setattr(packs_module, "sync_data", fail)
+        assert world.upload(fields).code == "storage_unavailable"
+        started[0].join()
+    assert asyncio.run(world.database.noted_settings())["audit_days"] == "7"
+    assert_accepted(world.upload(fields))
+
+
+def test_no_seal_succeeds_if_bytes_went_with_their_pack(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups of one transaction: the second one could not be written."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    packs_of(world).write_group([body(PNG)])
+    with monkeypatch.context() as broken:
+        broken.setattr(packs_module, "write_all", fail)
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable):
+                packs_of(world).write_group([body(PNG)])
+    packs_of(world).write_group([body(PNG)])
+    with pytest.raises(StorageUnavailable):
+        packs_of(world).seal()
+    packs_of(world).seal()
+
+
+def test_a_full_pack_is_synced_before_it_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    (key,) = packs_of(world).write_group([body(PNG)])
+    monkeypatch.setattr(packs_module, "PACK_BYTES", 1)
+    with monkeypatch.context() as broken:
+        broken.setattr(packs_module, "sync_data", fail)
+        with pytest.raises(StorageUnavailable):
+            packs_of(world).write_group([body(PNG)])
+    assert packs_of(world).find(key) is None
+    with pytest.raises(StorageUnavailable):
+        packs_of(world).seal()
+    packs_of(world).write_group([body(PNG)])
+    packs_of(world).write_group([body(PNG)])
+    assert packs_of(world)._sealed == 0
+    packs_of(world).seal()
+
+
+@pytest.mark.parametrize(("error", "is_lost"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EPERM, False)])
+def test_a_disk_that_fails_as_writing_begins(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: int, is_lost: bool
+) -> None:
+    """ext4 may report lost pages only there. A filter of system calls may forbid the call."""
+
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(error)
+        return -1
+
+    fields = world.sign()
+    with monkeypatch.context() as broken:
+        broken.setattr(system, "_LIBC", SimpleNamespace(sync_file_range=refuse))
+        assert (world.upload(fields).status == 200) is not is_lost
+    if is_lost:
+        assert_accepted(world.upload(fields))
+
+
+def test_a_failed_sync_leaves_no_file_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes sync before the large blobs of a group become files: nobody would know these."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    store = LocalBlobs(tmp_path, ids=RandomIds(), pack_bytes=100)
+    store.open_store()
+    monkeypatch.setattr(packs_module, "sync_data", fail)
+    with pytest.raises(StorageUnavailable):
+        store.put_group([body(b"small"), body(bytes(1000))])
+    assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+    store.close()
+
+
+def test_postgresql_gets_only_bytes_that_are_durable(tmp_path: Path) -> None:
+    backend = build(load({"UPONCE_DATA": str(tmp_path), "UPONCE_DATABASE": "postgresql://db/uponce"}))
+    assert backend.services.put_group == backend.blobs.put_group

@@ -34,6 +34,8 @@ _PUNCH_HOLE_KEEP_SIZE = 2 | 1
 _ZEROS_AT_ONCE = 1024 * 1024
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
 _TO_THE_END = ctypes.c_int64(0)
+_EUCLEAN = 117  # Linux: the file system is damaged
+_OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, _EUCLEAN)
 _PARENT_LOOK_SECONDS = 1.0
 # For openat2(2), which has this number on every machine. The call keeps the interpreter's lock: it never waits.
 _OPENAT2, _AT_FDCWD = 437, -100
@@ -118,11 +120,14 @@ def _unescaped(text: str) -> str:
 def start_writeback(descriptor: int, start: int = 0) -> None:
     """Ask the kernel to begin to write changed pages from `start` on. The fsync at the end then waits for little.
 
-    It is a hint, so a failure does not matter. (`posix_fadvise` would start it too, but would drop the pages, which the
-    first readers need.)
+    It is a hint, so it does not matter if the system cannot do it. But raise OSError if the disk fails: ext4 may drop
+    the pages for which it finds no place, and no later fsync reports that. (`posix_fadvise` would start it too, but
+    would drop the pages, which the first readers need.)
     """
     if hasattr(_LIBC, "sync_file_range"):
-        _LIBC.sync_file_range(descriptor, ctypes.c_int64(start), _TO_THE_END, _SYNC_FILE_RANGE_WRITE)
+        failed = _LIBC.sync_file_range(descriptor, ctypes.c_int64(start), _TO_THE_END, _SYNC_FILE_RANGE_WRITE)
+        if failed and (error := ctypes.get_errno()) in _OF_DISKS:
+            raise OSError(error, os.strerror(error))
 
 
 def open_cached(path: bytes, flags: int) -> int | None:

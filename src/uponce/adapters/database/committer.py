@@ -23,7 +23,7 @@ from uponce.adapters.database.failures import closed, in_the_way, no_answer, out
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run
 from uponce.app.ports import Prepare
-from uponce.core.errors import Unavailable, UponceError
+from uponce.core.errors import StorageFull, StorageUnavailable, Unavailable, UponceError
 from uponce.core.values import ApiKey, GrantRecord
 
 T = TypeVar("T")
@@ -213,6 +213,8 @@ class Committer:
 
         try:
             outcomes = self._engine.transact([_operation(each) for each in group], more)
+        except (StorageFull, StorageUnavailable) as error:
+            outcomes = self._without_arrivals(group, error)
         except UponceError as error:
             outcomes = [error] * len(group)
             if isinstance(error, Unavailable):
@@ -223,6 +225,18 @@ class Committer:
         if group:
             outcomes = self._engine.wait([_operation(each) for each in group], self._others_wait)
             self._answer(group, [in_the_way() if outcome is TAKEN else outcome for outcome in outcomes])
+
+    def _without_arrivals(self, group: list[Queued], error: UponceError) -> Sequence[Any]:
+        """Return the outcomes of the group after its bytes failed to become durable: only arrivals need bytes."""
+        others = [each for each in group if each.prepare is None]
+        try:
+            done = self._engine.transact([_operation(each) for each in others], lambda: ()) if others else ()
+        except UponceError as failure:
+            done = [failure] * len(others)
+            if isinstance(failure, Unavailable):
+                self._give_up(failure)
+        outcomes = iter(done)
+        return [next(outcomes) if each.prepare is None else error for each in group]
 
     def _without_young(self, taken: Sequence[Queued]) -> list[Queued]:
         """Leave young operations to the next group. Return those whose locks must be waited for now."""

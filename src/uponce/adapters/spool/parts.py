@@ -193,7 +193,11 @@ class _HeldBytes:
                     self._failure = error
                     self._give_back(descriptor, max(self._synced, self._filled), self._position + len(block))
                     raise
-            start_writeback(descriptor)
+            try:
+                start_writeback(descriptor)
+            except OSError as error:
+                self._failure = error
+                raise
 
     def _give_back(self, descriptor: int, start: int, end: int) -> None:
         """Free the space of bytes that no row can name, when a write has failed: a full database needs it too.

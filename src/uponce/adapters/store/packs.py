@@ -37,6 +37,7 @@ PAGE = 4096
 PACK_BYTES = 256 * 1024 * 1024  # a pack of this size gets no other group
 _NAME = re.compile(r"[0-9a-f]{10}")
 _APPENDING = Span(0, 1)  # the bytes of a pack that its writer locks
+_SLOW_SECONDS = 0.005  # a flash disk takes a tenth of it
 _MOST_OPEN = 128
 _ZEROS = memoryview(bytes(PAGE))
 
@@ -76,21 +77,29 @@ class Packs:
         self._frees_space: bool | None = None
         self._writer: int | None = None  # a descriptor
         self._name, self._end, self._sealed = "", 0, 0  # up to `_sealed` its bytes are durable
+        self._lost = False  # bytes that were never sealed went with their pack
+        self._is_slow = False
         self._gate = threading.Lock()
         self._open: dict[str, int] = {}  # descriptors to read from, the last used one at the end
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
         """Return the keys of new blobs, as PutGroup in app/ports/blobs.py says."""
-        keys = self.write_group(bodies)
-        self.seal()
-        return keys
+        return self._put(bodies, late=False)
 
     def write_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        """Return the keys of new blobs, as LateGroup says. Blobs that are files are durable at once."""
+        """Return the keys of new blobs, as LateGroup says. Blobs that are files are durable at once.
+
+        On a slow disk the others are too: a sync within a transaction would keep other processes from the database.
+        """
+        return self._put(bodies, late=not self._is_slow)
+
+    def _put(self, bodies: Sequence[Body], *, late: bool) -> Sequence[str]:
         try:
             packing = self._pack_bytes > 0 and self.holes_free_space()
             small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
             packed = iter(self._append(list(compress(bodies, small))) if any(small) else ())
+            if not late:
+                self.seal()
             large = [data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]
             filed = iter(self._put_files(large) if large else ())
         except OSError as error:
@@ -113,41 +122,55 @@ class Packs:
 
     def _append(self, bodies: Sequence[Body]) -> list[str]:
         """Return the keys of new blobs. After an OSError none of them counts."""
-        if self._writer is None or self._end >= PACK_BYTES:
-            self._end_pack()
-            self._writer = self._new_pack()
         keys: list[str] = []
         blocks: list[Data] = []
-        end, now = self._end, int(time.time())
-        for data, digest in bodies:
-            key = f"p{self._name}{end // PAGE:05x}{self._ids.hex(16)}"
-            header = _header(key, now, len(data), digest.sha256)
-            room = _room(len(data))
-            keys.append(key)
-            blocks += header, data, _ZEROS[: room - len(header) - len(data)]
-            end += room
         try:
+            if self._writer is None or self._end >= PACK_BYTES:
+                self._sync()
+                self._end_pack()
+                self._writer = self._new_pack()
+            end, now = self._end, int(time.time())
+            for data, digest in bodies:
+                key = f"p{self._name}{end // PAGE:05x}{self._ids.hex(16)}"
+                header = _header(key, now, len(data), digest.sha256)
+                room = _room(len(data))
+                keys.append(key)
+                blocks += header, data, _ZEROS[: room - len(header) - len(data)]
+                end += room
             write_all(self._writer, blocks)
+            start_writeback(self._writer, self._end)
         except BaseException:
             self._end_pack(failed=True)
             raise
-        start_writeback(self._writer, self._end)
         self._end = end
         return keys
 
     def seal(self) -> None:
-        """Make durable what `write_group` has put into the pack, as LateGroup says."""
+        """Make durable what `write_group` has put into packs, as LateGroup says."""
+        lost, self._lost = self._lost, False
+        try:
+            if lost:
+                raise OSError(errno.EIO, "a pack ended before its bytes were synced")
+            self._sync()
+        except OSError as error:
+            self._lost = False  # its caller knows
+            raise refused(error) from error
+
+    def _sync(self) -> None:
+        """Make the pack durable. If this fails, end it."""
         if self._writer is None or self._sealed == self._end:
             return
+        begun = time.monotonic()
         try:
             sync_data(self._writer)
             if self._sealed == 0:
                 sync_folder(self._folder)
             self._refuse_moved(self._writer)
-        except BaseException as error:
+        except BaseException:
             self._end_pack(failed=True)
-            raise refused(error) if isinstance(error, OSError) else error from error
+            raise
         self._sealed = self._end
+        self._is_slow = time.monotonic() - begun > _SLOW_SECONDS
 
     def _refuse_moved(self, writer: int) -> None:
         """Raise OSError if the pack has lost its name.
@@ -180,6 +203,7 @@ class Packs:
                     os.ftruncate(descriptor, self._sealed)
                 else:
                     (self._folder / self._name).unlink()
+            self._lost = self._lost or self._sealed < self._end
         LOCKS.release(descriptor)
         os.close(descriptor)
 
