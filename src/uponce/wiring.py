@@ -96,7 +96,7 @@ def group_putter(database: "SqliteDatabase | PostgresDatabase", blobs: Blobs, *,
     Other processes would wait for that sync too, because the transaction holds the lock of the database.
     """
     late = blobs.late_group if alone else None
-    if late is not None and database.seal_before_commits(late.seal):
+    if late is not None and database.seal_before_commits(late):
         return late.put
     return blobs.put_group
 

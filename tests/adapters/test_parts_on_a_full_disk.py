@@ -12,7 +12,7 @@ from tests.asgi import Answer
 from tests.chunks import Client, noise, stored
 from tests.tus import Client as Tus
 from tests.world import World, assert_refused
-from uponce.adapters.spool import parts
+from uponce.adapters.spool import parts, uploads
 from uponce.core.errors import StorageFull
 from uponce.core.policy import Limits
 from uponce.core.spans import Span
@@ -117,3 +117,35 @@ def test_nothing_is_written_after_a_write_that_failed(tmp_path: Path, failure: E
 
 def blocks(world: World) -> int:
     return sum(path.stat().st_blocks for path in world.blobs.folder.iterdir() if path.is_file())
+
+
+def no_place(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no place for the pages")
+
+
+def test_a_chunk_for_whose_pages_the_disk_finds_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write itself succeeded, and no later fsync would report it."""
+    world = World(tmp_path, limits=Limits(min_chunk_bytes=MIB))
+    client = Client(world, DATA)
+
+    async def play() -> Answer:
+        assert (await client.chunk(0, MIB - 1)).status == 200
+        before = blocks(world)
+        with monkeypatch.context() as patched:
+            patched.setattr(parts, "start_writeback", no_place)
+            assert_refused(await client.chunk(MIB, 3 * MIB - 1), 507, "storage_full")
+        assert blocks(world) < before + MIB // 1024
+        return await client.chunk(MIB, 3 * MIB - 1)
+
+    assert stored(world, asyncio.run(play())) == DATA
+    world.close()
+
+
+def test_a_file_for_whose_pages_the_disk_finds_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    fields = world.sign()
+    with monkeypatch.context() as patched, world.untouched():
+        patched.setattr(uploads, "start_writeback", no_place)
+        assert_refused(world.upload(fields, DATA, kind="raw"), 507, "storage_full")
+    assert world.upload(fields, DATA, kind="raw").status == 200
+    world.close()

@@ -1,15 +1,8 @@
 """What the plain values know about themselves."""
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
-from uponce.core.values import Asset, Grant, Payer
-
-
-def test_a_stored_asset_keeps_all_that_was_decided() -> None:
-    values: Any = [object() for _ in fields(Asset)]
-    asset = Asset(*values)
-    assert asset.stored("key", 5) == replace(asset, blob_key="key", version=5, created_at=5)
+from uponce.core.values import Grant, Payer
 
 
 def test_work_is_charged_to_the_grant_its_key_and_its_address() -> None:

@@ -27,11 +27,6 @@ _FIRST_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
-def facts_of(path: str) -> os.stat_result:
-    """Return the status of the file at this path. Right after a sync, `Path.stat` takes ten times as long."""
-    return os.stat(path)  # noqa: PTH116
-
-
 class Run(Protocol):
     """Runs blocking work in a thread."""
 

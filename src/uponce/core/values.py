@@ -116,22 +116,6 @@ class Asset:
     context: tuple[tuple[str, str], ...] = ()
     original_filename: str | None = None
 
-    def stored(self, blob_key: str, at: int) -> "Asset":
-        """Return the asset with the key of its bytes, made at this time. Twice as fast as `replace`."""
-        return Asset(
-            self.name,
-            self.asset_id,
-            at,
-            self.version_id,
-            at,
-            blob_key,
-            self.digest,
-            self.facts,
-            self.tags,
-            self.context,
-            self.original_filename,
-        )
-
 
 class KeyUses(StrEnum):
     """How often one signature of a key may be used."""

@@ -233,8 +233,7 @@ class Committer:
             done = self._engine.transact([_operation(each) for each in others], lambda: ()) if others else ()
         except UponceError as failure:
             done = [failure] * len(others)
-            if isinstance(failure, Unavailable):
-                self._give_up(failure)
+        self._give_up(error)
         outcomes = iter(done)
         return [next(outcomes) if each.prepare is None else error for each in group]
 

@@ -10,7 +10,7 @@ from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
-from uponce.app.ports import Effect, Fault
+from uponce.app.ports import Effect, Fault, LateGroup
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.first_failure import FirstFailure
 from uponce.core.relaying import Forwarded, Relay
@@ -62,8 +62,8 @@ class Database(ABC):
         """Return how many connections all servers together may have. Return None without a limit."""
         return None
 
-    def seal_before_commits(self, seal: Callable[[], None]) -> bool:
-        """Call `seal` of a LateGroup before each commit. If it raises, nothing of the transaction happens.
+    def seal_before_commits(self, late: LateGroup) -> bool:
+        """Seal the group before each commit. If that fails, nothing of the transaction happens.
 
         Return False if this engine does not: then only bytes that are durable may come to it.
         """

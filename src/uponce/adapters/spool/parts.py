@@ -186,6 +186,7 @@ class _HeldBytes:
             descriptor = self._hold.number()
             if self._filled is None:
                 self._filled = end_of_data(descriptor, self._span.start, self._span.end)
+            begin = self._position
             for block in blocks:
                 try:
                     self._put_block(descriptor, block)
@@ -193,10 +194,13 @@ class _HeldBytes:
                     self._failure = error
                     self._give_back(descriptor, max(self._synced, self._filled), self._position + len(block))
                     raise
+            if begin == self._position:
+                return
             try:
-                start_writeback(descriptor)
+                start_writeback(descriptor, begin, self._position - begin)  # others write to the rest of the file
             except OSError as error:
                 self._failure = error
+                self._give_back(descriptor, max(self._synced, self._filled), self._position)
                 raise
 
     def _give_back(self, descriptor: int, start: int, end: int) -> None:

@@ -54,7 +54,7 @@ class LocalBlobs(Blobs):
 
     @property
     def late_group(self) -> LateGroup:
-        return LateGroup(self._packs.write_group, self._packs.seal)
+        return LateGroup(self._packs.write_group, self._packs.seal, self._packs.abandon)
 
     def open_store(self) -> None:
         root = self._blobs.parent

@@ -24,9 +24,18 @@ from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, facts_of, is_packed, make_file, read_at, refused
+from uponce.adapters.files import SAFE, is_packed, make_file, read_at, refused
 from uponce.adapters.spool.locks import LOCKS
-from uponce.adapters.system import closing_file, erase, open_cached, start_writeback, sync_data, sync_folder, write_all
+from uponce.adapters.system import (
+    closing_file,
+    erase,
+    facts_of,
+    open_cached,
+    start_writeback,
+    sync_data,
+    sync_folder,
+    write_all,
+)
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.spans import Span
@@ -156,6 +165,12 @@ class Packs:
             self._lost = False  # its caller knows
             raise refused(error) from error
 
+    def abandon(self) -> None:
+        """Free the space of what was not sealed, as LateGroup says. The pack ends with it."""
+        if self._sealed < self._end:
+            self._end_pack(failed=True)
+        self._lost = False
+
     def _sync(self) -> None:
         """Make the pack durable. If this fails, end it."""
         if self._writer is None or self._sealed == self._end:
@@ -167,6 +182,7 @@ class Packs:
                 sync_folder(self._folder)
             self._refuse_moved(self._writer)
         except BaseException:
+            self._is_slow = True
             self._end_pack(failed=True)
             raise
         self._sealed = self._end

@@ -261,11 +261,12 @@ class LateGroup:
 
     `put` starts to write them. While the disk does so, the transaction that names them runs its statements. It calls
     `seal` just before it commits. After StorageFull or StorageUnavailable of either, no blob that was put since the
-    last `seal` counts. One thread calls both.
+    last `seal` counts. If the transaction fails, it calls `abandon`: nothing names these blobs. One thread calls all.
     """
 
     put: PutGroup
     seal: Callable[[], None]
+    abandon: Callable[[], None]
 
 
 # Returns the name that a web server in front has for a blob, even a missing one, or None if it cannot read the blob.

@@ -380,7 +380,7 @@ class Pipeline:
     def _candidate(self, arrival: Arrival) -> Candidate:
         assert arrival.verified is not None and arrival.draft is not None and arrival.blob_key is not None
         draft = arrival.draft
-        asset = draft.asset.stored(arrival.blob_key, draft.asset.version)
+        asset = replace(draft.asset, blob_key=arrival.blob_key)
         arrival.draft = Draft(asset, draft.overwrite, draft.idempotency_key, draft.effects)
         return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
 

@@ -20,7 +20,7 @@ from uponce.adapters.database.sqlite.connection import Checkpointer, Connection,
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
 from uponce.adapters.files import exists
-from uponce.app.ports import Clock, Fault
+from uponce.app.ports import Clock, Fault, LateGroup
 from uponce.core.errors import SettingRefused
 
 __all__ = ["SqliteDatabase"]
@@ -51,8 +51,8 @@ class SqliteDatabase(Database):
         self.glance = Glances(hold)
         super().__init__(secrets)
 
-    def seal_before_commits(self, seal: Callable[[], None]) -> bool:
-        self._engine.seal = seal
+    def seal_before_commits(self, late: LateGroup) -> bool:
+        self._engine.late = late
         return True
 
     def open(self, *, upgrade: bool = True) -> None:

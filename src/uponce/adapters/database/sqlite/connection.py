@@ -19,8 +19,8 @@ from uponce.adapters.database import failures
 from uponce.adapters.database.committer import More, Records
 from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask, Operation, RefusedAfterWrite, Rows, Rules, Session, run
-from uponce.adapters.files import facts_of
-from uponce.app.ports import Clock
+from uponce.adapters.system import facts_of
+from uponce.app.ports import Clock, LateGroup
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 log = logging.getLogger("uponce")
@@ -180,7 +180,7 @@ class Engine:
         self._clock = clock
         self._records = records
         self._committed = committed
-        self.seal: Callable[[], None] = lambda: None
+        self.late: LateGroup | None = None
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
         return [True] * len(operations)
@@ -198,13 +198,16 @@ class Engine:
             connection.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
             outcomes = self._run_all(connection, [*operations, *more()])
-            self.seal()
+            if self.late is not None:
+                self.late.seal()
             failed = outcome_unknown  # from here on only reading back shows whether it was committed
             connection.execute("COMMIT")
             self._committed()
             self._refuse_moved()
         except Exception as error:
             self.disconnect()
+            if self.late is not None:
+                self.late.abandon()
             raise failed(error) from error
         if any(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes):
             # The connection cannot do its work. If it was opened on a read-only file, it never becomes writable.
