@@ -228,7 +228,7 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
 
     It must be whole up to the first scan. Source: ITU-T T.81, Annex B.
     """
-    size, components, stop, end = None, b"", 2, len(data)
+    size, components, stop, end = None, b"", 2, len(data) if data.startswith(_JPEG) else 0
     for _ in range(_MOST_SEGMENTS):
         start = stop + 4
         if start > end or data[stop] != 0xFF:
