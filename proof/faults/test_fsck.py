@@ -145,7 +145,9 @@ def aged(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Worl
         world.clock.time = time.time()
         plant_healthy(world, OLD_FILES)
         with monkeypatch.context() as patched:
-            patched.setattr("uponce.adapters.store.packs.time", SimpleNamespace(time=lambda: OLD))
+            patched.setattr(
+                "uponce.adapters.store.packs.time", SimpleNamespace(time=lambda: OLD, monotonic=time.monotonic)
+            )
             packed = put_packed(world, *[b"whole"] * OLD_PACKED)
         put_assets(world, packed)
         names = [*keys("healthy", OLD_FILES), *packed]
