@@ -122,7 +122,7 @@ def _unescaped(text: str) -> str:
 
 
 def start_writeback(descriptor: int, start: int = 0, length: int = 0) -> None:
-    """Ask the kernel to begin to write changed pages. The fsync at the end then waits for little. 0: to the end.
+    """Ask the kernel to begin to write changed pages. The fsync at the end then waits for little. Length 0: all.
 
     It is a hint, so it does not matter if the system cannot do it. But raise OSError if the disk fails: ext4 may drop
     the pages for which it finds no place, and no later fsync reports that. (`posix_fadvise` would start it too, but

@@ -222,7 +222,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self._large = None
         extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: partial(self._is_gone, self.cycle)}  # type: ignore[dict-item]
-        self._framing = {name: value for name, value in self.headers if name in _FRAMING}  # the parser allows no two
+        self._framing = {name: value for name, value in self.headers if name in _FRAMING}  # it allows one length
         if not self._framing:
             return
         if (length := self._plain_length()) > BLOCK_BYTES:

@@ -205,8 +205,8 @@ def read(session: Session, operation: Operation[T]) -> T:
 def write(session: Session, operation: Operation[T], *, confirms: bool = False) -> T:
     """Run the operation in one transaction, and return its result. A refusal is rolled back, and keeps the connection.
 
-    If the transaction `confirms`, or the operation has rules, also what it found is as durable as a commit. Raise
-    OutcomeUnknown if COMMIT got no answer.
+    If the transaction `confirms`, also what it only found is as durable as a commit. That holds for shared rules too,
+    and for own rules with a result. Raise OutcomeUnknown if COMMIT got no answer.
     """
     refused: BaseException | None = None
     failed: Callable[[Exception], UponceError] = unavailable
