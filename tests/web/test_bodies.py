@@ -272,6 +272,48 @@ def test_a_signature_counts_before_credentials(world: World) -> None:
     assert_accepted(world.upload(world.sign(), headers={"authorization": "Basic c2l0ZTpwYXNz"}))
 
 
+def by_name(fields: Mapping[str, str], data: bytes = PNG) -> bytes:
+    """Return the parts of a form as the SDK of .NET sends them: in the order of their names, `file` among them."""
+    head = "Content-Disposition: form-data; name=file; filename=cat.png; filename*=utf-8''cat.png"
+    parts = {name: part(name, value) for name, value in fields.items()} | {"file": raw_part(head, data)}
+    return b"".join(parts[name] for name in sorted(parts))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("params", [{}, {"context": "a=b", "folder": "cats", "overwrite": "true"}])
+def test_a_signature_behind_the_file_counts_before_credentials(
+    world: World, params: dict[str, str], whole: bool
+) -> None:
+    """The SDK of .NET sends HTTP Basic with every signed upload."""
+    world.whole_bodies = whole
+    fields = world.sign(params)
+    assert_accepted(world.post(by_name(fields), END, headers=basic(world.browser)))
+    assert_refused(world.post(by_name(fields), END, headers=basic(world.browser)), 400, "signature_used")
+
+
+def test_so_do_those_of_chunks(world: World) -> None:
+    world.swap(limits=Limits(min_chunk_bytes=1))
+    fields, middle = world.sign({"folder": "cats"}), len(PNG) // 2
+    for first, last in ((0, middle), (middle, len(PNG))):
+        range_ = {"content-range": f"bytes {first}-{last - 1}/{len(PNG)}", "x-unique-upload-id": "u"}
+        form = by_name(fields, PNG[first:last])
+        answer = assert_accepted(world.post(form, END, headers={**basic(world.browser), **range_}))
+    assert answer.json["public_id"].startswith("cats/")
+
+
+def test_credentials_do_not_stand_for_a_wrong_signature_behind_the_file(world: World) -> None:
+    fields = world.sign({"folder": "cats"}) | {"folder": "dogs"}
+    with world.untouched():
+        answer = world.post(by_name(fields), END, headers=basic(world.browser))
+    assert_refused(answer, 401, "invalid_signature")
+
+
+def test_credentials_stand_for_a_signature_though_the_form_names_the_key(world: World) -> None:
+    fields = {"api_key": world.server.api_key, "public_id": "c"}
+    answer = world.post(by_name(fields), END, headers=basic(world.server))
+    assert assert_accepted(answer).json["public_id"] == "c"
+
+
 # FilePond sends a field file={} before the bytes.
 
 

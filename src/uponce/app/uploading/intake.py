@@ -165,7 +165,7 @@ class Receiver(ABC, Generic[S]):
         params = collect_known(self._fields)
         if self.request.bare:
             await self._authorise(params)
-        elif all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
+        elif all(name in params for name in CREDENTIALS) or self._needs_no_signature(params):
             try:
                 await self._authorise(params)
             except errors.InvalidSignature as doubt:
@@ -175,6 +175,14 @@ class Receiver(ABC, Generic[S]):
             self._counted.enter_context(self._services.attempts.unverified(self._attempt, self._services.limits))
             self._limit = self._services.limits.max_bytes(self.request.requested, None)
         self.body = await self._open()
+
+    def _needs_no_signature(self, params: dict[str, str]) -> bool:
+        """Return whether credentials stand for a signature, also for one that may follow the file.
+
+        The SDK of .NET sends HTTP Basic with every signed upload, and all fields in the order of their names: `api_key`
+        before the file, `signature` behind it. An upload without a signature has no use for `api_key`.
+        """
+        return self._by_credentials(params) and bool(params) and "api_key" not in params
 
     def _by_credentials(self, params: dict[str, str]) -> bool:
         return self.request.credentials is not None and "signature" not in params
