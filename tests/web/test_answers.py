@@ -15,7 +15,7 @@ from cloudinary.utils import verify_api_response_signature
 
 from tests import samples
 from tests.asgi import END, FORM, Answer, call, part, parts_of
-from tests.web.test_bodies import basic
+from tests.web.test_credentials import basic
 from tests.world import START, World, assert_accepted, create_key
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
