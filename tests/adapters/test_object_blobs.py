@@ -135,9 +135,9 @@ def test_a_signed_url_is_good_for_a_while(store: Blobs) -> None:
         return await patient.url_of(key), await presigner.url_of(key)
 
     (lasting, url), asked = run(scenario()), time.monotonic()
-    part = urllib3.request("GET", lasting, headers={"Range": "bytes=10-19"})
+    part = urllib3.request("GET", lasting, headers={"Range": "bytes=10-19"}, timeout=60)
     assert (part.status, part.data) == (206, DATA[10:20])
-    while (late := urllib3.request("GET", url)).status == 200:
+    while (late := urllib3.request("GET", url, timeout=60)).status == 200:
         assert time.monotonic() - asked < 60
         time.sleep(0.1)
     assert late.status == 403

@@ -11,10 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import urllib3
 import yaml
 
-from tests.server import lasting_port
+from tests.server import asked, lasting_port
 from uponce.config import load
 
 pytestmark = pytest.mark.xdist_group("serve")
@@ -78,12 +77,12 @@ class Host:
     def upload(self, text: bytes) -> str:
         """Return the path at which the text is delivered."""
         url = self.uponce("sign --as url").strip()
-        answer = urllib3.request("PUT", url, body=text)
+        answer = asked("PUT", url, body=text)
         assert answer.status == 200, answer.data
         return str(urlsplit(answer.json()["url"]).path)
 
     def get(self, path: str) -> bytes:
-        return urllib3.request("GET", self.base + path).data
+        return asked("GET", self.base + path).data
 
 
 @pytest.fixture

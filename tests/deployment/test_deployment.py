@@ -18,7 +18,7 @@ from tests.deployment import Deployment
 from tests.e2e.commands import code_of
 from tests.e2e.traffic import Traffic
 from tests.scrape import BEARER, Scraped
-from tests.server import Key, Server
+from tests.server import Key, Server, asked
 from tests.tus import BYTES, VERSION, metadata
 
 ROOT = Path(__file__).parents[2]
@@ -124,15 +124,15 @@ def test_an_upload_by_tus_goes_on_at_any_server(deployment: Deployment) -> None:
     front = deployment.front
     fields = front.signed({"public_id": "tus", "nonce": "tus"})
     about = {"Upload-Metadata": metadata({**fields, "resource_type": "raw"}), "Upload-Length": str(len(WHOLE))}
-    created = urllib3.request("POST", f"{front.base}/tus/{front.cloud}/", headers={**VERSION, **about})
+    created = asked("POST", f"{front.base}/tus/{front.cloud}/", headers={**VERSION, **about})
     path, offset = urlsplit(created.headers["location"]).path, 0
     for server, part in zip((*deployment.servers, front), PARTS, strict=True):
         told = {**VERSION, **BYTES, "Upload-Offset": str(offset)}
-        answer = urllib3.request("PATCH", server.base + path, headers=told, body=part)
+        answer = asked("PATCH", server.base + path, headers=told, body=part)
         offset += len(part)
         assert (answer.status, answer.headers["upload-offset"]) == (204, str(offset)), answer.data
         for other in deployment.servers:
-            assert urllib3.request("HEAD", other.base + path, headers=VERSION).headers["upload-offset"] == str(offset)
+            assert asked("HEAD", other.base + path, headers=VERSION).headers["upload-offset"] == str(offset)
     assert front.get(f"/{front.cloud}/raw/upload/tus").data == WHOLE
 
 

@@ -184,11 +184,11 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while not front.raw(asked, silence=20).startswith(b"HTTP/1.1 503 ") and time.monotonic() < deadline:
             pass
-        refused = urllib3.request("GET", f"{nginx.url}/cloud/image/upload/cat.jpg", retries=False)
+        refused = urllib3.request("GET", f"{nginx.url}/cloud/image/upload/cat.jpg", retries=False, timeout=60)
         assert (refused.status, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["code"] == "server_busy"
         assert_readable(refused)
-        assert_resumable(urllib3.request("HEAD", nginx.url + RESUMED, retries=False), seconds="5")
+        assert_resumable(urllib3.request("HEAD", nginx.url + RESUMED, retries=False, timeout=60), seconds="5")
         assert front.raw(asked, "127.0.0.2", silence=20).startswith(b"HTTP/1.1 200 ")
 
 
@@ -202,7 +202,9 @@ def test_nginx_counts_the_addresses_of_one_network_of_ipv6_together(tmp_path: Pa
         nginx.run([server], limit=2, also="set_real_ip_from 127.0.0.1;\nreal_ip_header X-Address;\n")
 
         def ask(address: str) -> int:
-            return urllib3.request("GET", f"{nginx.url}/healthz", headers={"X-Address": address}, retries=False).status
+            return urllib3.request(
+                "GET", f"{nginx.url}/healthz", headers={"X-Address": address}, retries=False, timeout=60
+            ).status
 
         for address in ("2001:db8::1", "2001:db8::5:4:3:2", "10.32.1.2", "10.32.1.2"):
             grant = urlencode(server.signed({"nonce": time.monotonic_ns()}))
@@ -221,7 +223,7 @@ def test_the_answer_to_a_tus_upload_may_repeat_long_parameters(front: Front) -> 
     fields = server.signed({"nonce": "long", "context": "a=" + "\u56f3" * 1000, "tags": ",".join(["t" * 200] * 30)})
     sent = {**VERSION, "Upload-Length": "9", "Upload-Metadata": metadata(fields)}
     url = f"{front.url}/tus/{server.cloud}/"
-    answers = (urllib3.request("POST", url, headers=sent, retries=False) for _ in range(TRIES))
+    answers = (urllib3.request("POST", url, headers=sent, retries=False, timeout=60) for _ in range(TRIES))
     assert next(answer.status for answer in answers if answer.status != 401) == 201
 
 
@@ -249,7 +251,10 @@ def longest_wait_beside_a_dead_server(front: Front) -> float:
 def takes_uploads_for(front: Front, server: Server) -> bool:
     fields = server.signed({"nonce": time.monotonic_ns()})
     url = f"{front.url}/v1_1/{server.cloud}/raw/upload"
-    return urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, retries=False).status == 200
+    return (
+        urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, retries=False, timeout=60).status
+        == 200
+    )
 
 
 # The other server has other keys and refuses. The front chooses by chance: so many misses in a row do not happen.
@@ -275,7 +280,7 @@ def test_the_audit_names_the_address_that_called_the_front(front: Front, value: 
 def addresses(server: Server, fields: dict[str, str]) -> set[str]:
     headers = urllib3.make_headers(basic_auth=":".join(server.browser))
     url = f"{server.base}/v1_1/{server.cloud}/signatures/status"
-    answer = urllib3.request("POST", url, json=fields, headers=headers)
+    answer = urllib3.request("POST", url, json=fields, headers=headers, timeout=60)
     return {line["address"] for line in answer.json()["history"]}
 
 
@@ -286,7 +291,8 @@ def test_no_client_chooses_the_scheme(front: Front, scheme: str) -> None:
     sent = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
     url = f"{front.url}/v1_1/{server.cloud}/raw/upload"
     answers = (
-        urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, headers=sent) for _ in range(TRIES)
+        urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, headers=sent, timeout=60)
+        for _ in range(TRIES)
     )
     stored = next(answer for answer in answers if answer.status == 200)
     assert stored.json()["url"].startswith(f"{front.url}/")

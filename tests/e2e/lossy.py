@@ -4,7 +4,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import urllib3
 
-from tests.server import Server
+from tests.server import Server, asked
 
 
 class LossyProxy(ThreadingHTTPServer):
@@ -38,7 +38,7 @@ class LossyHandler(BaseHTTPRequestHandler):
     def _pass_on(self) -> urllib3.BaseHTTPResponse:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = self.server.uponce.base + self.path
-        return urllib3.request(self.command, url, body=body, headers=dict(self.headers), retries=False)
+        return asked(self.command, url, body=body, headers=dict(self.headers))
 
     def _answer(self, reply: urllib3.BaseHTTPResponse) -> None:
         self.send_response(reply.status)

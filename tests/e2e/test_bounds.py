@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-import urllib3
 
 from tests import samples
-from tests.server import Server
+from tests.server import Server, asked
 from uponce.config import effective, load
 from uponce.core.errors import SettingRefused
 
@@ -39,9 +38,9 @@ def test_the_greatest_values_serve_uploads(tmp_path: Path) -> None:
         assert late.status == 200, server.output
         words = (f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in server.signed().items())
         head = {"Tus-Resumable": "1.0.0", "Upload-Length": "10", "Upload-Metadata": ",".join(words)}
-        made = urllib3.request("POST", f"{server.base}/tus/{server.cloud}/", headers=head)
+        made = asked("POST", f"{server.base}/tus/{server.cloud}/", headers=head)
         assert made.status == 201, (made.data, server.output)
         head = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
-        sent = urllib3.request("PATCH", made.headers["location"], body=bytes(10), headers=head)
+        sent = asked("PATCH", made.headers["location"], body=bytes(10), headers=head)
         assert sent.status == 204, (sent.data, server.output)
         assert "ERROR" not in server.output

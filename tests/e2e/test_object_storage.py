@@ -14,7 +14,7 @@ import urllib3
 from tests import postgres, samples
 from tests.chunks import noise
 from tests.e2e.commands import Done, in_a_process, uponce
-from tests.server import Server
+from tests.server import Server, asked
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET, SeaweedFS
 
@@ -200,17 +200,17 @@ def test_delivery_by_redirect(tmp_path: Path) -> None:
         (server,) = found.servers
         picture = samples.png(4, 32, 32)
         path = path_of(server.post(server.signed({"nonce": 1}), picture))
-        sent = urllib3.request("GET", server.base + path, redirect=False)
+        sent = asked("GET", server.base + path, redirect=False)
         assert (sent.status, sent.headers["cache-control"]) == (302, "public, no-transform, max-age=30")
         assert sent.headers["location"].startswith(found.store.endpoint)
-        followed = urllib3.request("GET", server.base + path, headers={"Range": "bytes=1-3"})
+        followed = asked("GET", server.base + path, headers={"Range": "bytes=1-3"}, retries=1)
         assert (followed.status, followed.data, followed.headers["content-type"]) == (206, b"PNG", "image/png")
-        head = urllib3.request("HEAD", server.base + path, redirect=False)
+        head = asked("HEAD", server.base + path, redirect=False)
         assert (head.status, head.headers["content-length"]) == (200, str(len(picture)))
         assert "etag" not in head.headers  # the bucket has its own
-        again = urllib3.request("GET", server.base + path, headers={"If-None-Match": followed.headers["etag"]})
+        again = asked("GET", server.base + path, headers={"If-None-Match": followed.headers["etag"]}, retries=1)
         assert again.status == 304
-        absent = urllib3.request("GET", server.base + "/media/image/upload/v1/none.png", redirect=False)
+        absent = asked("GET", server.base + "/media/image/upload/v1/none.png", redirect=False)
         assert absent.status == 404
 
 

@@ -10,10 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import urllib3
 
 from tests.e2e.commands import uponce
-from tests.server import Server
+from tests.server import Server, asked
 
 pytestmark = pytest.mark.proof
 
@@ -49,7 +48,7 @@ def test_the_first_get_after_an_answer_shows_what_it_did(pair: tuple[Server, Ser
         for _ in range(2):
             assert one.get(path).data == two.get(path).data == body
     url = f"{two.base}/v1_1/{two.cloud}/raw/destroy"
-    answer = urllib3.request("POST", url, fields=two.signed({"public_id": "note"}, one.server))
+    answer = asked("POST", url, fields=two.signed({"public_id": "note"}, one.server))
     assert answer.json() == {"result": "ok"}
     assert one.get(path).status == two.get(path).status == 404
 

@@ -13,7 +13,7 @@ import urllib3
 from tests import samples
 from tests.deployment import Caddy, Nginx
 from tests.hostile.frame import needed
-from tests.server import Server
+from tests.server import Server, asked
 from uponce.core.formats import BINARY, FORMATS
 
 SCRIPT = b"<html><script>alert(document.domain)</script></html>"
@@ -129,7 +129,7 @@ def test_what_is_stored_is_delivered_inert(site: tuple[Server, str], kind: str) 
     assert uploaded.status == 200, uploaded.data
     path = urlsplit(str(uploaded.json()["url"])).path
     other = path.replace(f"/v{uploaded.json()['version']}/", "/v1/")
-    etag = urllib3.request("GET", base + path).headers["etag"]
+    etag = asked("GET", base + path).headers["etag"]
     for method, target, more, status in (
         ("GET", path, {}, 200),
         ("HEAD", path, {}, 200),

@@ -19,7 +19,7 @@ import urllib3
 
 from proof.faults.clients import form
 from tests.hostile.frame import PICTURE, Honest, Waits, check_beside, dial
-from tests.server import Server
+from tests.server import Server, asked
 from uponce.core.policy import Limits
 
 SETTINGS = {"UPONCE_MAX_SERIES_PER_KEY": "20"}
@@ -60,7 +60,7 @@ def post(honest: Honest, fields: dict[str, str], *, file_first: bool = False) ->
     file = FILE + PICTURE + b"\r\n"
     body = b"".join([file, *parts] if file_first else [*parts, file]) + f"--{BOUNDARY}--\r\n".encode()
     url = f"{honest.base}/v1_1/{honest.server.cloud}/auto/upload"
-    return urllib3.request("POST", url, body=body, headers={"Content-Type": FORM}, retries=False)
+    return asked("POST", url, body=body, headers={"Content-Type": FORM})
 
 
 def fresh(server: Server, **params: str) -> dict[str, str]:
@@ -92,7 +92,7 @@ def tus(server: Server, fields: dict[str, str], body: bytes | None, size: int) -
     head = {**TUS, "Upload-Length": str(size), "Upload-Metadata": told}
     if body is None:
         del head["Content-Type"]
-    return urllib3.request("POST", f"{server.base}/tus/{server.cloud}/", body=body, headers=head, retries=False)
+    return asked("POST", f"{server.base}/tus/{server.cloud}/", body=body, headers=head)
 
 
 def test_one_byte_by_tus_does_not_keep_the_holder_out(server: Server, honest: Honest) -> None:
