@@ -34,8 +34,8 @@ SQLITE, POSTGRES, CORE, WEB, IN_PARTS = (
 SUITES = (SQLITE, POSTGRES, CORE, WEB, IN_PARTS)
 
 _BOTH, _SQLITE_ONLY, _POSTGRES_ONLY = (f"adapters/database/sql/{name}.sql" for name in ("both", "sqlite", "postgres"))
-_COMMITS, _SERIES, _UPKEEP, _STEPS = (
-    f"adapters/database/{name}.py" for name in ("commits", "series", "upkeep", "steps")
+_COMMITS, _SERIES, _RELAYS, _UPKEEP, _STEPS = (
+    f"adapters/database/{name}.py" for name in ("commits", "series", "relays", "upkeep", "steps")
 )
 _ROWS_LEFT = "grants.uses < grants.max_uses AND grants.uses < excluded.max_uses"
 _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
@@ -263,6 +263,33 @@ _ON_POSTGRES: Sequence[_Row] = [
         "(rules=Rules.OWN)\ndef condemn(",
         "(writes=True)\ndef condemn(",
     ),
+    (
+        "a partition goes beside commits",
+        "adapters/database/postgres/schema.py",
+        "(rules=Rules.OWN)\ndef drop_part(",
+        "(writes=True)\ndef drop_part(",
+    ),
+    ("a series begins beside a fence", _SERIES, "rules=Rules.SHARED, waits=True", "writes=True, waits=True"),
+    ("a series is joined beside a fence", _SERIES, "(rules=Rules.SHARED)\ndef join(", "(writes=True)\ndef join("),
+    (
+        "a series commits beside a condemnation",
+        _SERIES,
+        "rules=Rules.SHARED, locks=lambda series_id",
+        "writes=True, locks=lambda series_id",
+    ),
+    (
+        "a relay of a series begins beside a fence",
+        _RELAYS,
+        "(rules=Rules.SHARED)\ndef begin_of_series(",
+        "(writes=True)\ndef begin_of_series(",
+    ),
+    (
+        "a relay ends beside a purge",
+        _RELAYS,
+        "(rules=Rules.SHARED, locks=_locks)\ndef end(",
+        "(writes=True, locks=_locks)\ndef end(",
+    ),
+    ("a series locks no name", _SERIES, ", locks=lambda series_id, draft, caller: (of_name(draft.asset.name),)", ""),
     ("uses of one grant share a wave", _STEPS, "wave = max(", "wave = 0 * max("),
 ]
 
