@@ -14,7 +14,9 @@ from tests.app.failing import Failing, Held
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
+from uponce.adapters.spool import parts
 from uponce.adapters.spool.locks import in_progress
+from uponce.adapters.system import sync_folder
 from uponce.app.ports import Assembly, HeldPart
 from uponce.app.sweep import sweep
 from uponce.app.uploading.series import hold_all
@@ -61,6 +63,27 @@ def test_the_first_chunk_again_takes_over_from_a_silent_one(world: World, anew: 
     assert again.json["bytes"] == 1000
     assert stored(world, last) == DATA
     assert rows(world) == NO_ROWS
+
+
+def test_the_name_of_the_file_is_durable_before_the_series_is_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut would leave a record of an upload whose file is not there."""
+    order: list[str] = []
+    real_create = world.database.create_series
+
+    def sync(folder: Path) -> None:
+        sync_folder(folder)
+        order.append(folder.name)
+
+    async def create_series(*arguments: Any, **more: Any) -> Any:
+        order.append("record")
+        return await real_create(*arguments, **more)
+
+    monkeypatch.setattr(parts, "sync_folder", sync)
+    monkeypatch.setattr(world.database, "create_series", create_series)
+    assert asyncio.run(Client(world, DATA).chunk(*FIRST)).status == 200
+    assert order == ["spool", "record"]
 
 
 def test_copies_of_a_signature_make_their_files_one_after_the_other(
