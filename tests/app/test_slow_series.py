@@ -13,6 +13,7 @@ from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, form, noise, rows, stored
 from tests.chunks import Client as Chunks
 from tests.tus import Client as Tus
+from tests.tus import stored as stored_at
 from tests.world import World, assert_refused
 from uponce.app.sweep import sweep
 from uponce.app.uploading import series as module
@@ -252,6 +253,27 @@ def test_a_series_that_completes_is_not_dropped_for_being_slow(world: World) -> 
     assert_refused(other, 400, "signature_in_use")
     assert last.status == 204
     assert world.traces().assets == 1
+
+
+def test_a_slow_series_that_completes_just_before_its_end_keeps_its_bytes(world: World) -> None:
+    """Its last bytes come while a new series with its signature is about to end it."""
+    slow = begun(world)
+    assert patch(slow, 0, 1).status == 204
+    world.clock.time += LIMITS.rate_seconds + 1
+
+    async def play() -> tuple[Answer, Answer]:
+        held = Held(world.database, "end_series")
+        world.swap(database=held)
+        new = asyncio.create_task(Tus(world, DATA, fields=slow.fields).create())
+        await held.reached.wait()
+        last = await slow.patch(1)
+        held.release.set()
+        return last, await new
+
+    last, new = asyncio.run(asyncio.wait_for(play(), 60))
+    assert last.status == 204
+    assert_refused(new, 400, "signature_used")
+    assert stored_at(world, last.headers["upload-asset"]) == DATA
 
 
 def creations(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
