@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import errno
+import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +16,8 @@ from unittest.mock import DEFAULT, Mock
 import pytest
 
 from tests.adapters.one_group import body
-from tests.world import PNG, World, assert_accepted
+from tests.chunks import stored
+from tests.world import OTHER_PNG, PNG, World, assert_accepted
 from uponce.adapters import system
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.store import packs as packs_module
@@ -23,7 +25,7 @@ from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import RandomIds
 from uponce.config import load
-from uponce.core.errors import DatabaseUnavailable, StorageFull, StorageUnavailable
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.wiring import build
 
 
@@ -157,31 +159,77 @@ def test_a_sync_that_would_hold_the_database_for_long_comes_before(
     assert order(world, monkeypatch) == (synced if is_slow else ORDER)
 
 
-def test_what_needs_no_bytes_is_committed_though_the_sync_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else nobody could delete an asset, or revoke a key, while uploads meet a disk that fails."""
+def beside(world: World, monkeypatch: pytest.MonkeyPatch, outcomes: list[str]) -> list[threading.Thread]:
+    """The next upload shares its transaction with an operation that needs no bytes, whose outcome is noted."""
     committer: Any = world.database._committer
     take_steps, started = committer._take_steps, list[threading.Thread]()
+
+    async def note() -> None:
+        try:
+            await world.database.note_settings({"audit_days": "7"})
+            outcomes.append("ok")
+        except UponceError as error:
+            outcomes.append(error.code)
 
     def steps(group: Any) -> None:
         take_steps(group)
         if not started:
-            noting = world.database.note_settings({"audit_days": "7"})
-            started.append(threading.Thread(target=asyncio.run, args=(noting,)))
+            started.append(threading.Thread(target=lambda: asyncio.run(note())))
             started[0].start()
             while committer._queue.empty() and started[0].is_alive():  # the transaction takes it along
                 time.sleep(0.001)
 
-    def fail(_: int) -> None:
-        raise OSError(errno.EIO, "broken")
-
-    fields = world.sign()
     monkeypatch.setattr(committer, "_take_steps", steps)
+    return started
+
+
+@pytest.mark.parametrize(("error", "code"), [(errno.EIO, "storage_unavailable"), (errno.ENOSPC, "storage_full")])
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "its reply is lost"])
+def test_what_needs_no_bytes_has_its_own_outcome_though_the_sync_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: int, code: str, lost: bool
+) -> None:
+    """Else nobody could delete an asset while uploads meet a disk that fails.
+
+    A streamed upload would delete its bytes after a failure of the sync, and its row may be committed.
+    """
+    engine, outcomes, fields = world.database._engine, list[str](), world.sign()
+    transact, started = engine.transact, beside(world, monkeypatch, outcomes)
+
+    def fail(_: int) -> None:
+        raise OSError(error, "broken")
+
+    def lose(*args: Any) -> Any:
+        done = transact(*args)  # the first one raises
+        if lost:
+            raise OutcomeUnknown("The reply was lost.")
+        return done
+
     with monkeypatch.context() as broken:
         broken.setattr(packs_module, "sync_data", fail)
-        assert world.upload(fields).code == "storage_unavailable"
+        broken.setattr(engine, "transact", lose)
+        assert world.upload(fields).code == code
         started[0].join()
+    assert outcomes == ["outcome_unknown" if lost else "ok"]
     assert asyncio.run(world.database.noted_settings())["audit_days"] == "7"
     assert_accepted(world.upload(fields))
+
+
+def test_bytes_stay_when_the_reply_to_their_commit_is_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were sealed before, so the row that is read back has its bytes."""
+    connection: Any = world.database._engine._held.connected()
+    execute, lost = connection.execute, list[str]()
+
+    def lose_the_reply(sql: str, *parameters: Any) -> Any:
+        done = execute(sql, *parameters)
+        if sql == "COMMIT":
+            lost.append(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
+
+    monkeypatch.setattr(connection, "execute", lose_the_reply)
+    answer = world.upload(world.sign(), OTHER_PNG)
+    assert lost == ["COMMIT"]
+    assert stored(world, answer) == OTHER_PNG
 
 
 def test_no_seal_succeeds_if_bytes_went_with_their_pack(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,7 +261,8 @@ class LateGroup:
 
     `put` starts to write them. While the disk does so, the transaction that names them runs its statements. It calls
     `seal` just before it commits. After StorageFull or StorageUnavailable of either, no blob that was put since the
-    last `seal` counts. If the transaction fails, it calls `abandon`: nothing names these blobs. One thread calls all.
+    last `seal` counts. If the transaction fails, it calls `abandon`, which frees the space of what is not sealed.
+    What is sealed stays: a COMMIT without an answer may name it. One thread calls all.
     """
 
     put: PutGroup
