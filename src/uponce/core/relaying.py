@@ -17,6 +17,8 @@ from uponce.core.values import Caller, Digest, Grant
 
 MISSES = 2  # look-ups after the bound that must find nothing before a grant is free again
 _TICK = 2  # seconds; the clocks of both sides are read without fractions
+# Request Timeout, Locked (an account says so while it still processes the file), Too Early.
+_NOT_FINAL = frozenset({408, 423, 425})
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +133,12 @@ def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
     """Return the outcome that an answer proves. `document` is its JSON object, None if it has none.
 
     An answer without JSON may come from a server in between, and so may JSON that names no asset and has no error in
-    the upstream's shape, or a 408. `done` is false while the upstream waits for more chunks. `status` is `pending` if
-    it stores the asset later (`async`).
+    the upstream's shape, or a 408. After a 423 the upstream may still complete the upload. `done` is false while the
+    upstream waits for more chunks. `status` is `pending` if it stores the asset later (`async`).
     """
-    if document is None:
+    if document is None or status in _NOT_FINAL:
         return Outcome.UNKNOWN
-    if 400 <= status < 500 and status != 408:
+    if 400 <= status < 500:
         return Outcome.REFUSED if error_message(document) is not None else Outcome.UNKNOWN
     is_named = bool(document.get("public_id")) or document.get("status") == "pending"
     if 200 <= status < 300 and is_named and "error" not in document and document.get("done") is not False:
