@@ -38,6 +38,7 @@ LAST_START = bound(LIMITS) + 1  # so that the second attempt may start after the
 END = LAST_START + bound(LIMITS) + 1
 OLD_VERSION = -50
 OLD = -1  # the owner of an asset that was there before
+OTHER = -2  # the owner of an asset that replaced one of the attempts
 GRANT = Grant(b"K", "media", "key", 0, 1, 1000)
 ANSWERS: Mapping[str, tuple[int, Mapping[str, object] | None]] = {
     "stored": (200, {"public_id": "a"}),
@@ -99,7 +100,9 @@ class World:
     `latency` is how many seconds a look-up begins before its answer.
     """
 
-    naming: str  # keeps or replaces the asset of that name, or is marked: each upload makes an asset
+    # Keeps or replaces the asset of that name, or is marked: each upload makes an asset. In "marked, replaces", the
+    # upload of another grant may replace the asset, and with it the marker.
+    naming: str
     changes_bytes: bool
     has_old: bool
     ahead: int
@@ -235,6 +238,9 @@ class Search:
         for number, sender in enumerate(state.senders):
             for what, following in self._moves_of(state, number, sender):
                 yield f"{number}: {what}", following
+        if self._world.naming == "marked, replaces" and state.store and state.store[-1][0] != OTHER:
+            replaced = ((OTHER, state.now + self._world.ahead),)
+            yield "another upload replaces the asset", state._replace(store=replaced)
         for row in state.ledger.rows:
             for what, following in self._look_ups(state, *row):
                 yield f"{row[0]}: {what}", following
@@ -277,7 +283,7 @@ class Search:
             for answer in ("existing", "failed"):
                 yield f"the asset exists, answered {answer}", put(over._replace(answer=answer))
             return
-        kept = () if self._world.naming == "replaces" else state.store
+        kept = () if self._world.naming.endswith("replaces") else state.store
         store = (*kept, (number, state.now + self._world.ahead))
         for answer in ("stored", "failed", "torn"):
             following = put(over._replace(answer=answer), store=store)
@@ -304,11 +310,15 @@ class Search:
             yield "a look-up finds nothing", self._judge(after, relay, Missing.NOTHING)
 
     def _asset(self, state: State, number: int) -> Found | None:
-        """What a look-up finds. One by the marker shows no etag, so that of the upload stands for it."""
+        """What a look-up finds. One by the marker shows no etag, so that of the upload stands for it.
+
+        If the marker is gone, the signed name leads to the asset.
+        """
         if not state.store:
             return None
         owner, version = state.store[-1]
-        etag = f"md5 {number}" if self._world.naming == "marked" else self._world.etag(owner)
+        has_marker = self._world.naming.startswith("marked") and owner != OTHER
+        etag = f"md5 {number}" if has_marker else self._world.etag(owner)
         return Found(etag, version, state.now + self._world.ahead, state.now, Forwarded(200, "{}"))
 
     def _judge(self, state: State, relay: Relay, found: Found | Missing, owner: int = OLD) -> State:
@@ -319,7 +329,8 @@ class Search:
             return state._replace(ledger=state.ledger._replace(rows=rows))
         spent = judgement.verdict is Verdict.SPENT
         ledger = self._end(state.ledger, number, spent)
-        return state._replace(ledger=ledger, lied=state.lied or (spent and owner != number))
+        # A known limit: the asset of another upload counts as this one's.
+        return state._replace(ledger=ledger, lied=state.lied or (spent and owner not in (number, OTHER)))
 
     def _begun(self, ledger: Ledger, number: int, now: int) -> Ledger | None:
         database = Database(ledger)
@@ -343,6 +354,7 @@ def _with(state: State, number: int, sender: Sender, **changes: Any) -> State:
 BEHIND, AHEAD = -LIMITS.skew, LIMITS.skew
 MARKED = World("marked", changes_bytes=True, has_old=False, ahead=BEHIND)
 CHANGED = World("replaces", changes_bytes=True, has_old=True, ahead=BEHIND)
-_WORLDS = (MARKED, CHANGED, World("keeps", False, False, BEHIND), World("keeps", True, True, BEHIND))
+REPLACED = replace(MARKED, naming="marked, replaces")
+_WORLDS = (MARKED, REPLACED, CHANGED, World("keeps", False, False, BEHIND), World("keeps", True, True, BEHIND))
 SLOW = replace(CHANGED, latency=4)
 WORLDS = [*(replace(world, ahead=ahead) for world in _WORLDS for ahead in (BEHIND, AHEAD)), SLOW]

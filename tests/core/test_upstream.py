@@ -234,6 +234,9 @@ def test_where_presets_name_assets_a_context_entry_finds_them() -> None:
     assert "public_id" not in target.fields
     assert [kind for kind, _ in target.names] == ["image", "video", "raw"]
     assert aimed({}, upstream=marked).fields["context"] == f"uponce={target.marker}"
+    named = aimed({"public_id": "cat", "folder": "pets"}, None, upstream=marked)
+    assert set(named.names) == {(kind, name) for kind in ("image", "video", "raw") for name in ("", "pets/cat")}
+    assert named.names[:3] == target.names
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,38 @@ def test_an_older_asset_under_one_name_does_not_hide_that_of_the_upload_under_an
     assert [record.status for record in records.items] == [GrantStatus.USED] * 2
 
 
+def until_the_second_ends(relay: World) -> list[GrantStatus]:
+    """What the ledger says of both grants. A grant that is free again is not there."""
+    for _ in range(60):
+        reconcile(relay, after=60)
+    records = asyncio.run(relay.database.list_grants("demo", api_key=None, status=None, limit=9, cursor=None))
+    return [record.status for record in records.items if record.status is not GrantStatus.UNUSED]
+
+
+@pytest.mark.parametrize("kind", ["raw", "auto"])
+def test_a_marked_asset_that_another_upload_replaced_counts_by_its_signed_name(
+    relay: World, stub: StubUpstream, kind: str
+) -> None:
+    """The other upload brings its own marker, so no asset has that of the first one."""
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    pending(relay, stub, {"public_id": "cat", "folder": "pets"}, kind)
+    other = relay.sign({"public_id": "cat", "folder": "pets", "tags": "b"})
+    assert_accepted(relay.upload(other, b"other bytes", kind=kind))
+    assert len(stub.store) == 1
+    assert until_the_second_ends(relay) == [GrantStatus.USED] * 2
+
+
+def test_a_marked_upload_that_was_not_stored_is_free_beside_an_older_asset_of_its_name(
+    relay: World, stub: StubUpstream
+) -> None:
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat", "tags": "b"}), b"other bytes", kind="raw"))
+    relay.clock.time += 1000
+    stub.uploads = iter([Trouble.FORGETS])
+    assert_refused(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"), 503, "outcome_unknown")
+    assert until_the_second_ends(relay) == [GrantStatus.USED]
+
+
 def test_a_name_that_no_look_up_can_ask_for_is_refused_before_the_account_has_it(
     relay: World, stub: StubUpstream
 ) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uponce.core.account import account_url, read_account
@@ -147,8 +147,9 @@ class Target:
     """Where the upload of one grant goes in the upstream, and how uponce finds its asset there.
 
     `kind` is the resource type in the URL, or `auto`. `fields` are sent with it; `signed` adds those that sign. `names`
-    are the resource types and public_ids that the asset may have. With a `marker`, the asset's context identifies it
-    instead. `is_own`: only uploads of this grant can have that name or marker. `account` is that of the upstream.
+    are the resource types and public_ids that the asset may have. An empty public_id stands for the `marker` in the
+    asset's context. `is_own`: only uploads of this grant can have that marker, or that name if there is no marker.
+    `account` is that of the upstream.
     """
 
     kind: str
@@ -178,9 +179,10 @@ def aim(
     if upstream.marked:
         marker = _digits(upstream.secret, b"marker" + seed, RANDOM_LENGTH)
         fields["context"] = _marked(marker, fields.get("context", ""))
-        return Target(
-            kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker, True, account
-        )
+        names = [(each, "") for each in _kinds(requested)]
+        if signed_name := spec.naming.public_id:  # another upload may replace the asset, and with it the marker
+            names += _placed(params, spec.naming, [(each, signed_name) for each in _kinds(requested)])
+        return Target(kind, delivery_type, fields, tuple(names), marker, True, account)
     random = _digits(upstream.secret, b"name" + seed, RANDOM_LENGTH)
     suffix = _digits(upstream.secret, b"suffix" + seed, UNIQUE_SUFFIX_LENGTH)
     naming = spec.naming
@@ -197,18 +199,23 @@ def aim(
         fields["public_id"] = bare  # the upstream itself adds folder and prefix
         if is_own:
             fields.setdefault("overwrite", "false")
-    folders = [naming.folder]
-    if _is_on(params, "use_asset_folder_as_public_id_prefix"):  # accounts with fixed folders ignore it
-        folders.insert(0, params.get("asset_folder"))
     names = [(each, bare) for each in _kinds(requested)]
     if requested is None:  # the upstream may add the extension to a file that it takes as raw
         names.append((ResourceType.RAW.value, as_raw))
+    return Target(kind, delivery_type, fields, tuple(_placed(params, naming, names)), None, is_own, account)
+
+
+def _placed(params: Mapping[str, str], naming: Naming, names: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return the names as the upstream completes them, with each folder that it may put before them."""
+    folders = [naming.folder]
+    if _is_on(params, "use_asset_folder_as_public_id_prefix"):  # accounts with fixed folders ignore it
+        folders.insert(0, params.get("asset_folder"))
     found = dict[tuple[str, str], None]()
     for folder in folders:
-        for each, name in names:
+        for kind, name in names:
             placed = replace(naming, folder=folder, public_id=name)
-            found[each, placed.written(ResourceType(each), filename, random, suffix)] = None
-    return Target(kind, delivery_type, fields, tuple(found), None, is_own, account)
+            found[kind, placed.written(ResourceType(kind), None, "", "")] = None
+    return list(found)
 
 
 def _marked(marker: str, context: str) -> str:

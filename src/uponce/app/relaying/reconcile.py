@@ -137,61 +137,65 @@ def _names_in(body: bytes) -> Sequence[str]:
 async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tuple[Found | Missing, int]:
     """Return the upload's asset, or the reason of its absence, and the seconds that the quota asks to wait, or 0."""
     for kind, public_id in relay.target.names:
+        marker = None if public_id else relay.target.marker
         try:
-            reply = await _ask(services, upstream, relay, kind, public_id)
+            reply = await _ask(services, upstream, relay, kind, public_id, marker)
         except UpstreamUnavailable:
             return Missing.UNREADABLE, 0
         if reply.status in (420, 429):
             return Missing.UNREADABLE, _quota_wait(reply)
-        document = _document(reply, relay)
+        document = _document(reply, by_marker=marker is not None)
         if document is not None:
-            found = _found(document, reply, relay, await services.database.moment())
+            is_own = relay.target.is_own and marker == relay.target.marker
+            found = _found(document, reply, relay, await services.database.moment(), is_own=is_own)
             if is_of(relay, found):
                 return found, 0
-        elif not _says_nothing(reply, relay):
+        elif not _says_nothing(reply, by_marker=marker is not None):
             log.warning("relay %s: the look-up in the upstream gave %d: %s", relay.id, reply.status, reply.body[:200])
             return Missing.UNREADABLE, 0
     return Missing.NOTHING, 0
 
 
-async def _ask(services: Services, upstream: Upstream, relay: Relay, kind: str, public_id: str) -> UpstreamReply:
+async def _ask(
+    services: Services, upstream: Upstream, relay: Relay, kind: str, public_id: str, marker: str | None
+) -> UpstreamReply:
     """Return the answer that has the asset, or the last one: a list by context may begin with empty pages."""
-    client, target = services.upstream, relay.target
-    if target.marker is None:
-        path = f"resources/{kind}/{target.type}/{public_id}"
+    client = services.upstream
+    if marker is None:
+        path = f"resources/{kind}/{relay.target.type}/{public_id}"
         return await client.get(upstream, path, {"media_metadata": "true"})
-    query = {"key": MARKER, "value": target.marker}
+    query = {"key": MARKER, "value": marker}
     for _ in range(_MOST_PAGES):
         reply = await client.get(upstream, f"resources/{kind}/context", query)
         cursor = (reply.document or {}).get("next_cursor")
-        if not isinstance(cursor, str) or _document(reply, relay) is not None:
+        if not isinstance(cursor, str) or _document(reply, by_marker=True) is not None:
             return reply
         query["next_cursor"] = cursor
     raise UpstreamUnavailable("The upstream has too many assets with a context to look through.")
 
 
-def _says_nothing(reply: UpstreamReply, relay: Relay) -> bool:
+def _says_nothing(reply: UpstreamReply, *, by_marker: bool) -> bool:
     """Return whether the upstream itself says that it has no such asset. A server in between cannot say so."""
     if reply.document is None:
         return False
-    if relay.target.marker is None:
-        return reply.status == 404 and error_message(reply.document) is not None
-    return reply.status == 200 and isinstance(reply.document.get("resources"), list)
+    if by_marker:
+        return reply.status == 200 and isinstance(reply.document.get("resources"), list)
+    return reply.status == 404 and error_message(reply.document) is not None
 
 
-def _document(reply: UpstreamReply, relay: Relay) -> Mapping[str, Any] | None:
+def _document(reply: UpstreamReply, *, by_marker: bool) -> Mapping[str, Any] | None:
     """Return the asset in an answer, or None."""
     if reply.status != 200 or reply.document is None:
         return None
-    if relay.target.marker is None:
+    if not by_marker:
         return reply.document if "public_id" in reply.document else None
     resources = reply.document.get("resources")
     return next(iter(resources), None) if isinstance(resources, list) else None
 
 
-def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float) -> Found:
+def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float, *, is_own: bool) -> Found:
     # An asset that only this grant can have made counts as this upload's, also if an earlier attempt made it.
-    etag = relay.digest.md5 if relay.target.is_own else str(document.get("etag", ""))
+    etag = relay.digest.md5 if is_own else str(document.get("etag", ""))
     version = document.get("version")
     answer = forwarded(replace(reply, document=document, body=json.dumps(document)), relay.digest.size)
     upstream_now = now if reply.date is None else reply.date
