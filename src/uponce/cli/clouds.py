@@ -25,7 +25,7 @@ def create(
         None,
         help="Account that stores the media: cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com. "
         "Other options: window=SECONDS if the account accepts signatures for another time than 3600, "
-        "signature_algorithm=sha256, and identify=context if its presets rename uploads. "
+        "signature_algorithm=sha256, and identify=context if its presets rename uploads or set their type. "
         "With - the URL comes from the standard input, so that no other user of this machine sees the secret.",
     ),
     same_keys: bool = typer.Option(

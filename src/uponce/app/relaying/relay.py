@@ -217,15 +217,7 @@ class Relaying:
 
     async def _spend(self, pending: Relay, reply: UpstreamReply) -> Forwarded:
         answer = forwarded(reply, pending.digest.size)
-        names = [name for _, name in pending.target.names if name]
-        if answer.public_id and names and answer.public_id not in names:
-            log.warning(
-                "the upstream of cloud %s named an asset %r instead of %r. A preset of the account may rename uploads: "
-                "add identify=context to the URL of the upstream",
-                pending.cloud,
-                answer.public_id,
-                names[0],
-            )
+        _warn_of_presets(pending, reply)
         try:
             owned = await self._end(pending, answer, _code(pending, reply))
         except Unavailable as error:
@@ -309,6 +301,21 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
     """Return `existing` if the upstream answered with an asset that has other bytes."""
     document = reply.document or {}
     return "existing" if document.get("existing") and document.get("etag") != pending.digest.md5 else ""
+
+
+def _warn_of_presets(pending: Relay, reply: UpstreamReply) -> None:
+    """Log an asset that no look-up would have found after a lost answer."""
+    target, document = pending.target, reply.document or {}
+    public_id, names = _text(document.get("public_id")), [f"{target.type}/{name}" for _, name in target.names]
+    made = f"{_text(document.get('type')) or target.type}/{public_id}"
+    if target.marker is None and public_id and made not in names:
+        log.warning(
+            "the upstream of cloud %s made the asset %r instead of %r. A preset of the account may rename uploads or "
+            "set their delivery type: add identify=context to the URL of the upstream",
+            pending.cloud,
+            made,
+            names[0],
+        )
 
 
 def _refusal(reply: UpstreamReply) -> UpstreamRefused:
