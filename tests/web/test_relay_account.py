@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.scrape import Scraped
 from tests.upstreams import StubUpstream
 from tests.web.relays import EachOnItsLoop
-from tests.world import World, assert_accepted
+from tests.web.test_relay import SIZES, status_of
+from tests.world import World, assert_accepted, assert_refused
+from uponce.adapters.metrics import PrometheusMetrics
 from uponce.app.ports.relaying import Sign, UpstreamCall, UpstreamReply
-from uponce.core.values import Upstream
+from uponce.core.values import GrantStatus, Upstream
 
 
 class Presets(EachOnItsLoop):
@@ -44,3 +47,21 @@ def test_an_asset_that_no_look_up_would_find_is_logged(
     relay.swap(upstream=Presets(change))
     assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
     assert ("add identify=context" in caplog.text) is (is_lost and not marked)
+
+
+@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
+def test_a_timestamp_of_the_relay_that_the_account_refuses_is_no_fault_of_the_client(
+    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture, file: bytes
+) -> None:
+    """The client has signed another timestamp. Its signature is fresh, and stays free."""
+    metrics, fields = PrometheusMetrics("1", "server"), relay.sign()
+    relay.swap(metrics=metrics)
+    stub.clock = lambda: relay.clock.time + relay.services.limits.relay_fence + 10
+    refused = relay.upload(fields, file, kind="raw")
+    assert_refused(refused, 503, "upstream_unavailable")
+    assert "Stale request" not in refused.json["error"]["message"]
+    assert Scraped(metrics.text().decode()).outcomes() == {"upstream_refused_account": 1}
+    assert "the account refuses the signatures of this server as too old" in caplog.text
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+    stub.clock = relay.clock.now
+    assert_accepted(relay.upload(fields, file, kind="raw"))

@@ -68,7 +68,7 @@ def check_who_wakes_late_stores_nothing(relay: World, stub: StubUpstream) -> Non
         patch.setattr(relay.database, "begin_relay", begin_and_sleep)
         fields = relay.sign({"valid_for": "3000"})
         answer = relay.upload(fields, STREAMED, kind="raw")
-    assert answer.status == 400
+    assert answer.status == 503
     assert not stub.store
     assert checks.status_of(relay, fields) is GrantStatus.UNUSED
 

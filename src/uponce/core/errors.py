@@ -36,6 +36,11 @@ class UponceError(Exception):
         self.retry_after = self.retry_seconds if retry_after is None else retry_after
 
     @property
+    def outcome(self) -> str:
+        """Return how the metrics name this outcome of an upload."""
+        return self.code
+
+    @property
     def for_operator(self) -> str:
         """Return the text for the operator of the server: the detail, or the message if there is no detail."""
         return self.detail or self.message
@@ -260,7 +265,7 @@ class UnsupportedContentType(RequestRefused, code="unsupported_content_type"):
 class UpstreamRefused(Refused, code="upstream_refused"):
     """The upstream refused the upload. Clients get its answer unchanged: `body`, with `headers`."""
 
-    account_outcome: ClassVar[str] = "upstream_refused_account"  # in the metrics, if no client is the cause
+    account_outcome: ClassVar[str] = "upstream_refused_account"  # if no client is the cause
     status = 400
     body = ""
     headers: tuple[tuple[str, str], ...] = ()
@@ -269,6 +274,10 @@ class UpstreamRefused(Refused, code="upstream_refused"):
     def may_pass_later(self) -> bool:
         """Return whether the upstream may take the file later: it says when, or credentials, rights or quota count."""
         return self.status in (401, 403, 420, 429) or any(name == "Retry-After" for name, _ in self.headers)
+
+    @property
+    def outcome(self) -> str:
+        return self.account_outcome if self.may_pass_later else self.code
 
 
 class Unavailable(UponceError):
@@ -301,6 +310,12 @@ class ServerBusy(Unavailable, code="server_busy", retry=5):
 
 class UpstreamUnavailable(Unavailable, code="upstream_unavailable", retry=5):
     """The relay cannot use its upstream, or is at its limit of calls. The upload cannot have completed there."""
+
+    is_refusal = False  # the upstream answered, and refused what uponce itself sent
+
+    @property
+    def outcome(self) -> str:
+        return UpstreamRefused.account_outcome if self.is_refusal else self.code
 
 
 class SettingRefused(UponceError, code="setting_refused"):

@@ -153,6 +153,14 @@ def error_message(document: Mapping[str, object]) -> str | None:
     return message if isinstance(message, str) else None
 
 
+def refuses_timestamp(reply_status: int, document: Mapping[str, object] | None) -> bool:
+    """Return whether the upstream refuses a signature as too old. uponce made its timestamp, so no client is the cause.
+
+    The beginning of the text is the same in Cloudinary and in uponce.
+    """
+    return reply_status == 400 and (error_message(document or {}) or "").startswith("Stale request")
+
+
 def bound(limits: Limits) -> int:
     """Return how many seconds after `pending_at` an upload can still complete in the upstream."""
     return limits.relay_fence + limits.skew + limits.relay_processing + _TICK

@@ -84,8 +84,7 @@ def refusal(
     if judged is not error:
         error, status = judged, None
     request.note_error(error)
-    is_of_account = isinstance(error, UpstreamRefused) and error.may_pass_later
-    request.refused = UpstreamRefused.account_outcome if is_of_account else error.code
+    request.refused = error.outcome
     lingers = request.has_unread_body()
     if isinstance(error, UpstreamRefused) and error.body:
         answer = forwarded_response(status or error.status, error.body, error.headers, lingers=lingers)

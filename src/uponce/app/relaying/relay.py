@@ -32,6 +32,7 @@ from uponce.core.relaying import (
     bound,
     error_message,
     outcome_of,
+    refuses_timestamp,
     repeat_hash,
     trailer_timestamp,
 )
@@ -46,6 +47,10 @@ _PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # with a database that fails when t
 _NO_NAME = "file"
 _SIGNATURE = re.compile("[0-9A-Fa-f]{40,}")
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
+_STALE = (
+    "The upstream refuses the uploads of this server, because of its clock or its settings. The signature is not "
+    "spent. Send the upload again later."
+)
 _UNCONFIRMED = (
     "The server's database did not confirm that the upload may be passed on. The signature is not spent. Send the "
     "upload again."
@@ -318,7 +323,16 @@ def _warn_of_presets(pending: Relay, reply: UpstreamReply) -> None:
         )
 
 
-def _refusal(reply: UpstreamReply) -> UpstreamRefused:
+def _refusal(reply: UpstreamReply) -> UpstreamRefused | UpstreamUnavailable:
+    if refuses_timestamp(reply.status, reply.document):
+        log.error(
+            "the account refuses the signatures of this server as too old: for its clock, for `window` in its URL, for "
+            "a fence of the account, or because this server stood still. Run `uponce doctor`: %s",
+            told(reply),
+        )
+        unavailable = UpstreamUnavailable(_STALE, detail=told(reply))
+        unavailable.is_refusal = True
+        return unavailable
     message = _text(error_message(reply.document or {}))
     refusal = UpstreamRefused(message or f"The upstream answered {reply.status}.")
     refusal.status, refusal.body, refusal.headers = reply.status, reply.body, reply.headers
