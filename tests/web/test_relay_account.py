@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import pytest
 
 from tests.scrape import Scraped
-from tests.upstreams import StubUpstream
+from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop
-from tests.web.test_relay import SIZES, status_of
+from tests.web.test_relay import SIZES, reconcile, status_of
+from tests.web.test_relay_look_ups import pending
 from tests.world import World, assert_accepted, assert_refused
 from uponce.adapters.metrics import PrometheusMetrics
 from uponce.app.ports.relaying import Sign, UpstreamCall, UpstreamReply
@@ -65,3 +67,25 @@ def test_a_timestamp_of_the_relay_that_the_account_refuses_is_no_fault_of_the_cl
     assert status_of(relay, fields) is GrantStatus.UNUSED
     stub.clock = relay.clock.now
     assert_accepted(relay.upload(fields, file, kind="raw"))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        (Trouble.LIMITED, "the account's quota for the Admin API is used up"),
+        (Trouble.FAILED, "the upstream answered 500"),
+        (Trouble.FORGETS, "/v1_1/up/resources/raw/upload/"),
+        (None, "`uponce clouds relay NAME URL` sets it again"),
+    ],
+)
+def test_the_outbox_shows_why_a_look_up_failed(
+    relay: World, stub: StubUpstream, trouble: Trouble | None, why: str
+) -> None:
+    pending(relay, stub, {})
+    stub.reads = repeat(trouble)
+    if trouble is None:
+        asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, secret="")))
+    reconcile(relay)
+    (effect,) = asyncio.run(relay.database.list_effects(10))
+    assert effect.error.startswith("the look-up failed: ")
+    assert why in effect.error

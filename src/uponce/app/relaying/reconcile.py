@@ -10,7 +10,7 @@ from typing import Any
 
 from uponce.app.outbox import Later
 from uponce.app.ports import Effect, UpstreamReply
-from uponce.app.relaying.relay import forwarded
+from uponce.app.relaying.relay import forwarded, told
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
 from uponce.core.relaying import Forwarded, Found, Missing, Relay, Verdict, dies_at, error_message, is_of, judge_look_up
@@ -41,7 +41,8 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     account = relay.target.account
     if upstream.account != account:  # the answers of another account prove nothing about this upload
         return Later(_MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: {cure}")
-    found, wait = await _look_up(services, upstream, relay)
+    look = await _look_up(services, upstream, relay)
+    found = look.found
     judgement = judge_look_up(relay, found, effect.now, services.limits)
     if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
         await services.database.end_relay(relay, found.forwarded, "looked_up")
@@ -52,7 +53,7 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     if judgement.misses != relay.misses:
         await services.database.note_misses(relay.id, judgement.misses)
     pause = _pause(relay, effect, services, found)
-    return Later(wait or pause, "" if found is Missing.NOTHING else "the look-up failed")
+    return Later(look.wait or pause, look.why and f"the look-up failed: {look.why}")
 
 
 async def give_up(services: Services, effect_id: int) -> Relay | None:
@@ -134,26 +135,38 @@ def _names_in(body: bytes) -> Sequence[str]:
     return [name for name in (document.get("public_id"), marker) if isinstance(name, str) and name]
 
 
-async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tuple[Found | Missing, int]:
-    """Return the upload's asset, or the reason of its absence, and the seconds that the quota asks to wait, or 0."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The upload's asset, or the reason of its absence.
+
+    `wait` is how many seconds the quota asks to wait, or 0. `why` says to the operator why the look-up failed.
+    """
+
+    found: Found | Missing
+    wait: int = 0
+    why: str = ""
+
+
+async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> _Look:
     for kind, public_id in relay.target.names:
         marker = None if public_id else relay.target.marker
         try:
             reply = await _ask(services, upstream, relay, kind, public_id, marker)
-        except UpstreamUnavailable:
-            return Missing.UNREADABLE, 0
+        except UpstreamUnavailable as error:
+            return _Look(Missing.UNREADABLE, why=error.for_operator)
         if reply.status in (420, 429):
-            return Missing.UNREADABLE, _quota_wait(reply)
+            why = f"the account's quota for the Admin API is used up, {told(reply)}"
+            return _Look(Missing.UNREADABLE, _quota_wait(reply), why)
         document = _document(reply, by_marker=marker is not None)
         if document is not None:
             is_own = relay.target.is_own and marker == relay.target.marker
             found = _found(document, reply, relay, await services.database.moment(), is_own=is_own)
             if is_of(relay, found):
-                return found, 0
+                return _Look(found)
         elif not _says_nothing(reply, by_marker=marker is not None):
-            log.warning("relay %s: the look-up in the upstream gave %d: %s", relay.id, reply.status, reply.body[:200])
-            return Missing.UNREADABLE, 0
-    return Missing.NOTHING, 0
+            log.warning("relay %s: the look-up failed: %s", relay.id, told(reply))
+            return _Look(Missing.UNREADABLE, why=told(reply))
+    return _Look(Missing.NOTHING)
 
 
 async def _ask(
