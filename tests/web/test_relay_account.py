@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import replace
+from email.utils import formatdate
 from itertools import repeat
 from typing import Any
 
 import pytest
 
 from tests.scrape import Scraped
-from tests.upstreams import StubUpstream, Trouble
+from tests.upstreams import ANSWERS, StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop
 from tests.web.test_relay import SIZES, reconcile, status_of
 from tests.web.test_relay_look_ups import pending
@@ -89,3 +90,20 @@ def test_the_outbox_shows_why_a_look_up_failed(
     (effect,) = asyncio.run(relay.database.list_effects(10))
     assert effect.error.startswith("the look-up failed: ")
     assert why in effect.error
+
+
+@pytest.mark.parametrize(("reset", "seconds"), [(2400, 2400), (9000, 3600), (-60, 300), (None, 300)])
+def test_a_look_up_waits_until_the_quota_begins_again(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch, reset: int | None, seconds: int
+) -> None:
+    fields, ahead = pending(relay, stub, {}), 100
+    stub.clock = lambda: relay.clock.time + ahead
+    at = "soon" if reset is None else formatdate(int(relay.clock.time) + ahead + reset, usegmt=True)
+    status, body, headers = ANSWERS[Trouble.LIMITED]
+    monkeypatch.setitem(ANSWERS, Trouble.LIMITED, (status, body, {**headers, "X-FeatureRateLimit-Reset": at}))
+    stub.reads = iter([Trouble.LIMITED])
+    reconcile(relay)
+    (effect,) = asyncio.run(relay.database.list_effects(10))
+    assert abs(effect.due_at - (relay.clock.time + seconds)) <= 2
+    reconcile(relay, after=seconds + 2)
+    assert status_of(relay, fields) is GrantStatus.USED

@@ -3,9 +3,11 @@
 import hmac
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from uponce.app.outbox import Later
@@ -217,5 +219,13 @@ def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now:
 
 def _quota_wait(reply: UpstreamReply) -> int:
     """Return how many seconds the upstream asks to wait, at most an hour: the quota counts by the hour."""
-    after = next((value for name, value in reply.headers if name.lower() == "retry-after"), "")
-    return min(int(after), _QUOTA_SECONDS) if after.isdigit() else _MOST_SECONDS
+    headers = {name.lower(): value for name, value in reply.headers}
+    if (after := headers.get("retry-after", "")).isdigit():
+        return min(int(after), _QUOTA_SECONDS)
+    try:
+        reset = parsedate_to_datetime(headers.get("x-featureratelimit-reset", "")).timestamp()
+    except (ValueError, OverflowError):
+        return _MOST_SECONDS
+    # Both times are by the upstream's clock. At a time that is over, the quota may be used up again.
+    left = 0 if reply.date is None else math.ceil(reset - reply.date)
+    return min(left, _QUOTA_SECONDS) if left > 0 else _MOST_SECONDS
