@@ -215,6 +215,8 @@ def test_doctor_finds_a_clock_with_which_the_account_refuses_each_signature(
 @pytest.mark.parametrize(
     ("trouble", "state", "said"),
     [
+        (Trouble.HTML, State.BROKEN, "it answered 200 without the `ok` of an account. Check upload_prefix"),
+        (Trouble.PORTAL, State.BROKEN, "it answered 200 without the `ok` of an account. Check upload_prefix"),
         (Trouble.LIMITED, State.WARNING, "it answered 420: the quota of {} for the Admin API is used up."),
         (Trouble.FAILED, State.BROKEN, "it answered 500. Check {}, and the network."),
         (None, State.BROKEN, "it answered 401. `uponce clouds relay demo URL` sets its key."),

@@ -68,7 +68,7 @@ async def of_upstreams(services: Services) -> Sequence[Finding]:
             findings.append(Finding(name, State.BROKEN, f"{error.for_operator}. Check upload_prefix and the network."))
             continue
         ahead = 0.0 if reply.date is None else reply.date - services.clock.now()
-        if reply.status != 200:
+        if reply.status != 200 or (reply.document or {}).get("status") != "ok":
             findings.append(_unwilling(name, cloud, upstream, reply.status))
         elif abs(ahead) > limits.skew or ahead >= min(upstream.window, limits.relay_fence):  # signatures are back-dated
             late = f"its clock is {ahead:.0f} seconds ahead. Correct the clock of this machine."
@@ -121,13 +121,15 @@ async def of_presets(
 
 
 def _unwilling(name: str, cloud: str, upstream: Upstream, status: int) -> Finding:
-    """Return the finding for an account that answers, but not with 200."""
+    """Return the finding for a server that answers, but does not say that it accepts the key."""
     said, account = f"it answered {status}", f"account {upstream.cloud} at {upstream.prefix}"
     if status in (401, 403):
         return Finding(name, State.BROKEN, f"{said}. `uponce clouds relay {cloud} URL` sets its key.")
     if status in (420, 429):
         full = f"{said}: the quota of {account} for the Admin API is used up. Uploads may work. Try again in an hour."
         return Finding(name, State.WARNING, full)
+    if status == 200:
+        said += " without the `ok` of an account. Check upload_prefix: another server may answer there"
     return Finding(name, State.BROKEN, f"{said}. Check {account}, and the network.")
 
 
