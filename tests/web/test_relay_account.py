@@ -1,6 +1,7 @@
 """What the operator sees of an account that has presets, refuses the relay itself, or answers no look-up."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import replace
 from email.utils import formatdate
@@ -14,9 +15,11 @@ from tests.upstreams import ANSWERS, StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop
 from tests.web.test_relay import SIZES, reconcile, status_of
 from tests.web.test_relay_look_ups import pending
+from tests.web.test_relay_repeats import signed_by
+from tests.web.test_relayed_calls import act
 from tests.world import World, assert_accepted, assert_refused
 from uponce.adapters.metrics import PrometheusMetrics
-from uponce.app.ports.relaying import Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.relaying import Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.values import GrantStatus, Upstream
 
 
@@ -107,3 +110,17 @@ def test_a_look_up_waits_until_the_quota_begins_again(
     assert abs(effect.due_at - (relay.clock.time + seconds)) <= 2
     reconcile(relay, after=seconds + 2)
     assert status_of(relay, fields) is GrantStatus.USED
+
+
+@pytest.mark.parametrize("document", [{"public_id": "cat", "version": 7, "signature": "0" * 40}, {"result": "ok"}])
+def test_the_key_that_signed_a_call_signs_its_answer(relay: World, document: dict[str, Any]) -> None:
+    """`explicit` answers as an upload does."""
+
+    class Explicit(EachOnItsLoop):
+        async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
+            return UpstreamReply(200, document, json.dumps(document))
+
+    relay.swap(upstream=Explicit())
+    answer = assert_accepted(act(relay, "raw/explicit", relay.sign({"public_id": "cat"}, key=relay.server))).json
+    assert answer == {**document, **({"signature": answer["signature"]} if "signature" in document else {})}
+    assert "signature" not in document or signed_by(relay.server.secrets[0], answer)

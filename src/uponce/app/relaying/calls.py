@@ -16,7 +16,7 @@ from uponce.app.relaying.relay import forwarded, told
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, OutcomeUnknown, ScopeDenied, UpstreamUnavailable
 from uponce.core.parameters import unknown
-from uponce.core.relaying import Forwarded
+from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import bare_name, collect
 from uponce.core.upstream import passed_on, signed
 from uponce.core.values import Caller, KeyScope, KeyUses, Upstream
@@ -41,6 +41,8 @@ async def act_signed(
 ) -> Forwarded:
     """Return the upstream's answer to a call with signed fields, such as a deletion. uponce signs it for the upstream.
 
+    The key that signed the call signs the answer, if the answer has a signature.
+
     `sent` are the fields in order of arrival. The upstream gets them in their form: a list stays a list. Raise
     ScopeDenied unless their key is one for servers: uponce cannot spend a signature in one step with an action of
     another system. Raise UnknownParameter for a parameter of uponce's own uploads, and SignatureRevoked for a revoked
@@ -64,7 +66,10 @@ async def act_signed(
     proof = signed(upstream, fields, int(services.clock.now()))
     kept = fields.keys() - proof.keys()
     form = [(name, value) for name, value in sent if bare_name(name) in kept]
-    return _answer(await services.upstream.post(upstream, path, [*form, *proof.items()]), changes=True)
+    reply = await services.upstream.post(upstream, path, [*form, *proof.items()])
+    answer = _answer(reply, changes=True)
+    # `explicit` answers as an upload does. An answer without a signature gets none.
+    return signed_by(verified.signer, answer) if "signature" in (reply.document or {}) else answer
 
 
 async def _verify(services: Services, cloud: str, path: str, params: Mapping[str, str]) -> Verified:
