@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.world import World, create_key
-from uponce.app.manage_clouds import create_cloud
+from uponce.app.manage_clouds import create_cloud, find_former_keys, preset_upstream, still_accepted
 from uponce.app.manage_keys import Conflict, import_keys, playground_key, renew_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
@@ -200,6 +200,22 @@ def test_a_key_that_comes_back_after_a_restore_is_fenced(world: World) -> None:
     same, server = asyncio.run(create_cloud(world.services, "relayed", upstream, same_keys=True))
     marks = {key.api_key: key.watermark for key in asyncio.run(world.database.list_keys())}
     assert [marks[key.api_key] for key in (KEY, same, *made, server)] == [mark, mark, None, None, None, None]
+
+
+def test_a_key_with_the_former_secret_of_an_account_is_named(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """It goes on accepting the secret, which may have leaked."""
+    account = Upstream("acme", "98765", "a-secret-of-some-account")
+    renewed = replace(account, api_key="43210", secret="another-secret-of-it")
+    same, _ = asyncio.run(create_cloud(world.services, "relayed", account, same_keys=True))
+    for following, former in ((renewed, [same.api_key]), (replace(account, window=60), []), (None, [])):
+        assert asyncio.run(find_former_keys(world.services, "relayed", following)) == former
+    asyncio.run(preset_upstream(world.services, "relayed", account))
+    assert not caplog.text
+    asyncio.run(preset_upstream(world.services, "relayed", renewed))
+    assert still_accepted(same.api_key) in caplog.text
+    asyncio.run(preset_upstream(world.services, "relayed", account))
+    asyncio.run(revoke_key(world.services, same.api_key))
+    assert asyncio.run(find_former_keys(world.services, "relayed", renewed)) == []
 
 
 def test_a_key_that_differs_from_that_of_the_copy_keeps_the_fence(world: World) -> None:

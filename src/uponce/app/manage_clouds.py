@@ -1,5 +1,6 @@
 """Create and list clouds, and set the upstream to which a relay forwards their uploads."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ from uponce.app.manage_keys import DEFAULT_WINDOW, PLAYGROUND, import_keys, two_
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
+
+log = logging.getLogger("uponce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,35 @@ async def set_upstream(services: Services, cloud: str, upstream: Upstream | None
     return (await services.database.count_waiting()).pending
 
 
+async def find_former_keys(services: Services, cloud: str, upstream: Upstream | None) -> Sequence[str]:
+    """Return the API keys of the cloud that accept the secret of its account, if `upstream` has another secret.
+
+    `create_cloud` makes such a key with `same_keys`. If a stored secret cannot be read, return no key.
+    """
+    try:
+        former = (await services.database.list_upstreams(cloud)).get(cloud)
+        keys = await services.database.list_keys(cloud)
+    except SettingRefused:
+        return []
+    if former is None or upstream is None or upstream.secret == former.secret:
+        return []
+    return [key.api_key for key in keys if key.revoked_at is None and former.secret in key.secrets]
+
+
+def still_accepted(api_key: str) -> str:
+    """Return the warning about a key of `find_former_keys`."""
+    return (
+        f"API key {api_key} still accepts the former secret of the account. Let the back end sign with another key "
+        f"(`uponce keys import`, `uponce keys create`), then run `uponce keys revoke {api_key}`."
+    )
+
+
 async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> None:
     """Set the upstream that the settings name, unless it is set. Raise SettingRefused if the cloud has no API key."""
     check_relayed(cloud, await services.database.list_keys())
     if (await services.database.list_upstreams(cloud)).get(cloud) != upstream:
+        for api_key in await find_former_keys(services, cloud, upstream):
+            log.warning("%s", still_accepted(api_key))
         await services.database.set_upstream(cloud, upstream)
 
 

@@ -1,12 +1,20 @@
 """`uponce clouds`: create and list clouds, and set what their uploads are passed on to."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
-from uponce.app.manage_clouds import Cloud, create_cloud, list_clouds, set_upstream
+from uponce.app.manage_clouds import (
+    Cloud,
+    create_cloud,
+    find_former_keys,
+    list_clouds,
+    set_upstream,
+    still_accepted,
+)
+from uponce.app.services import Services
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import STDIN, Data, Json, say, say_table, warn_of_secret
 from uponce.cli.store import on_store
@@ -86,7 +94,12 @@ def relay(
     if off == (url is not None):
         raise typer.BadParameter("Name the account's URL, or --off.")
     upstream = None if url is None else _upstream(url)
-    pending = on_store(load(data=data), lambda services: set_upstream(services, name, upstream))
+
+    async def pass_on(services: Services) -> tuple[int, Sequence[str]]:
+        former = await find_former_keys(services, name, upstream)
+        return await set_upstream(services, name, upstream), former
+
+    pending, former = on_store(load(data=data), pass_on)
     where = "stored here" if upstream is None else f"passed on to {url_of(upstream)}"
     typer.echo(f"uploads of cloud {name} are {where}")
     if pending:
@@ -94,6 +107,8 @@ def relay(
             f"{pending} uploads are pending, of all clouds. Those of {name} wait until the account that received them "
             "is set again. `uponce outbox list` shows them."
         )
+    for api_key in former:
+        typer.echo(still_accepted(api_key), err=True)
 
 
 def _upstream(url: str) -> Upstream:
