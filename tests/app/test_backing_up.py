@@ -19,6 +19,7 @@ from uponce.adapters.database.sqlite.snapshot import Snapshot
 from uponce.adapters.spool import uploads
 from uponce.adapters.system import write_all
 from uponce.app.copy_media import Copying
+from uponce.app.owner import take_storage
 from uponce.core.errors import SettingRefused, StorageFull
 
 __all__ = ["box"]  # a fixture
@@ -32,6 +33,13 @@ def test_a_backup_is_dated_before_its_copy(box: Box) -> None:
 
     assert box.back_up(an_hour_later).facts["made_at"] == START
     assert box.world.clock.time > START
+
+
+def test_a_server_that_was_fenced_and_has_deleted_all_its_assets_is_backed_up(box: Box) -> None:
+    """Its new owner follows that of the last copy."""
+    assert not run(take_storage(box.world.database, box.world.blobs))
+    box.world.sql("DELETE FROM assets")
+    assert box.back_up().facts["assets"] == 0
 
 
 def test_a_draft_that_cannot_be_deleted_stops_no_backup(

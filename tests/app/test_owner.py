@@ -25,7 +25,7 @@ from uponce.app.migrate_store import Store, migrate_store, undo_move
 from uponce.app.owner import check_owner, claim_storage, take_storage
 from uponce.app.services import Ownership
 from uponce.core.errors import SettingRefused, StorageUnavailable
-from uponce.core.lineage import heir
+from uponce.core.lineage import follows, heir
 from uponce.core.policy import Limits
 
 OTHER = "f" * 32
@@ -355,7 +355,9 @@ def test_a_start_and_a_fence_take_the_storage_from_the_database_before(
     orphan(world)  # so few files does the database name: it needs no question
     asyncio.run(world.database.write(replace_owner(heir("2" * 32, first))))
     assert not asyncio.run(_taken(take(world.database, world.blobs)))
-    assert owners(world, world.database) == (heir("2" * 32, first),) * 2
+    of_storage, own = owners(world, world.database)
+    assert of_storage == own is not None and follows(own, heir("2" * 32, first))
+    assert (own == heir("2" * 32, first)) == (take is claim_storage)
 
 
 async def _taken(done: Awaitable[object]) -> object:

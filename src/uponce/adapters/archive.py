@@ -33,6 +33,7 @@ from uponce.adapters.system import RandomIds
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused
+from uponce.core.lineage import follows
 
 log = logging.getLogger("uponce")
 
@@ -108,7 +109,7 @@ class Archive:
         """Raise SettingRefused if the last copy holds API keys or assets of another server than the draft.
 
         A new server may have the same keys, from its settings. A server that has deleted all its assets has the owner
-        of the last copy.
+        of the last copy, or one that follows it.
         """
         if not exists(self._database):
             return
@@ -119,8 +120,9 @@ class Archive:
                     f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore "
                     "the backup; otherwise name another folder."
                 )
-            owner = last.owner()
-            is_continued = (owner is not None and owner == draft.owner()) or last.is_related(self._draft)
+            owner, own = last.owner(), draft.owner()
+            is_owner = owner is not None and own is not None and follows(own, owner)  # a fence gives a new owner
+            is_continued = is_owner or last.is_related(self._draft)
         if not is_continued:
             raise SettingRefused(
                 f"{self.folder} is the backup of another database: this server has none of its assets. Nothing was "

@@ -3,7 +3,8 @@
 A database has a random name, its owner, and its storage notes the same name. A storage without an owner gets that of
 the first database that claims it, if it has files of this database, or no files and the database names none. Only
 `uponce restore`, `uponce migrate-store`, `uponce fence` and a database that took over replace the owner of a storage.
-A PostgreSQL that took over gets a new owner that follows the old one, see core/lineage.py.
+A database that was fenced, and a PostgreSQL that took over, get a new owner that follows the old one, see
+core/lineage.py. So of a database and its copy, the other one loses the storage.
 """
 
 import logging
@@ -93,23 +94,36 @@ def _others(owner: str) -> str:
 
 
 async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = False) -> bool:
-    """Take the storage from another database, or an empty one that has no owner. Return whether it was taken.
+    """Make the database the only owner of its storage. Return whether the storage was that of another database before.
 
-    Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Sweeps
-    delete files that the database does not name. So raise SettingRefused if it names too few of them, unless `anyway`.
+    It may also be an empty one that has no owner. Other tools than `uponce restore` may restore a database from a time
+    before its storage had this owner. Sweeps delete files that the database does not name. So raise SettingRefused if
+    it names too few of them, unless `anyway`.
+
+    A copy by other tools has the owner of its original. So the database gets a new owner, and another database with the
+    one before loses the storage. A full storage gets it at the next start, sweep or check for /readyz, see `renew`.
     """
     owner = await blobs.owner()
+    if owner is not None and not await owns(database, blobs):
+        if not anyway:
+            await _refuse_few_named(database, blobs, _others(owner))
+        await blobs.set_owner(await database.follow_owner(owner), replace=True)
+        return True
+    own = await database.owner()
+    if own is not None:  # before the storage: servers of this database that run accept an earlier owner there
+        await database.follow_owner(own)
     if owner is None and not await _sample(blobs):
         await blobs.set_owner(await database.make_owner())
         return await check_owner(database, blobs)
+    await renew(database, blobs, owner)
+    return False
+
+
+async def owns(database: Database, blobs: BlobStore) -> bool:
+    """Return whether servers of this database accept the owner of the storage. False if the storage has none."""
+    owner = await blobs.owner()
     own = await database.owner()
-    if owner is None or (own is not None and follows(own, owner)):
-        await renew(database, blobs, owner)
-        return False
-    if not anyway:
-        await _refuse_few_named(database, blobs, _others(owner))
-    await blobs.set_owner(await database.follow_owner(owner), replace=True)
-    return True
+    return owner is not None and own is not None and follows(own, owner)
 
 
 async def _refuse_few_named(database: Database, blobs: BlobStore, found: str) -> None:

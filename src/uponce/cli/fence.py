@@ -26,9 +26,10 @@ def run(
 ) -> None:
     """Refuse every signature that may have been used since a copy of the database was made.
 
-    Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the storage
-    belongs to another database, and this one names nine of ten files there, the storage belongs to this one from then
-    on. So does an empty storage without an owner. A database of an earlier release is upgraded.
+    Run it once after restoring a database with other tools than `uponce restore`, and before serving. From then on the
+    storage belongs to this database alone, and not to the database that it is a copy of. If the storage belongs to
+    another database, this one takes it if it names nine of ten files there. It also takes an empty storage without an
+    owner. A database of an earlier release is upgraded.
     """
     watermark, is_taken = on_store(load(data=data), partial(_fence, take=take, trusts_clock=trust_clock), upgrade=True)
     taken = (

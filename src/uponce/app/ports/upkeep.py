@@ -101,7 +101,10 @@ class Deployment(Protocol):
         """Return the owner. The first call makes it, also in a frozen database."""
 
     async def follow_owner(self, owner: str) -> str:
-        """Return a new owner of the database that follows this one, see core/lineage.py."""
+        """Return a new owner of the database that follows this one, see core/lineage.py.
+
+        Return the present owner if it is another one that follows.
+        """
 
     async def note_settings(self, settings: Mapping[str, str]) -> None:
         """Keep some settings of the server that starts, also in a frozen database. A server calls it at each start.
