@@ -10,15 +10,17 @@ import pytest
 from tests.contract.databases import run
 from tests.world import World, assert_accepted
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.check import check_frozen
 from uponce.app.copy_media import _Copier, copy_media
 from uponce.app.migrate_store import Store, migrate_store
-from uponce.app.owner import claim_storage
+from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import StoredBlob
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, StorageFull
+from uponce.core.lineage import heir
 
 
 @pytest.fixture
@@ -45,6 +47,67 @@ def test_media_follow_the_rows_that_an_earlier_run_has_moved(world: World, targe
         assert (moved.complete, moved.rows) == (True, {})
         assert (moved.media.copied, moved.media.present) == (copied, present)
     assert arriving in run(spooled(target))
+
+
+def test_no_server_starts_on_a_storage_that_its_database_has_left(world: World, target: Store, tmp_path: Path) -> None:
+    """Servers of one database with two storages share no file. The former one may be the second of two."""
+    assert_accepted(world.upload(world.sign()))
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+    run(migrate_store(source, target))
+    assert run(check_owner(target.database, target.blobs))
+    with closing(LocalBlobs(tmp_path / "last", ids=RandomIds())) as last:
+        last.open_store()
+        run(migrate_store(Store(world.database, target.blobs), Store(target.database, last)))
+        assert run(check_owner(target.database, last))
+        names = {run(blobs.owner()) for blobs in (world.blobs, target.blobs, last)}
+        for blobs in (world.blobs, target.blobs):
+            with pytest.raises(SettingRefused, match="belongs to another database"):
+                run(check_owner(target.database, blobs))
+    assert len(names) == 3
+    assert not run(migrate_store(source, target, media=False)).media  # it takes no storage back
+    assert run(world.blobs.owner()) in names
+
+
+def test_media_that_stay_belong_to_the_database_that_has_moved(world: World, target: Store) -> None:
+    """Also if files are lost, or if the new storage is the present one in other words."""
+    assert_accepted(world.upload(world.sign(), bytes(PACK_BYTES + 1), kind="raw"))
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+    with closing(LocalBlobs(world.media, ids=RandomIds())) as same:
+        same.open_store()
+        assert run(migrate_store(source, Store(target.database, same))).complete
+    assert run(check_owner(target.database, world.blobs))
+    (file,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
+    file.unlink()
+    assert not run(migrate_store(source, target)).complete
+    assert run(check_owner(target.database, world.blobs))
+
+
+def test_a_full_storage_is_not_left(world: World, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+
+    async def full(owner: str, *, replace: bool = False) -> None:
+        raise StorageFull("Send it again.", detail="[Errno 28] No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.blobs, "set_owner", full)
+        with pytest.raises(SettingRefused, match=r"former one is full.*No space left"):
+            run(migrate_store(source, target))
+    assert run(migrate_store(source, target)).complete
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        run(check_owner(target.database, world.blobs))
+
+
+def test_media_that_stay_are_handed_over_although_the_storage_has_an_earlier_owner(world: World, target: Store) -> None:
+    """As after a fence with a full storage. A frozen database notes nothing there."""
+    first = run(world.blobs.owner())
+    assert first is not None
+    run(world.database.freeze())
+    run(world.database.write(replace_owner(heir("2" * 32, first))))
+    assert run(migrate_store(Store(world.database, world.blobs), target, media=False)).complete
+    assert run(world.blobs.owner()) == run(target.database.owner())
 
 
 def test_no_server_starts_on_a_part_of_a_store(world: World, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Which database took over from which."""
 
-from uponce.core.lineage import follows, heir
+from uponce.core.lineage import follows, heir, left
 
 
 def test_a_database_follows_those_that_it_took_over_from() -> None:
@@ -26,3 +26,9 @@ def test_a_name_stays_short() -> None:
         name = heir(str(number), name)
     assert follows(name, "36")
     assert not follows(name, "35")
+
+
+def test_no_database_follows_the_owner_of_a_storage_that_one_has_left() -> None:
+    name = heir("second", "first")
+    assert [follows(each, left(name)) for each in (name, heir("third", name))] == [False, False]
+    assert left(name) != left(heir("third", name))

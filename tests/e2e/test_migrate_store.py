@@ -330,4 +330,5 @@ def test_two_moves_from_one_data_folder_do_not_meet(
         (1, True),
         (1, True),
     ]
-    assert "an earlier run has moved the store there" in printed(beside(box, *words))
+    told = printed(beside(box, *words))
+    assert "an earlier run has moved the store there" in told and "Set UPONCE_STORAGE of every server" in told

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Copying, copy_media
-from uponce.app.owner import check_owner, claim_storage
+from uponce.app.owner import check_owner, claim_storage, owns
 from uponce.app.ports import PLACES, BlobStore, Database, Table
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, StorageFull
+from uponce.core.lineage import left
 
 _BATCH = 500
 _FOR_EVER = 2**40
@@ -49,8 +50,9 @@ async def migrate_store(
     """Move the store, and return what was moved. Nothing is deleted at the source.
 
     Raise SettingRefused if the target has data that no earlier run has left, or if a storage belongs to another
-    database. At the end the new database owns its storage, also if the media stay. `progress` gets the name of what is
-    copied, how much of it is done, and how much there is.
+    database. At the end the new database owns its storage, also if the media stay. If they follow in a later run, it
+    then owns only the new storage. `progress` gets the name of what is copied, how much of it is done, and how much
+    there is.
     """
     if await _is_there(source.database, target.database):
         return await _move_again(source, target, media, progress)
@@ -109,8 +111,25 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
     if not media:
         await _hand_over(source, target.database)
         return Moved(complete=True, earlier=True)
-    copied = await _copy_media(Store(target.database, source.blobs), target, progress)
+    former = Store(target.database, source.blobs)
+    copied = await _copy_media(former, target, progress)
+    if not copied.lost and await owns(former.database, former.blobs):
+        await _leave(former.blobs, target)
     return Moved(media=copied, complete=not copied.lost, earlier=True)
+
+
+async def _leave(former: BlobStore, target: Store) -> None:
+    """Let no server start on the former storage of the target: it would not find the files of the other servers."""
+    own = await target.database.make_owner()
+    try:
+        await former.set_owner(left(own), replace=True)
+    except StorageFull as error:
+        raise SettingRefused(
+            "All files are in the new storage. But the former one is full, so servers could still start there. Free a "
+            f"few kilobytes there, and run this again: {error.for_operator}"
+        ) from error
+    # A new name, so that the next storage that it leaves has another one. Both storages may also be one place.
+    await target.blobs.set_owner(await target.database.follow_owner(own), replace=True)
 
 
 async def undo_move(
@@ -155,7 +174,7 @@ async def _refuse_changed_files(database: Database, blobs: BlobStore) -> None:
 
 async def _hand_over(source: Store, target: Database) -> None:
     """Make the new database the owner of a storage that stays, unless another database owns it by now."""
-    if await source.blobs.owner() == await source.database.owner():
+    if await owns(source.database, source.blobs):
         await source.blobs.set_owner(await target.make_owner(), replace=True)
 
 

@@ -119,7 +119,8 @@ def _print(moved: Moved) -> None:
     if moved.earlier:
         new = media.copied if media else 0
         left = f"{new:,} missing files are there now" if new else "nothing was left to do"
-        typer.echo(f"an earlier run has moved the store there; {left}")
+        cure = "" if media is None else ". Set UPONCE_STORAGE of every server before you start it"
+        typer.echo(f"an earlier run has moved the store there; {left}{cure}")
         return
     rows = ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in moved.rows.items())
     files = "" if media is None else f"; {media.present + media.copied:,} files"
