@@ -86,7 +86,7 @@ def test_every_command_of_the_guide(tmp_path: Path, database: Postgres) -> None:
         with psycopg.connect(database.url(), autocommit=True) as connection:
             for statement in re.findall(r".+?;", statements.replace("uponce", "uponce_server", 1), re.DOTALL):
                 connection.execute(statement.replace("OWNER uponce", "OWNER uponce_server"))
-        settings, key, move, servers, balancer, look, _ = blocks("production.md")
+        settings, key, move, servers, balancer, look, *_ = blocks("production.md")
 
         machine.run(settings + key)
         assert "moved and compared" in machine.run(move)
@@ -138,6 +138,26 @@ def test_a_cancelled_move_brings_back_the_settings_of_the_box_and_its_backups(tm
         assert "this store takes uploads again" in machine.run(cancel)
         assert (tmp_path / "uponce.env").read_text() == OF_THE_BOX
         assert machine.asked() == ["stop uponce", "enable --now uponce uponce-backup.timer"]
+
+
+def test_a_way_back_to_one_box_keeps_the_key_and_the_other_settings(tmp_path: Path) -> None:
+    """No other file may have the key, and a shorter UPONCE_AUDIT_DAYS deletes the audit."""
+    *_, back, _ = blocks("production.md")
+    machine = Machine(tmp_path, {"/var/lib/uponce": str(tmp_path)})
+    (tmp_path / "uponce.env").write_text(f"{OF_THE_BOX}UPONCE_STORAGE_REDIRECT='60'\nAZURE_STORAGE_ACCOUNT_KEY='k'\n")
+    for block in blocks("production.md")[:2]:
+        machine.run(block)
+    servers = (tmp_path / "uponce.env.new").rename(tmp_path / "uponce.env")
+    before, mode = servers.read_text(), servers.stat().st_mode
+    key = machine.settings()["UPONCE_SECRET_KEY"]
+    machine.run(back)
+    assert machine.settings() == {
+        "UPONCE_PUBLIC_URL": "https://media.example",
+        "UPONCE_AUDIT_DAYS": "365",
+        "UPONCE_SECRET_KEY": key,
+        "UPONCE_TRUSTED_PROXIES": "127.0.0.1",
+    }
+    assert (servers.stat().st_mode, (tmp_path / "uponce.env.servers").read_text()) == (mode, before)
 
 
 def test_files_with_credentials_go_to_both_units_of_a_box() -> None:
