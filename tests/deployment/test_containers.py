@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("serve")
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/guide/containers.md").read_text()
-START, BACKUP, RESTORE, COPY, UPGRADE = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+START, BACKUP, RESTORE, COPY, UPGRADE, CONTINUE = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 
 
 class Host:
@@ -96,11 +96,15 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.mark.proof
 def test_the_commands_of_the_guide(host: Host) -> None:
-    """After the restore the assets of the backup are there, and a new key signs. The last database stays."""
+    """After the restore the assets of the backup are there, and a new key signs. The last database stays.
+
+    After an upgrade that was taken back, the nightly backup goes on.
+    """
     assert host.run(START).count("CLOUDINARY_URL=cloudinary://") == 2
     path = host.upload(b"before")
     host.run(BACKUP)
-    host.run(re.sub(r"^(\S+ ){5}root ", "", host.cron.read_text()))
+    nightly = re.sub(r"^(\S+ ){5}root ", "", host.cron.read_text())
+    host.run(nightly)
     later = host.upload(b"later")
 
     host.run(RESTORE)
@@ -113,10 +117,15 @@ def test_the_commands_of_the_guide(host: Host) -> None:
     assert host.get(path) == b"before"
     assert host.run("ls /srv/uponce/backup").split() == ["before-upgrade", "latest"]
 
+    host.uponce("keys create")
+    host.run(nightly)
     host.run("cd /srv/uponce; docker compose stop")
     host.data.rename(host.data.with_name("lost"))  # a new machine has an empty volume
-    host.run("".join(line for line in RESTORE.splitlines(keepends=True) if "mkdir" not in line))
+    restore = RESTORE.replace("/latest", "/before-upgrade")
+    host.run("".join(line for line in restore.splitlines(keepends=True) if "mkdir" not in line))
     assert host.get(path) == b"before"
+    host.run(CONTINUE)
+    host.run(nightly)
 
 
 @pytest.mark.proof

@@ -24,7 +24,7 @@ pytestmark = [
 
 GUIDE = blocks("one-box.md")
 INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, NEW_MACHINE, RESTORE, *OTHERS = GUIDE
-KEEP, UPGRADE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
+KEEP, UPGRADE, CONTINUE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
 
 # Between the two no boot starts a server.
 DISABLED = "disable --now uponce uponce-backup.timer uponce-backup.service"
@@ -69,7 +69,7 @@ def back_up(machine: Machine) -> None:
 
 @pytest.mark.proof
 def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) -> None:
-    """Served, asked through Caddy, backed up, upgraded, and taken back after two nights."""
+    """Served, asked through Caddy, backed up, upgraded, and taken back after two nights. Then the backups go on."""
     caddy = Caddy()
     machine.names |= {"https://media.example": caddy.url, "UPONCE_SITE=media.example": f"UPONCE_SITE={caddy.url}"}
     spent = box.signed({"public_id": "cat", "nonce": "spent"})
@@ -92,6 +92,7 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
     back_up(machine)
     machine.run(KEEP)
     machine.run(UPGRADE)
+    machine.run("uponce keys create")
     for night in range(2):
         assert box.post(box.signed({"public_id": "cat", "nonce": night}), b"later" * 9).status == 200
         back_up(machine)
@@ -101,6 +102,8 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
     box.start()
     assert box.get(f"/{box.cloud}/raw/upload/cat").data == b"bytes"
     assert code_of(box, spent) in ("signature_used", "stale_request")
+    machine.run(CONTINUE)
+    back_up(machine)
     assert machine.asked() == [
         "enable --now uponce",
         "daemon-reload",

@@ -180,7 +180,9 @@ def test_a_backup_is_not_replaced_by_that_of_another_database(data: Path, tmp_pa
         path.unlink()
     shutil.rmtree(data / "media")
     printed(uponce("keys", "create", "--data", data))
-    refused(uponce("backup", folder, "--data", data), "is the backup of another database", *names)
+    refused(
+        uponce("backup", folder, "--data", data), "is the backup of another database", "move this folder away", *names
+    )
     assert (folder / "uponce.db").read_bytes() == before
 
 

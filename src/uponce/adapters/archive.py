@@ -118,7 +118,8 @@ class Archive:
                 raise SettingRefused(
                     f"{self.folder} is the backup of another database: this server does not have its API keys "
                     f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore "
-                    "the backup; otherwise name another folder."
+                    "the backup. If it was restored from an older copy, move this folder away. Otherwise name another "
+                    "folder."
                 )
             owner, own = last.owner(), draft.owner()
             is_owner = owner is not None and own is not None and follows(own, owner)  # a fence gives a new owner
