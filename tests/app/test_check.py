@@ -34,7 +34,7 @@ def test_a_storage_that_cannot_be_written_is_refused_with_the_cure(world: World)
     failure = StorageUnavailable("Send it again.", detail="[Errno 30] Read-only file system: 'x'")
     world.swap(blobs=FailingSpool(world.blobs, before={"write": failure}))
     with pytest.raises(
-        SettingRefused, match=r"Read-only file system: 'x'\. Let the server write it.*read-write"
+        SettingRefused, match=r"Read-only file system: 'x'\. Let the server write it.*read-write.*ReadWritePaths="
     ) as told:
         asyncio.run(check_storage(world.services, on_disk=True))
     assert "Send it again" not in str(told.value)

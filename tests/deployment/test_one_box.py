@@ -187,6 +187,15 @@ def test_a_shell_without_the_keys_of_the_bucket_moves_nothing(machine: Machine, 
     assert ((tmp_path / "uponce.env").read_text(), machine.asked()) == ("", [])
 
 
+def test_a_new_machine_gets_the_drop_ins_and_the_disks_of_the_lost_one() -> None:
+    """Without them the backup reaches no bucket, or fills the disk of the system."""
+    text = (DEPLOY.parent / "docs/guide/one-box.md").read_text()
+    (before,) = re.findall(r"^## 6\. Restore\n(.*?)^```sh", text, re.MULTILINE | re.DOTALL)
+    (backup,) = re.findall(r"^## 5\. Backup(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    assert "drop-ins back into `/etc/systemd/system`" in before and "`/etc/fstab`" in before
+    assert "`/etc/systemd/system/uponce*.d`" in backup and "lines of `/etc/fstab`" in backup
+
+
 def test_only_root_reads_the_settings(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "uponce.env").unlink()
     machine.shell = ""

@@ -98,7 +98,10 @@ def _for_operator(on_disk: bool) -> Iterator[None]:
     try:
         yield
     except StorageUnavailable as error:
-        cure = " Let the server write it: check its owner, its mode, and that it is mounted read-write."
+        cure = (
+            " Let the server write it: check its owner, its mode, and that it is mounted read-write. A unit of systemd "
+            "also needs ReadWritePaths= for a folder outside of its StateDirectory=."
+        )
         reason = error.for_operator.removesuffix(".")
         raise SettingRefused(f"UPONCE_STORAGE cannot be used: {reason}.{cure if on_disk else ''}") from error
 
