@@ -140,6 +140,19 @@ def test_a_refused_restore_starts_no_server(host: Host) -> None:
     assert host.get(path) == b"before"
 
 
+def test_a_new_machine_gets_the_settings_of_the_lost_one() -> None:
+    """Step 1 writes a file with two settings. A shorter UPONCE_AUDIT_DAYS deletes the audit."""
+    (paragraph,) = re.findall(r"^On a new machine do .*?\n\n", GUIDE, re.MULTILINE | re.DOTALL)
+    assert "your copy of `compose.yaml`" in paragraph
+
+
+def test_a_long_upgrade_of_the_database_is_not_killed() -> None:
+    """Until it ends, no probe is answered. The defaults of Kubernetes kill a server after half a minute."""
+    (probes,) = re.findall(r"^- \*\*Probes\.\*\* (.*?)^- ", GUIDE, re.MULTILINE | re.DOTALL)
+    ((path, failures),) = re.findall(r"`(\S+)` for startup, with `failureThreshold: (\d+)`", probes)
+    assert path == "/healthz" and int(failures) * 10 >= 3600
+
+
 def test_only_root_reads_the_settings(host: Host) -> None:
     host.run(START)
     folder = host.data.with_name("srv")
