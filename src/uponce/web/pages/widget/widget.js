@@ -285,6 +285,7 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
     let timer;
     const alive = (ms) => (clearTimeout(timer), (timer = setTimeout(abort, ms)));
     xhr.open(method, url);
+    xhr.responseType = "json";
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     if (body) {
       // Firefox fires `load` only with the answer.
@@ -301,12 +302,9 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
       clearTimeout(timer);
       signal.removeEventListener("abort", abort);
       if (signal.aborted) return reject(signal.reason);
-      let json;
-      try {
-        json = JSON.parse(xhr.responseText);
-        // HEAD, 204, or a proxy's page.
-      } catch {}
-      if (xhr.status >= 200 && xhr.status < 300) return resolve({ json, header });
+      // Null after HEAD, 204, or a proxy's page.
+      const json = xhr.response;
+      if (/^2/.test(xhr.status)) return resolve({ json, header });
       // An answer to HEAD has no body.
       const { code, message } = json?.error ?? { code: header("X-Cld-Error-Code"), message: header("X-Cld-Error") };
       reject(new Refusal(code, message, xhr.status, header("Retry-After")));
@@ -422,8 +420,7 @@ class Upload {
     const { url, fields } = await this.signed(signal);
     const [, base, cloud, type = "auto"] = /^(.*)\/v1_1\/([^/]+)\/(?:(\w+)\/)?upload/.exec(url) ?? [];
     const metadata = Object.entries({ ...fields, resource_type: type, filename: this.name });
-    const encoded = metadata.map(([name, value]) => `${name} ${base64(value)}`).join();
-    const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": encoded };
+    const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": metadata.map(([name, value]) => `${name} ${base64(value)}`).join() };
     try {
       const { header } = await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal });
       // A proxy may have hidden https.
@@ -489,10 +486,6 @@ class Upload {
     this.show("queued");
     this.save();
     this.host.next();
-  }
-
-  isSame({ name, size, lastModified }) {
-    return name === this.name && size === this.size && lastModified === this.lastModified;
   }
 
   refuse(error) {
@@ -592,8 +585,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.button = h("button", { type: "button", part: "button" });
     this.camera = h("button", { type: "button", part: "camera" });
     this.hint = h("span", { part: "hint" });
-    const arrow = icon("again");
-    arrow.part = "icon";
+    const arrow = Object.assign(icon("again"), { part: "icon" });
     this.zone = h("div", { part: "drop", onclick: ({ target }) => this.pick(this.camera.contains(target)) }, arrow, this.button, this.camera, this.hint);
     this.list = h("ul", { part: "list", role: "list" });
     this.live = h("div", { class: "live", role: "status", "aria-atomic": false });
@@ -632,7 +624,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.owner ??= address() + (this.id || this.getAttribute("name") + place);
     while ([...HOSTS].some((host) => host.owner === this.owner)) this.owner += "+";
     HOSTS.add(this);
-    if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
+    this.formStateRestoreCallback(SAVED[this.owner] ?? "[]");
     delete SAVED[this.owner];
     this.attributeChangedCallback();
     document.addEventListener("paste", this.#pasted);
@@ -752,9 +744,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   add(files) {
     if (this.matches(":disabled")) return;
-    const many = this.hasAttribute("multiple");
+    const many = this.input.multiple;
     for (const file of many ? files : [...files].slice(0, 1)) {
-      const known = this.#uploads.find((upload) => !upload.file && upload.state === "paused" && upload.isSame(file));
+      const isSame = (upload) => ["name", "size", "lastModified"].every((key) => upload[key] === file[key]);
+      const known = this.#uploads.find((upload) => !upload.file && upload.state === "paused" && isSame(upload));
       if (known) {
         known.file = file;
         this.#thumb(known);
@@ -875,10 +868,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   drop(upload) {
-    const row = upload.view?.row;
-    const focused = row?.contains(this.shadowRoot.activeElement);
+    const focused = upload.view?.row.contains(this.shadowRoot.activeElement);
     const index = this.#uploads.indexOf(upload);
-    row?.remove();
+    upload.view?.row.remove();
     upload.view = null;
     this.#uploads = this.#uploads.filter((each) => each !== upload);
     const near = this.#uploads[index] ?? this.#uploads.at(-1);
@@ -913,22 +905,18 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const data = new FormData();
     for (const { answer } of done) data.append(this.getAttribute("name"), this.#valueOf(answer));
     const state = JSON.stringify(done.map(({ name, size, type, answer }) => ({ name, size, type, answer })));
-    this.#remember(state);
+    try {
+      if (this.owner && this.keeps) {
+        // The next form at this address begins empty.
+        sessionStorage[this.owner] = this.isConnected ? state : "[]";
+        // Names this tab. A reload keeps the name, a duplicate of the tab gets another one.
+        sessionStorage.uponce = SAVED.uponce ??= random();
+      }
+    } catch {}
     this.#internals.setFormValue(done.length && this.hasAttribute("name") ? data : null, state);
     const valueMissing = this.hasAttribute("required") && !done.length && !busy;
     this.#internals.setValidity({ customError: busy, valueMissing }, this.text(busy ? "wait" : "required"), this.button);
-    if (busy) addEventListener("beforeunload", this.#leave);
-    else removeEventListener("beforeunload", this.#leave);
-  }
-
-  #remember(state) {
-    try {
-      // The next form at this address begins empty.
-      if (!this.owner || !this.keeps) return;
-      sessionStorage[this.owner] = this.isConnected ? state : "[]";
-      // Names this tab. A reload keeps the name, a duplicate of the tab gets another one.
-      sessionStorage.uponce = SAVED.uponce ??= random();
-    } catch {}
+    (busy ? addEventListener : removeEventListener)("beforeunload", this.#leave);
   }
 
   /** The next form at this address may be of another record. There, what this form leaves unfinished waits for the user. */
@@ -1071,10 +1059,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #place(upload, picture) {
-    const thumb = upload.view?.thumb;
     picture.onerror = () => picture.remove();
-    thumb?.querySelector("canvas, img, video")?.remove();
-    thumb?.prepend(picture);
+    upload.view?.thumb.querySelector("canvas, img, video")?.remove();
+    upload.view?.thumb.prepend(picture);
   }
 }
 
