@@ -115,7 +115,8 @@ def test_a_disabled_fieldset_disables_it(widget: Widget, media: Path) -> None:
         .replace("</uponce-upload>", "</uponce-upload></fieldset>")
     )
     assert widget.page.locator("uponce-upload [part=button]").is_disabled()
-    widget.page.evaluate(transfer("drop"), ["uponce-upload", "note.txt", "dropped"])
+    is_taken = widget.page.evaluate(transfer("drop"), ["uponce-upload", "note.txt", "dropped"])
+    assert is_taken  # else the browser opens the file in place of the page
     widget.js("el.add([new File(['x'], 'x.txt')])")
     assert widget.js("el.uploads") == []
     widget.page.evaluate("document.querySelector('fieldset').disabled = false")

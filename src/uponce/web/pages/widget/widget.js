@@ -782,11 +782,13 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #drag = (event) => {
-    if (!event.dataTransfer?.types.includes("Files") || this.matches(":disabled")) return;
+    const { type, dataTransfer } = event;
+    if (!dataTransfer?.types.includes("Files")) return;
+    // Else the browser opens the file in place of the page.
     event.preventDefault();
-    const { type } = event;
+    if (this.matches(":disabled")) return (dataTransfer.dropEffect = "none");
     this.zone.classList.toggle("over", type === "dragover" || (type === "dragleave" && this.contains(event.relatedTarget)));
-    if (type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
+    if (type === "drop") dropped(dataTransfer).then((files) => this.add(files));
   };
 
   /** A paste goes to the element with the focus. Without a focus, it goes to the first one that is visible and enabled. */
