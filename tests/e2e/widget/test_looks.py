@@ -32,6 +32,26 @@ def test_a_strict_policy_is_enough(server: Server, widget: Widget, media: Path) 
     assert widget.page.evaluate("getComputedStyle(document.querySelector('uponce-upload')).display") == "block"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<div style='display: flex'><b>Photos</b>", "</div>"),
+        ("<div style='display: flex; flex-direction: column; align-items: center'>", "</div>"),
+        ("<dialog open>", "</dialog>"),
+        ("<table><tr><th>Photos<td>", "</table>"),
+    ],
+    ids=["row", "column", "dialog", "table"],
+)
+def test_it_has_its_natural_width_where_the_page_gives_it_none(widget: Widget, before: str, after: str) -> None:
+    """A list of files with long names makes it no wider."""
+    widget.open(f"{before}<uponce-upload sign=/sign cloud=media multiple paused></uponce-upload>{after}")
+    width = widget.js("el.offsetWidth")
+    assert width > 200
+    widget.js("(el.add([new File(['x'], `${'a long name '.repeat(12)}.txt`)]), 0)")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    assert widget.js("el.offsetWidth") == width
+
+
 @pytest.mark.parametrize("width", [320, 360, 1280])
 def test_it_fits_and_does_not_jump(browser: Browser, server: Server, site: Site, film: Path, width: int) -> None:
     context = browser.new_context(

@@ -55,7 +55,7 @@ const MESSAGES = {
 };
 
 const STYLE = `
-:host { display: block; container-type: inline-size; font: 1rem/1.4 var(--uponce-font, system-ui, sans-serif);
+:host { display: block; position: relative; font: 1rem/1.4 var(--uponce-font, system-ui, sans-serif);
   --accent: var(--uponce-accent, light-dark(#0b5cad, #7cb8ff)); --on-accent: var(--uponce-on-accent, light-dark(#fff, #06203d));
   --text: var(--uponce-text, light-dark(#1b1f24, #e8eaed)); --muted: var(--uponce-muted, light-dark(#57606c, #a5aeba));
   --surface: var(--uponce-surface, light-dark(#fff, #171a1f)); --line: var(--uponce-line, light-dark(#d8dde4, #363c46));
@@ -76,7 +76,7 @@ svg { width: 1.25rem; height: 1.25rem; fill: none; stroke: currentColor; stroke-
   color: var(--on-accent); background: var(--accent); border-radius: calc(var(--radius) * .75) }
 .drop .camera { color: var(--accent); background: none; box-shadow: inset 0 0 0 2px }
 :host(:disabled) .drop { opacity: .55; pointer-events: none }
-ul { display: grid; gap: .5rem; margin: .75rem 0 0; padding: 0; list-style: none }
+ul { container-type: inline-size; display: grid; gap: .5rem; margin: .75rem 0 0; padding: 0; list-style: none }
 ul:empty { display: none }
 li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items: center; gap: .75rem; padding: .625rem;
   background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius) }
