@@ -74,7 +74,10 @@ export interface Timing {
    * long before it continues an upload of another tab. 1000.
    */
   delay: number;
-  /** Repeats without progress before the widget gives up. 8. */
+  /**
+   * Repeats without progress before the widget gives up. 8. There are fifty times as many while uponce completes a file
+   * that was sent in parts.
+   */
   tries: number;
   /** Milliseconds without a byte after which a line counts as broken. 30,000. */
   stall: number;
