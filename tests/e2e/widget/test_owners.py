@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.e2e.test_readme import block
 from tests.e2e.widget.page import (
     COUNT_ASKS,
     HAS_ASKED_AGAIN,
@@ -280,46 +279,6 @@ def test_a_finished_file_stays_out_of_the_next_form_after_the_browser_closed_the
     assert len(widget.site.asked) == 1
 
 
-def _log_out(widget: Widget) -> None:
-    code = block("docs/guide/widget.md", "js", "deleteDatabase")
-    with widget.page.expect_navigation():
-        widget.page.evaluate(f"setTimeout(() => {{ {code} }})")
-
-
-def test_the_logout_of_the_guide_leaves_the_next_user_no_file(widget: Widget, media: Path) -> None:
-    widget.open(form("paused"))
-    widget.pick(media / "cat.jpg")
-    widget.until("el.uploads[0]?.state === 'paused'")
-    widget.page.evaluate(WRITTEN)
-    widget.page.goto(f"{widget.site.url}nowhere")
-    _log_out(widget)
-    widget.open(form("paused"))
-    widget.js("el.restored")
-    widget.eventually(NO_LOCK)
-    assert widget.js("el.uploads") == []
-
-
-def test_the_logout_of_the_guide_leaves_no_finished_file_in_the_form_of_the_next_user(
-    widget: Widget, media: Path
-) -> None:
-    """In an application that shows its pages without reloads. A second file waits."""
-    show = f"(root.innerHTML = `{form()}`, 0)"
-    widget.open("<div id=root></div>")
-    widget.page.evaluate(show)
-    widget.pick(media / "cat.jpg")
-    widget.stored()
-    widget.js("(el.toggleAttribute('paused'), 0)")
-    widget.pick(media / "dance.gif")
-    widget.until("el.uploads[1]?.state === 'paused'")
-    widget.page.evaluate(WRITTEN)
-    _log_out(widget)
-    widget.ready()
-    widget.page.evaluate(show)
-    widget.js("el.restored")
-    widget.eventually(NO_LOCK)
-    assert widget.js("el.uploads") == []
-
-
 @pytest.mark.parametrize("route", ["", "#/edit"])
 def test_a_reload_at_one_address_fills_no_form_at_another(widget: Widget, media: Path, route: str) -> None:
     """An application that shows its pages without reloads. Its user leaves it, and comes back at another address."""
@@ -337,28 +296,3 @@ def test_a_reload_at_one_address_fills_no_form_at_another(widget: Widget, media:
     widget.page.evaluate(show)
     widget.js("el.restored")
     assert widget.js("el.uploads") == []
-
-
-_DELETE = """new Promise((resolve) => {
-  const deletion = indexedDB.deleteDatabase("uponce");
-  for (const type of ["success", "blocked"]) deletion.addEventListener(type, () => resolve(type));
-})"""
-
-
-def test_a_page_may_delete_the_database_while_another_tab_has_the_widget(
-    context: BrowserContext, widget: Widget, media: Path
-) -> None:
-    """As an application does after a logout. Both tabs then upload, and keep what they upload."""
-    widget.open(form("paused"))
-    widget.js("el.restored")
-    other = Widget(context.new_page(), widget.site)
-    other.open()
-    assert other.page.evaluate(_DELETE) == "success"
-    other.pick(media / "cat.jpg")
-    other.stored()
-    widget.pick(media / "dance.gif")
-    widget.until("el.uploads[0]?.state === 'paused'")
-    widget.page.evaluate(WRITTEN)
-    widget.page.reload()
-    widget.until("el.uploads?.length")
-    assert widget.status() == "Paused at 0%"

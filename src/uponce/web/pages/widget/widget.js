@@ -137,6 +137,15 @@ try {
   // The page may use no storage.
 } catch {}
 
+/** Return the name of this visit. A logout deletes the name: then a form of an earlier visit begins empty. */
+function visit() {
+  try {
+    // This page keeps the name: what it still writes after a logout is of the visit before.
+    return (SAVED.visit ??= sessionStorage["uponce visit"] ??= random());
+    // The page may use no storage.
+  } catch {}
+}
+
 // All elements on the page.
 const HOSTS = new Set();
 
@@ -909,7 +918,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const busy = this.#uploads.some(({ state }) => BUSY.includes(state));
     const data = new FormData();
     for (const { answer } of done) data.append(this.getAttribute("name"), this.#valueOf(answer));
-    const state = JSON.stringify(done.map(({ name, size, type, answer }) => ({ name, size, type, answer })));
+    // The browser keeps this state too, for its Back button.
+    const state = JSON.stringify(
+      (this.hasAttribute("forget") ? [] : done).map(({ name, size, type, answer }) => ({ name, size, type, answer, visit: visit() })),
+    );
     try {
       if (this.owner && this.keeps) {
         // The next form at this address begins empty.
@@ -939,7 +951,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   formStateRestoreCallback(state) {
     if (this.answers.length) return;
-    for (const known of JSON.parse(state)) this.#show(new Upload(this, null, { ...known, state: "done" }));
+    for (const known of JSON.parse(state)) if (known.visit === visit()) this.#show(new Upload(this, null, { ...known, state: "done" }));
     this.#sync();
   }
 
