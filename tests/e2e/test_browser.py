@@ -232,6 +232,34 @@ def test_a_page_sends_again_after_a_gateway_failed(page: Page, page_of_guide: st
     assert len(requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("page_of_guide", "function"), [("lost-replies", "uploadOnce"), ("large-files", "uploadInChunks")]
+)
+def test_a_page_waits_as_the_server_asks_and_shows_its_reason(page: Page, page_of_guide: str, function: str) -> None:
+    page.add_script_tag(content=block(f"docs/guide/{page_of_guide}.md", "js", function))
+
+    def refuse(route: Route) -> None:
+        error = {"code": "too_many_series", "message": "Too many uploads."}
+        exposed = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After, X-Cld-Error"}
+        headers = exposed | {"Retry-After": "60", "X-Cld-Error": error["message"]}
+        route.fulfill(status=400, json={"error": error}, headers=headers)
+
+    page.route("**/v1_1/**", refuse)
+    seen = page.evaluate(
+        """async (name) => {
+          const waits = [];
+          const { setTimeout } = window;
+          window.setTimeout = (work, ms) => (waits.push(ms), setTimeout(work, 0));
+          const { url, fields } = await sign("kind=raw&nonce=wait-" + name);
+          const got = window[name](url, fields, picked(), { tries: 2, pause: 10 });
+          const read = async (response) => (await response.json()).error.message;
+          return { waits, reason: await got.then(read, (error) => error.message) };
+        }""",
+        function,
+    )
+    assert seen == {"waits": [60_000], "reason": "Too many uploads."}
+
+
 def test_a_page_sends_a_file_in_chunks_under_one_signature(server: Server, page: Page) -> None:
     """With the function of the guide; each chunk is preflighted."""
     page.add_script_tag(content=block("docs/guide/large-files.md", "js", "uploadInChunks"))

@@ -190,6 +190,25 @@ def test_three_files_at_once_without_tus(server: Server, visits: Callable[[Serve
     assert stored == [name.encode() for name in names]
 
 
+def test_uppy_waits_as_the_server_asks(server: Server, visits: Callable[[Server], Visit], bundle: str) -> None:
+    """Uppy's own pauses are shorter than a second."""
+    page = visits(server).page
+    page.add_script_tag(content=bundle)
+    exposed = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
+    busy = {"status": 503, "json": {"error": {"message": "Busy."}}, "headers": exposed | {"Retry-After": "77"}}
+    page.route("**/v1_1/**", lambda route: route.fulfill(**busy), times=2)
+    page.evaluate(
+        """(() => {
+          window.waits = [];
+          const { setTimeout } = window;
+          window.setTimeout = (work, ms) => (waits.push(ms), setTimeout(work, ms === 77_000 ? 0 : ms));
+        })()"""
+    )
+    done = page.evaluate(UPLOAD_WITH_XHR, [server.upload_url(), ["a.txt"], None])
+    assert (len(done["stored"]), done["failed"]) == (1, [])
+    assert page.evaluate("waits.filter((ms) => ms === 77_000).length") == 2
+
+
 def test_a_retry_after_lost_replies_gets_the_stored_answer(
     server: Server, visits: Callable[[Server], Visit], bundle: str
 ) -> None:

@@ -56,6 +56,10 @@ uppy.use(XHRUpload, {
   endpoint: ${json(url)},
   shouldRetry: mayRetry,
   headers: (file) => ({ "Idempotency-Key": file.meta.nonce }),
+  async onAfterResponse(xhr, retries) {
+    const seconds = Number(xhr.getResponseHeader("Retry-After")) || 0; // the server asks to wait
+    if (retries < 3) await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  },
 });
 uppy.addPreProcessor(async (ids) => {
   for (const id of ids) {
