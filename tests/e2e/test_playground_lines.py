@@ -1,9 +1,10 @@
 """The playground after its server was away, and after it was open for long."""
 
 import json
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser, Page, Route
 
 from tests.e2e.playground import Watched, press, until, upload
 from tests.server import Server
@@ -50,4 +51,65 @@ def test_a_used_signature_whose_time_is_over_is_not_used_again(browser: Browser,
     watched.page.evaluate("(() => { const { now } = Date; Date.now = () => now.call(Date) + 4_000_000; })()")
     assert press(watched.page, "again").get_attribute("data-kept") == "true"
     assert watched.page.locator("#log > li").count() == 2
+    watched.close()
+
+
+def _held(page: Page, url: str, begin: Callable[[], object]) -> Route:
+    """Hold the next request to an address. Return it when it has come."""
+    held: list[Route] = []
+    page.route(url, lambda route: held.append(route), times=1)  # noqa: PLW0108
+    begin()
+    for _ in range(1200):
+        if held:
+            return held[0]
+        page.wait_for_timeout(50)
+    raise AssertionError(url)
+
+
+def test_a_file_that_is_chosen_while_a_reply_gets_lost_waits_for_the_next_try(
+    browser: Browser, playground: Server
+) -> None:
+    """The repeat has the bytes of the first try: uponce refuses other bytes."""
+    watched = Watched(browser, playground.base)
+    page = watched.page
+    page.wait_for_selector("#fields dd")
+    first = _held(page, "**/v1_1/**", lambda: page.click("#try-lose button"))
+    page.locator("#samples input").nth(1).check(force=True)
+    until(page, "document.getElementById('file-name').textContent === 'morning.jpg'")
+    first.continue_()
+    page.wait_for_selector("#try-lose .verdict[data-kept]", timeout=60_000)
+    assert page.get_attribute("#try-lose .verdict", "data-kept") == "true"
+    watched.close()
+
+
+def test_the_first_sample_is_loaded_later_if_the_server_was_away(browser: Browser, playground: Server) -> None:
+    page = Watched(browser, playground.base, "/robots.txt").page  # Chromium itself reports each failed request
+    away = [True]
+
+    def answer(route: Route) -> None:
+        if route.request.resource_type == "fetch" and away:
+            away.pop()
+            route.fulfill(status=503, body="")
+        else:
+            route.continue_()
+
+    page.route("**/samples/dusk.jpg", answer)
+    page.goto(f"{playground.base}/playground")
+    page.wait_for_selector("#trouble >> text=The sample dusk.jpg cannot be loaded: status 503.")
+    page.click("#upload")
+    page.wait_for_selector("#result .stored")
+    assert page.inner_text("#file-name") == "dusk.jpg"
+    page.context.close()
+
+
+def test_a_double_click_shows_one_widget(browser: Browser, playground: Server) -> None:
+    watched = Watched(browser, playground.base)
+    page = watched.page
+    page.wait_for_selector("#fields dd")
+    tab = page.get_by_role("tab", name="Widget")
+    script = _held(page, "**/widget.js", tab.click)
+    tab.click()
+    script.continue_()
+    until(page, "!!document.querySelector('uponce-upload')")
+    assert page.locator("uponce-upload").count() == 1
     watched.close()

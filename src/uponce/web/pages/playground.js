@@ -100,6 +100,14 @@ async function sample(index) {
   return [new Blob([await response.arrayBuffer()], { type }), name];
 }
 
+/** Return the chosen file. Until the user chooses one, this is the first sample, which may have to be loaded again. */
+async function chosen() {
+  if (file) return file;
+  const first = await sample(0);
+  if (!file) choose(...first);
+  return file;
+}
+
 function showSamples() {
   SAMPLES.forEach(([name, type, kind], index) => {
     const radio = make("input", { type: "radio", name: "sample", checked: index === 0 });
@@ -258,7 +266,8 @@ async function send(which, what, options = {}) {
   return outcome;
 }
 
-async function upload(which, what = file) {
+async function upload(which, given) {
+  const what = given ?? (await chosen());
   $("result").replaceChildren(make("p", { className: "empty", textContent: "Uploading…" }));
   const outcome = await send(which, what, { onProgress: showProgress });
   showProgress(outcome.status === 200 ? 1 : 0);
@@ -361,16 +370,17 @@ const TRIES = [
     title: "Twenty at once",
     promise: "Twenty uploads race with one signature.",
     async run(dots) {
+      const what = await chosen();
       const which = await sign();
       const race = Array.from({ length: RIVALS }, async (_, index) => {
-        const outcome = await send(which, file, { silent: true });
+        const outcome = await send(which, what, { silent: true });
         dots[index].className = outcome.status === 200 ? "good" : "bad";
         return outcome;
       });
       const outcomes = await Promise.all(race);
       const winners = outcomes.filter(({ status }) => status === 200);
       const won = winners.length;
-      for (const { answer } of winners) showStored(which, answer, file.blob.type);
+      for (const { answer } of winners) showStored(which, answer, what.blob.type);
       const [used, inUse] = ["signature_used", "signature_in_use"].map((code) => outcomes.filter((one) => refusedAs(one, code)).length);
       const lost = used + inUse;
       const nothing = won + used === 0 && lost < RIVALS && (await untried(which, outcomes[0]));
@@ -378,7 +388,7 @@ const TRIES = [
       const title = `${won} stored, ${lost} refused`;
       const kept = won === 1 && lost === RIVALS - 1;
       const row = make("span", { className: "dots" }, ...dots.map((dot) => dot.cloneNode()));
-      logLine(which, { mood: kept ? "good" : "bad", title, text: [`${RIVALS} uploads of ${file.name} at once`, row] });
+      logLine(which, { mood: kept ? "good" : "bad", title, text: [`${RIVALS} uploads of ${what.name} at once`, row] });
       const refusal = outcomes.map(describe).find(({ mood }) => mood === "bad");
       return { kept, title, text: firstSentence(refusal?.text ?? "") };
     },
@@ -417,14 +427,15 @@ const TRIES = [
     title: "Lose the reply",
     promise: "Ask again with the same Idempotency-Key.",
     async run() {
+      const what = await chosen(); // the user may choose another file before the last try
       const which = await sign();
       const key = which.fields.nonce;
-      await send(which, file, { key, lose: true });
-      const again = await send(which, file, { key });
-      if (again.status === 200) showStored(which, again.answer, file.blob.type);
+      await send(which, what, { key, lose: true });
+      const again = await send(which, what, { key });
+      if (again.status === 200) showStored(which, again.answer, what.blob.type);
       const nothing = await untried(which, again);
       if (nothing) return nothing;
-      const without = await send(which, file);
+      const without = await send(which, what);
       const kept = again.status === 200 && again.replayed && refusedAs(without, "signature_used");
       const text = "Stored once, answered twice. Without the key, the server refuses the repeat.";
       return { kept, title: kept ? "The same answer again" : describe(again).title, text: kept ? text : describe(again).text };
@@ -566,6 +577,7 @@ async function showWidget() {
   await import("/widget.js").catch(() => {
     throw new Error("The widget cannot be loaded. Check that the server runs, and reload this page.");
   });
+  if ($("live").firstChild) return; // of the first click of a double click
   const widget = make("uponce-upload", {});
   widget.setAttribute("cloud", "playground");
   widget.setAttribute("multiple", "");
@@ -613,7 +625,7 @@ function start() {
   }
   setInterval(tick, 100);
   act(async () => {
-    choose(...(await sample(0)));
+    await chosen();
     await sign();
   });
 }
