@@ -13,9 +13,10 @@ from tests.adapters.one_group import body
 from tests.contract.stores import local_of
 from uponce.adapters.files import read_at
 from uponce.adapters.store import packs as packs_module
+from uponce.adapters.store import records as records_module
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalBlobs
-from uponce.adapters.store.packs import PAGE
+from uponce.adapters.store.records import PAGE
 from uponce.adapters.system import RandomIds, erase
 from uponce.app.ports import PLACES
 from uponce.core.errors import StorageUnavailable
@@ -90,5 +91,5 @@ def break_page(monkeypatch: pytest.MonkeyPatch, at: int, error: int = errno.EIO)
         erase(descriptor, start, length)
         broken.difference_update(range(start, start + length))
 
-    monkeypatch.setattr(packs_module, "read_at", read)
+    monkeypatch.setattr(records_module, "read_at", read)
     monkeypatch.setattr(packs_module, "erase", erase_page)

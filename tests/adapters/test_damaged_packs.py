@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from tests.adapters.packing import LARGE, allocated, break_page, chance, get, li
 from tests.contract.stores import local_of
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.packs import HEADER_BYTES, PAGE
-from uponce.core.errors import StorageUnavailable
+from uponce.adapters.store.records import HEADER_BYTES, PAGE, header_of
+from uponce.adapters.system import erase
+from uponce.core.errors import StorageFull, StorageUnavailable
 
 
 def spoil(root: Path, key: str, offset: int, data: bytes) -> None:
@@ -50,11 +53,92 @@ def test_the_torn_end_of_a_group_hides_no_blob_before_it_and_goes_with_its_pack(
     assert packs(root) == []
 
 
+@contextmanager
+def failing_hole(number: int) -> Iterator[None]:
+    """Let the hole of this number, from 0, fail, as on a full disk that copies on write."""
+    made: list[int] = []
+
+    def make(descriptor: int, start: int, length: int) -> None:
+        made.append(start)
+        if len(made) == number + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        erase(descriptor, start, length)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packs_module, "erase", make)
+        yield
+
+
+@pytest.mark.parametrize("hole", [0, 1])
+def test_a_sweep_completes_a_deletion_that_broke_off(store: Blobs, root: Path, hole: int) -> None:
+    kept, gone = put(store, chance(100), chance(LARGE))
+    with failing_hole(hole), pytest.raises(StorageFull):
+        asyncio.run(store.delete(gone))
+    assert listed(store) == {kept}
+    assert asyncio.run(get(store, gone)) is None
+    assert sweep(store) == 0
+    assert allocated(root) == PAGE
+    assert asyncio.run(get(store, kept)) == chance(100)
+
+
+@pytest.mark.parametrize("hole", [0, 1])
+def test_a_deletion_that_broke_off_can_be_repeated(store: Blobs, root: Path, hole: int) -> None:
+    _, gone = put(store, chance(100), chance(LARGE))
+    with failing_hole(hole), pytest.raises(StorageFull):
+        asyncio.run(store.delete(gone))
+    asyncio.run(store.delete(gone))
+    assert allocated(root) == PAGE
+
+
+def test_a_pack_of_deletions_that_broke_off_is_empty(store: Blobs, root: Path) -> None:
+    (gone,) = put(store, chance(LARGE))
+    local_of(store)._packs._end_pack()
+    with failing_hole(0), pytest.raises(StorageFull):
+        asyncio.run(store.delete(gone))
+    with failing_hole(0):  # a full disk still deletes files
+        assert sweep(store) == 0
+    assert packs(root) == []
+
+
+def test_a_deletion_that_cannot_be_completed_stops_no_sweep(
+    store: Blobs, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, gone = put(store, chance(100), chance(LARGE))
+    with failing_hole(0), pytest.raises(StorageFull):
+        asyncio.run(store.delete(gone))
+    with failing_hole(0):
+        assert sweep(store) == 0
+    assert f"a deletion in the pack {place(root, kept)[0]} cannot be completed" in caplog.text
+    assert listed(store) == {kept}
+
+
+def test_a_full_disk_that_takes_no_mark_still_deletes(
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, gone = put(store, chance(100), chance(LARGE))
+    holes: list[int] = []
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def make(descriptor: int, start: int, length: int) -> None:
+        holes.append(start)
+        erase(descriptor, start, length)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", refuse)
+        patched.setattr(packs_module, "erase", make)
+        asyncio.run(store.delete(gone))
+    assert holes == [PAGE, 2 * PAGE]  # the header first
+    assert listed(store) == {kept}
+    assert allocated(root) == PAGE
+
+
 def test_bytes_that_look_like_a_blob_inside_of_another_are_none(store: Blobs) -> None:
     """Even if a client knew the name of the pack: neither while the outer one is there, nor afterwards."""
     (first,) = put(store, b"abc")
     inner = f"{first[:11]}{2:05x}{'0' * 16}"
-    header = packs_module._header(inner, 0, 3 * PAGE, "0" * 64)
+    header = header_of(inner, 0, 3 * PAGE, "0" * 64)
     bodies = [body(bytes(PAGE - HEADER_BYTES) + header + chance(PAGE)), body(chance(3 * PAGE))]
     outer, last = local_of(store).put_group(bodies)
     assert outer[:16] == f"{first[:11]}{1:05x}"

@@ -17,7 +17,8 @@ from uponce.adapters.spool import locks
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalBlobs
-from uponce.adapters.store.packs import HEADER_BYTES, PAGE, Packs
+from uponce.adapters.store.packs import Packs
+from uponce.adapters.store.records import HEADER_BYTES, PAGE, room_of, walk
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageFull, StorageUnavailable
 
@@ -93,7 +94,7 @@ def test_a_deletion_gives_the_space_back_and_touches_no_neighbour(store: Blobs, 
     for number in (1, 3, 2, 0, 4):
         before = allocated(root)
         asyncio.run(store.delete(keys[number]))
-        assert before - allocated(root) == packs_module._room(len(bodies[number][0]))
+        assert before - allocated(root) == room_of(len(bodies[number][0]))
         left = [other for other in range(5) if keys[other] in listed(store)]
         assert number not in left
         assert asyncio.run(different(store, [keys[n] for n in left], [bodies[n] for n in left])) == []
@@ -135,8 +136,8 @@ def test_each_store_makes_its_own_packs(root: Path) -> None:
 def resume(self: Packs) -> int:
     """The broken way: go on with the newest pack, behind its last record."""
     path = max(self._folder.iterdir(), key=lambda pack: pack.stat().st_mtime)
-    descriptor, last = os.open(path, os.O_RDWR), list(filter(None, packs_module._walk(path)))[-1]
-    self._name, self._end = path.name, last.start - HEADER_BYTES + packs_module._room(last.size)
+    descriptor, last = os.open(path, os.O_RDWR), list(filter(None, walk(path)))[-1]
+    self._name, self._end = path.name, last.start - HEADER_BYTES + room_of(last.size)
     os.lseek(descriptor, self._end, os.SEEK_SET)
     return descriptor
 

@@ -11,7 +11,7 @@ from tests.adapters.one_group import body
 from tests.contract.stores import local_of
 from tests.world import World
 from uponce.adapters.store.local import LocalBlobs
-from uponce.adapters.store.packs import PAGE
+from uponce.adapters.store.records import PAGE
 from uponce.adapters.system import RandomIds
 from uponce.core import signature
 

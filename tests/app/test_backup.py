@@ -21,7 +21,7 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
-from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.adapters.store.records import HEADER_BYTES
 from uponce.adapters.system import RandomIds
 from uponce.app.backup import BackedUp, back_up, restore
 from uponce.app.copy_media import Copying

@@ -25,7 +25,7 @@ from tests.app.planted import (
 from tests.app.test_sweep import orphan
 from tests.app.uploads import attempt
 from tests.world import World
-from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.adapters.store.records import HEADER_BYTES
 from uponce.app.fsck import (
     HASH,
     HOLLOW,

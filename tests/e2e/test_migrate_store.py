@@ -27,7 +27,7 @@ from tests.e2e.traffic import Traffic
 from tests.server import Server
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET
-from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.adapters.store.records import HEADER_BYTES
 from uponce.app.copy_media import _Copier
 
 pytestmark = pytest.mark.xdist_group("object-storage")

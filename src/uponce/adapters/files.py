@@ -102,7 +102,7 @@ class OpenFile(OpenDescriptor):
     def _is_there(self, descriptor: int, flags: int = 0) -> bool:
         """Return whether the bytes of a read before were those of the blob: whether its header is still there.
 
-        A deletion erases the header first.
+        A deletion changes the header first.
         """
         length = len(self._header)
         return not length or read_at(descriptor, self._start - length, length, flags) == self._header

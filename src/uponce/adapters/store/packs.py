@@ -4,8 +4,9 @@
 
 A blob key names the place of its record: `p`, the pack, the page, random digits. So no table and no index is needed.
 Each process makes its own packs. It appends to one pack at a time, and ends the pack after a write or a sync has
-failed. So no place in a pack is ever written twice, and a deletion can only erase its own blob. A deletion punches a
-hole. Nothing is ever moved. A hole reads as zeros, so a reader checks the header once more after it has read the bytes.
+failed. So no place in a pack is ever written twice, and a deletion can only erase its own blob. A deletion marks the
+header, then punches a hole. Nothing is ever moved. A hole reads as zeros, so a reader checks the header once more after
+it has read the bytes.
 
 A pack's name is random, and no answer shows it. So uploaded bytes cannot imitate a header.
 """
@@ -14,18 +15,26 @@ import errno
 import logging
 import os
 import re
-import struct
 import threading
 import time
-import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, is_packed, make_file, read_at, refused
+from uponce.adapters.files import SAFE, is_packed, make_file, refused
 from uponce.adapters.spool.locks import LOCKS
+from uponce.adapters.store.records import (
+    DELETED,
+    HEADER_BYTES,
+    PAGE,
+    Record,
+    header_of,
+    page_of,
+    record_at,
+    room_of,
+    walk,
+)
 from uponce.adapters.system import (
     closing_file,
     erase,
@@ -42,30 +51,12 @@ from uponce.core.spans import Span
 
 log = logging.getLogger("uponce")
 
-PAGE = 4096
 PACK_BYTES = 256 * 1024 * 1024  # a pack of this size gets no other group
 _NAME = re.compile(r"[0-9a-f]{10}")
 _APPENDING = Span(0, 1)  # the bytes of a pack that its writer locks
 _SLOW_SECONDS = 0.005  # a flash disk takes a tenth of it
 _MOST_OPEN = 128
 _ZEROS = memoryview(bytes(PAGE))
-
-# magic, blob key, Unix seconds, size, SHA-256; CRC-32 of these
-_FACTS = struct.Struct(">8s32sQQ32s")
-_CRC = struct.Struct(">I")
-_MAGIC = b"uponce1\n"
-HEADER_BYTES = _FACTS.size + _CRC.size
-
-
-class Record(NamedTuple):
-    """A blob in a pack. Its bytes are `size` from `start`. `header` is the bytes before them."""
-
-    key: str
-    start: int
-    size: int
-    stored_at: int
-    sha256: str
-    header: bytes
 
 
 class Packs:
@@ -141,8 +132,8 @@ class Packs:
             end, now = self._end, int(time.time())
             for data, digest in bodies:
                 key = f"p{self._name}{end // PAGE:05x}{self._ids.hex(16)}"
-                header = _header(key, now, len(data), digest.sha256)
-                room = _room(len(data))
+                header = header_of(key, now, len(data), digest.sha256)
+                room = room_of(len(data))
                 keys.append(key)
                 blocks += header, data, _ZEROS[: room - len(header) - len(data)]
                 end += room
@@ -239,11 +230,11 @@ class Packs:
             if descriptor is None:
                 return None
             try:
-                record = _record_at(descriptor, key[1:11], _page(key) * PAGE, flags)
+                record = record_at(descriptor, key[1:11], page_of(key) * PAGE, flags)
             except BaseException:
                 os.close(descriptor)
                 raise
-            if record is not None and record.key == key:
+            if record is not None and record.key == key and not record.is_deleted:
                 return descriptor, record
             os.close(descriptor)
             self._forget(key[1:11])
@@ -275,45 +266,57 @@ class Packs:
                 os.close(self._open.pop(name))
 
     def delete(self, key: str) -> None:
-        """Delete the blob. Does nothing if it does not exist.
+        """Delete the blob. Does nothing if it does not exist. A sweep completes a deletion that breaks off.
 
         If the disk cannot read its header, erase that page only: the size is unknown. The rest of the blob keeps
         its space until the pack is deleted.
         """
-        name, start = key[1:11], _page(key) * PAGE
+        name, start = key[1:11], page_of(key) * PAGE
         with suppress(FileNotFoundError), closing_file(os.open(self._folder / name, os.O_RDWR | SAFE)) as descriptor:
             try:
-                record = _record_at(descriptor, name, start)
+                record = record_at(descriptor, name, start)
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
                 erase(descriptor, start, PAGE)  # no other blob was ever here
                 return
             if record is not None and record.key == key:
-                # The header first: a reader that still finds the header has read all bytes before it.
-                erase(descriptor, start, PAGE)
-                if (rest := _room(record.size) - PAGE) > 0:
-                    erase(descriptor, start + PAGE, rest)
+                _erase(descriptor, record)
 
     def records(self, prefix: str = "", *, drop_empty: bool = False) -> Iterator[StoredBlob]:
         """Yield every blob whose key begins with the prefix, except blobs whose header the disk cannot read.
 
-        `drop_empty` deletes the packs that have no blob and that no process appends to. A pack with a page that the
-        disk cannot read stays: a later read may succeed. A pack that cannot be deleted gets a line in the log.
+        `drop_empty` deletes the packs that have no blob and that no process appends to. In the other packs it completes
+        deletions that broke off. A pack with a page that the disk cannot read stays: a later read may succeed. A
+        failure gets a line in the log.
         """
         now = time.time()
         for path in self._packs(prefix):
-            is_empty = True
-            with suppress(FileNotFoundError), closing(_walk(path)) as records:
+            is_empty, broken_off = True, list[Record]()
+            with suppress(FileNotFoundError), closing(walk(path)) as records:
                 for record in records:
+                    if record is not None and record.is_deleted:
+                        broken_off.append(record)
+                        continue
                     is_empty = False
                     if record is not None and record.key.startswith(prefix):
                         yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
-            if drop_empty and is_empty:
-                try:
-                    self._drop_if_empty(path)
-                except OSError as error:
-                    log.warning("the empty pack %s cannot be deleted: %s", path, error)
+            if drop_empty:
+                self._tidy(path, broken_off, is_empty=is_empty)
+
+    def _tidy(self, path: Path, broken_off: Sequence[Record], *, is_empty: bool) -> None:
+        """Delete the pack if it is empty, else complete its deletions that broke off. Log a failure."""
+        problem = "the empty pack %s cannot be deleted: %s"
+        try:
+            if is_empty:
+                self._drop_if_empty(path)
+            problem = "a deletion in the pack %s cannot be completed: %s"
+            if broken_off:
+                with suppress(FileNotFoundError), closing_file(os.open(path, os.O_RDWR | SAFE)) as descriptor:
+                    for record in broken_off:
+                        _erase(descriptor, record)
+        except OSError as error:
+            log.warning(problem, path, error)
 
     def _packs(self, prefix: str = "") -> list[Path]:
         """Return the packs of blobs whose key begins with the prefix."""
@@ -326,68 +329,37 @@ class Packs:
     def _drop_if_empty(self, path: Path) -> None:
         with suppress(FileNotFoundError), closing_file(os.open(path, os.O_RDWR | SAFE)) as descriptor:
             try:
-                if LOCKS.lock(descriptor, _APPENDING) and not any(True for _ in _walk(path)):
+                if LOCKS.lock(descriptor, _APPENDING) and not any(_is_kept(record) for record in walk(path)):
                     path.unlink()
             finally:
                 LOCKS.release(descriptor)
 
 
-def _header(key: str, stored_at: int, size: int, sha256: str) -> bytes:
-    facts = _FACTS.pack(_MAGIC, key.encode(), stored_at, size, bytes.fromhex(sha256))
-    return facts + _CRC.pack(zlib.crc32(facts))
+def _is_kept(record: Record | None) -> bool:
+    """Return whether the pack must stay for this record, or for None, a page that the disk cannot read."""
+    return record is None or not record.is_deleted
 
 
-def _record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | None:
-    """Return the record that begins at this offset in the pack of that name, or None."""
-    header = read_at(descriptor, at, HEADER_BYTES, flags)
-    if len(header) < HEADER_BYTES:
-        return None
-    magic, key, stored_at, size, sha256 = _FACTS.unpack_from(header)
-    if magic != _MAGIC or _CRC.unpack_from(header, _FACTS.size)[0] != zlib.crc32(header[: _FACTS.size]):
-        return None
-    record = Record(key.decode("ascii", "replace"), at + HEADER_BYTES, size, stored_at, sha256.hex(), header)
-    return record if is_packed(record.key) and record.key.startswith(f"p{name}{at // PAGE:05x}") else None
+def _erase(descriptor: int, record: Record) -> None:
+    """Erase a blob. It may be called again, at any time: no other blob is ever there."""
+    start, room = record.start - HEADER_BYTES, room_of(record.size)
+    holes = [(start, PAGE), (start + PAGE, room - PAGE)] if room > PAGE else [(start, PAGE)]
+    if room > PAGE and _mark(descriptor, start):
+        holes.reverse()
+    for at, length in holes:
+        erase(descriptor, at, length)
 
 
-def _walk(path: Path) -> Generator[Record | None, None, None]:
-    """Yield the records of a pack, in order, and None for each page whose header the disk cannot read (EIO).
+def _mark(descriptor: int, start: int) -> bool:
+    """Mark the record as deleted, so that a sweep completes a deletion that breaks off. Return False on a full disk.
 
-    Skip everything else: holes, and the incomplete end of a failed group.
+    A mark may need space where a hole needs none. Without it the header must go first: a reader that still finds the
+    header has read all bytes before it.
     """
-    with closing_file(os.open(path, os.O_RDONLY | SAFE)) as descriptor:
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # only the headers are read
-        at: int | None = 0
-        while at is not None:
-            record = None
-            try:
-                record = _record_at(descriptor, path.name, at)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                yield None
-            if record is not None:
-                yield record
-                at += _room(record.size)
-            else:
-                at = _next_page(descriptor, at)
-
-
-def _next_page(descriptor: int, at: int) -> int | None:
-    """Return the offset of the first page with data behind this page, or None after the last."""
     try:
-        data = os.lseek(descriptor, at, os.SEEK_DATA)
+        os.pwrite(descriptor, DELETED, start)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # no data from here to the end
-            return None
-        raise
-    return data - data % PAGE if data >= at + PAGE else at + PAGE
-
-
-def _page(key: str) -> int:
-    return int(key[11:16], 16)
-
-
-def _room(size: int) -> int:
-    """Return how many bytes of a pack a blob of this size takes."""
-    return -(-(HEADER_BYTES + size) // PAGE) * PAGE
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    return True
