@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from hashlib import sha256
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -21,10 +22,10 @@ from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.adapters.spool.uploads import SpooledUpload
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
-from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.adapters.store.records import HEADER_BYTES
 from uponce.adapters.system import RandomIds
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
-from uponce.app.ports import PLACES, BlobStore, StoredBlob
+from uponce.app.ports import PLACES, BlobStore, OpenBlob, StoredBlob
 from uponce.app.signed_calls import SignedCall, destroy
 from uponce.core.errors import StorageFull, StorageUnavailable
 from uponce.core.values import ResourceType
@@ -255,6 +256,71 @@ def test_a_file_that_cannot_be_read_is_lost_and_the_rest_is_copied(
     done = run(copy_media(world.database, world.blobs, target))
     assert copied(target) == [LARGE]
     assert "its bytes cannot be read: [Errno 21] Is a directory" in done.lost["demo/raw/upload/damaged"]
+
+
+class Remote:
+    """A store that is a bucket, as far as a copy can see. Some reads of one blob fail, and those of the owner may."""
+
+    is_remote = True
+
+    def __init__(self, real: BlobStore, broken: str, failures: Iterator[bool], *, owner_fails: bool = False) -> None:
+        self._real, self._broken, self._failures, self._owner_fails = real, broken, failures, owner_fails
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    async def open(self, key: str) -> object:
+        blob = await self._real.open(key)
+        assert blob is not None
+        return FailingBlob(blob, self._failures) if key == self._broken else blob
+
+    async def owner(self) -> str | None:
+        if self._owner_fails:
+            raise StorageUnavailable("Send it again.", detail="AccessDenied")
+        return await self._real.owner()
+
+
+class FailingBlob:
+    """A blob whose reads fail while the failures are true."""
+
+    def __init__(self, real: OpenBlob, failures: Iterator[bool]) -> None:
+        self._real, self._failures = real, failures
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    async def read(self, offset: int, length: int) -> bytes | bytearray:
+        if next(self._failures):
+            raise StorageUnavailable("Send it again.", detail="InvalidObjectState")
+        return await self._real.read(offset, length)
+
+
+def remote(world: World, *failures: bool, owner_fails: bool = False) -> BlobStore:
+    """Return a bucket with two blobs. The reads of one fail so often."""
+    put(world, "kept", LARGE)
+    put(world, "damaged", LARGE + b"damaged")
+    (broken,) = [key for key, digest in run(world.database.digests("")).items() if digest.size > len(LARGE)]
+    return cast(BlobStore, Remote(world.blobs, broken, chain(failures, repeat(False)), owner_fails=owner_fails))
+
+
+def test_an_object_that_cannot_be_read_is_lost_and_the_rest_is_copied(world: World, target: Blobs) -> None:
+    """Such as an object that was moved to an archive class: its HEAD succeeds."""
+    done = run(copy_media(world.database, remote(world, True, True), target))
+    assert copied(target) == [LARGE]
+    assert done.lost.keys() == {"demo/raw/upload/damaged"}
+    assert "its bytes cannot be read: InvalidObjectState" in done.lost["demo/raw/upload/damaged"]
+
+
+def test_an_object_that_fails_once_is_copied(world: World, target: Blobs) -> None:
+    done = run(copy_media(world.database, remote(world, True), target))
+    assert (done.copied, done.lost) == (2, {})
+
+
+def test_a_bucket_that_gives_no_object_ends_the_copy(world: World, target: Blobs) -> None:
+    """The credentials may list and not read, for example. A backup must not count all its files as lost."""
+    with pytest.raises(StorageUnavailable) as refused:
+        run(copy_media(world.database, remote(world, True, True, owner_fails=True), target))
+    assert "AccessDenied" in refused.value.detail
 
 
 def test_a_copy_that_cannot_be_read_is_made_again(world: World, target: Blobs) -> None:

@@ -7,8 +7,9 @@ be deleted before its copy ends. Then its asset names another blob, or is gone t
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 _AT_ONCE = 8
 _GONE = "its bytes are gone"
+_UNREADABLE = "its bytes cannot be read: {}"
 _OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP)  # other files of the disk may be readable
 
 
@@ -148,7 +150,7 @@ class _Copier:
     async def _transfer(self, asset: Asset) -> str | None:
         """Copy one blob. Return None, or why the source does not have its bytes."""
         try:
-            blob = await self._of_source(asset, self._source.open(asset.blob_key))
+            blob = await self._of_source(asset, lambda: self._source.open(asset.blob_key))
             if blob is None:
                 return _GONE
             with closing(blob):
@@ -163,7 +165,7 @@ class _Copier:
         spooled = await self._target.receive(asset.blob_key)
         try:
             for offset in range(0, blob.size, blob.block_bytes):
-                await spooled.write(await self._of_source(asset, blob.read(offset, blob.block_bytes)))
+                await spooled.write(await self._of_source(asset, partial(blob.read, offset, blob.block_bytes)))
             if await spooled.seal() != asset.digest:
                 await spooled.discard()
                 return "its bytes are not those uploaded"
@@ -175,18 +177,39 @@ class _Copier:
         self.done.bytes += asset.digest.size
         return None
 
-    async def _of_source(self, asset: Asset, reading: Awaitable[T]) -> T:
+    async def _of_source(self, asset: Asset, read: Callable[[], Awaitable[T]]) -> T:
         """Return what the source reads. Raise _Lost if this blob alone fails."""
         try:
-            return await reading
+            return await read()
         except StorageUnavailable as error:
+            if self._source.is_remote:
+                return await self._again(asset, read)
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_ONE_FILE:
-                async for _ in self._source.published():  # raises if the whole source is away
-                    break
-                raise _Lost(f"its bytes cannot be read: {error.for_operator}") from error
+                await self._find_source()
+                raise _Lost(_UNREADABLE.format(error.for_operator)) from error
             if await self._source.open(asset.blob_key) is None:
-                raise _Lost(_GONE) from error  # an object that is deleted under its reader
+                raise _Lost(_GONE) from error  # a file that is deleted under its reader
             raise
+
+    async def _again(self, asset: Asset, read: Callable[[], Awaitable[T]]) -> T:
+        """Return what a second try reads from a bucket. Raise _Lost if only this blob fails.
+
+        The failure does not show which it is. But a bucket that fails as a whole gives no other object either.
+        """
+        await self._find_source()
+        await self._source.owner()
+        try:
+            return await read()
+        except StorageUnavailable as error:
+            with suppress(StorageUnavailable):
+                if await self._source.open(asset.blob_key) is None:
+                    raise _Lost(_GONE) from error  # an object that is deleted under its reader
+            raise _Lost(_UNREADABLE.format(error.for_operator)) from error
+
+    async def _find_source(self) -> None:
+        """Raise StorageUnavailable if the whole source is away."""
+        async for _ in self._source.published():
+            break
 
     def _lose(self, asset: Asset, why: str) -> None:
         self.done.lost[str(asset.name)] = f"blob {asset.blob_key}: {why}"
