@@ -159,7 +159,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         between(0, 1024 * 1024),  # a pack has room for 4 GiB, and a group 256 uploads
     ] = 256 * 1024
     storage_seconds: Annotated[
-        int, "Seconds that one request to the bucket may take, retries included.", OF_A_SERVICE
+        int,
+        "Seconds that one try of a request to the bucket may take, its bytes included. If a try fails sooner, it is "
+        "repeated. All tries together take at most twice as long.",
+        OF_A_SERVICE,
     ] = 30
     storage_uploads: Annotated[
         int,

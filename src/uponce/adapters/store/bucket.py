@@ -38,7 +38,11 @@ _CURES = (
     ("ContainerNotFound", "There is no such container: create it, or correct UPONCE_STORAGE."),
     ("PermanentRedirect", "The bucket is in another region: set AWS_REGION."),
     ("AuthorizationHeaderMalformed", "The bucket is in another region: set AWS_REGION."),
-    ("error sending request", "It cannot be reached: check the endpoint and the network."),
+)
+_UNREACHED = "It cannot be reached: check the endpoint and the network."
+_TOO_SLOW = (
+    "It took longer than UPONCE_STORAGE_SECONDS. If the line is slow, raise that setting, or lower "
+    "UPONCE_STORAGE_UPLOADS, so that fewer uploads share the line."
 )
 _REFUSED = "Check the credentials, and that they may read, write, list and delete."
 
@@ -220,8 +224,13 @@ def _unavailable(detail: str) -> StorageUnavailable:
 
 def explained(error: Exception) -> str:
     """Return what the store reported, and the cure."""
-    said = " ".join(str(error).partition("Debug source:")[0].split())
+    text, _, debug = str(error).partition("Debug source:")
+    said = " ".join(text.split())
     cure = next((cure for mark, cure in _CURES if mark in said), "")
+    if not cure and "kind: Timeout" in debug and "ConnectError" not in debug:  # the text itself does not name the kind
+        cure = _TOO_SLOW
+    if not cure and "error sending request" in said:
+        cure = _UNREACHED
     if not cure and isinstance(error, PermissionDeniedError | UnauthenticatedError):
         cure = _REFUSED
     return f"{said[:_DETAIL]} {cure}".strip()

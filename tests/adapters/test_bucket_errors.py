@@ -1,0 +1,77 @@
+"""What an operator reads of a request to a bucket that failed."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from threading import Thread
+
+import pytest
+from obstore.exceptions import GenericError
+
+from uponce.adapters.store.bucket import Bucket, explained
+from uponce.core.errors import StorageUnavailable
+
+_BEGUN = b'HTTP/1.1 200 OK\r\nLast-Modified: Mon, 30 Nov 2026 17:22:19 GMT\r\nETag: "a"\r\nContent-Length: 9\r\n\r\na'
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A listener in place of the bucket. The system makes connections to it, and no answer ever comes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{listener.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield listener
+
+
+def detail_of(bucket: Bucket) -> str:
+    with pytest.raises(StorageUnavailable) as refused:
+        bucket.text_of("owner")
+    return refused.value.detail
+
+
+def test_a_request_that_is_not_answered_in_time_names_the_settings(silent: socket.socket) -> None:
+    detail = detail_of(Bucket("s3://bucket", 1))
+    assert "It took longer than UPONCE_STORAGE_SECONDS" in detail
+    assert "UPONCE_STORAGE_UPLOADS" in detail
+    assert "cannot be reached" not in detail
+
+
+def test_an_answer_that_stalls_names_the_settings(silent: socket.socket) -> None:
+    open_connections: list[socket.socket] = []
+
+    def begin_answers() -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                connection, _ = silent.accept()
+                open_connections.append(connection)
+                connection.recv(65536)
+                connection.sendall(_BEGUN)
+
+    Thread(target=begin_answers, daemon=True).start()
+    assert "It took longer than UPONCE_STORAGE_SECONDS" in detail_of(Bucket("s3://bucket", 1))
+    for connection in open_connections:
+        connection.close()
+
+
+_CONNECTING = """Generic S3 error: Error performing HEAD http://127.0.0.1:1/b - HTTP error: error sending request
+
+Debug source:
+Http(HttpError { kind: Timeout, source: Error(Connect, ConnectError("tcp connect error", Custom { kind: TimedOut })) })
+"""
+
+
+def test_a_connection_that_is_not_made_in_time_is_no_slow_line() -> None:
+    """No setting cures it. The text is obstore's, where packets to the endpoint are dropped."""
+    said = explained(GenericError(_CONNECTING))
+    assert said.endswith("It cannot be reached: check the endpoint and the network.")
+    assert "UPONCE_STORAGE_SECONDS" not in said
+
+
+def test_an_endpoint_that_refuses_connections_cannot_be_reached(silent: socket.socket) -> None:
+    silent.close()
+    assert "It cannot be reached: check the endpoint" in detail_of(Bucket("s3://bucket", 60))
