@@ -1,7 +1,10 @@
 """What uponce answers where nginx or a bucket sends the bytes. tests/e2e/test_front_server.py has nginx itself."""
 
-from tests.web.test_delivery import SIGNER, location_of, store
+from email.utils import formatdate
+
+from tests.web.test_delivery import SIGNER, location_of, store, url_of
 from tests.world import OTHER_PNG, PNG, World
+from uponce.app.ports import Presigner
 
 
 def test_nginx_gets_nothing_that_it_would_keep_for_its_own_error(world: World) -> None:
@@ -37,3 +40,17 @@ def test_where_the_bucket_sends_the_bytes_no_answer_has_other_validators(world: 
         answer = world.request(method, path, headers=conditions)
         assert (answer.status, {"etag", "last-modified"} & answer.headers.keys()) == (status, set())
     assert world.request("HEAD", path).headers["content-length"] == str(len(PNG))
+
+
+def test_a_bucket_answers_conditions_itself(world: World) -> None:
+    """A server ignores conditions if it would answer with a redirect (RFC 9110 §13.2.1)."""
+    asset = store(world, public_id="cat")
+    world.swap(presigner=SIGNER)
+    for condition in ({"if_none_match": "*"}, {"if_modified_since": formatdate(world.clock.time + 60, usegmt=True)}):
+        assert world.get(asset["path"], **condition).status == 302
+
+
+def test_a_redirect_to_a_private_asset_is_kept_no_longer_than_its_bytes(world: World) -> None:
+    asset = store(world, public_id="mine", type="private")
+    world.swap(presigner=Presigner(604_800, url_of))
+    assert world.get(asset["path"]).headers["cache-control"] == "private, no-transform, max-age=3600"

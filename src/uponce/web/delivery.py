@@ -87,12 +87,12 @@ def _is_sent_elsewhere(services: Services, request: Request, asset: Asset) -> bo
 
 async def _elsewhere(services: Services, head: Head, asset: Asset, now: float, headers: list[Header]) -> Response:
     """Return a response without bytes. It leads the client, or the server in front, to the bytes."""
+    if services.location_of is None:  # a redirect ignores all conditions (RFC 9110 §13.2.1)
+        assert services.presigner is not None
+        return await _redirect(services.presigner, asset, headers)
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
-    if services.location_of is not None:
-        return _through(services.location_of, asset, now, headers)
-    assert services.presigner is not None
-    return await _redirect(services.presigner, asset, headers)
+    return _through(services.location_of, asset, now, headers)
 
 
 def _through(location_of: LocationOf, asset: Asset, now: float, headers: list[Header]) -> Response:
@@ -115,9 +115,13 @@ def _through(location_of: LocationOf, asset: Asset, now: float, headers: list[He
 
 
 async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -> Response:
-    """Return the store's URL. Caches may keep the answer for half of the time that the URL works."""
+    """Return the store's URL. Caches may keep it for half of the time that it works, and no longer than the bytes."""
     url = await presigner.url_of(asset.blob_key)
-    cache = re.sub(rb"max-age=[0-9]+", b"max-age=%d" % (presigner.seconds // 2), dict(headers)[b"cache-control"])
+
+    def shorter(kept: re.Match[bytes]) -> bytes:
+        return b"max-age=%d" % min(int(kept[1]), presigner.seconds // 2)
+
+    cache = re.sub(rb"max-age=([0-9]+)", shorter, dict(headers)[b"cache-control"])
     return Response(302, ((b"location", url.encode()), (b"cache-control", cache), *_INERT))
 
 
