@@ -7,15 +7,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
+import obstore
 import pytest
 
 from tests.app.uploads import pass_time
+from uponce.adapters.store import bucket as bucket_module
+from uponce.adapters.store import objects as objects_module
 from uponce.adapters.store.bucket import PART_BYTES
 from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
+from uponce.core.formats import BINARY
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span
 
@@ -26,6 +31,7 @@ LARGE = PART_BYTES + 1
 def opened(
     seconds: int, bucket: Any = None, *, folder: Path = Path("unused"), uploads: int = 2
 ) -> Iterator[BucketBlobs]:
+    bucket = bucket or SimpleNamespace(end=lambda: None)
     store = BucketBlobs(bucket, folder, ids=RandomIds(), seconds=seconds, uploads=uploads)
     yield store
     store.close()
@@ -119,6 +125,9 @@ class Stalling:
         return bytes(length)
 
     def delete_below(self, folder: str) -> None:
+        return
+
+    def end(self) -> None:
         return
 
 
@@ -250,6 +259,9 @@ class Listed:
     def begin(self) -> None:
         self._asked = 0
 
+    def end(self) -> None:
+        return
+
 
 def test_no_step_of_a_listing_reads_the_rest_of_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop waits for the step that runs, and a sweep rests after each step."""
@@ -268,3 +280,54 @@ def test_no_step_of_a_listing_reads_the_rest_of_the_bucket(monkeypatch: pytest.M
 
     assert sorted(asyncio.run(play())) == bucket.keys
     assert bucket.most <= 101
+
+
+def test_a_stop_ends_uploads_that_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit can name them any more. obstore removes the parts of an object when it gets no more blocks."""
+    begun, may_end = Event(), Event()
+
+    def endless(*_: object) -> Iterator[bytes]:
+        while not may_end.is_set():
+            begun.set()
+            yield b"block"
+
+    def take(where: object, name: str, blocks: Iterator[bytes], **more: object) -> None:
+        for _ in blocks:
+            pass
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "unused")
+    monkeypatch.setattr(bucket_module, "blocks_of", endless)
+    monkeypatch.setattr(obstore, "put", take)
+    bucket = bucket_module.Bucket("s3://bucket", 60)
+
+    async def play() -> None:
+        with opened(60, bucket) as store:
+            upload = asyncio.create_task(store.run(lambda: bucket.upload("name", 0, Span(0, LARGE), BINARY), LARGE))
+            try:
+                await until(begun.is_set)
+                await asyncio.wait_for(asyncio.to_thread(store.close), 60)
+                with pytest.raises(StorageUnavailable) as refusal:
+                    await asyncio.wait_for(upload, 60)
+            finally:
+                may_end.set()
+            assert refusal.value.detail == "the server has stopped"
+
+    asyncio.run(play())
+
+
+def test_a_stop_waits_for_a_request_that_hangs_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects_module, "_ENDING_SECONDS", 0.1)
+    may_end = Event()
+
+    async def play() -> None:
+        with opened(60) as store:
+            busy = await all_busy(store, may_end)
+            try:
+                await asyncio.wait_for(asyncio.to_thread(store.close), 60)
+                assert not any(task.done() for task in busy)
+            finally:
+                may_end.set()
+            await asyncio.gather(*busy)
+
+    asyncio.run(play())

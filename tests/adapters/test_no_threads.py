@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ def test_an_upload_that_no_thread_can_discard_keeps_no_descriptor(tmp_path: Path
 
 def test_a_bucket_begins_no_work_for_a_refused_request(allow: Allow) -> None:
     """And if it has one thread, that one does the work."""
-    none: Any = None
+    none: Any = SimpleNamespace(end=lambda: None)
     store, done, go = BucketBlobs(none, Path("unused"), ids=RandomIds(), seconds=60, uploads=2), [1], threading.Event()
 
     async def play() -> None:

@@ -170,4 +170,6 @@ def test_the_container_sees_a_disk_for_backups_that_is_mounted_after_its_start()
 
 def test_the_service_has_time_to_stop_and_settings_that_exist() -> None:
     service = yaml.safe_load(COMPOSE)["services"]["uponce"]
-    assert load(service["environment"]).drain_seconds + 30 + 5 <= int(service["stop_grace_period"].removesuffix("s"))
+    assert load(service["environment"]).drain_seconds + 30 + 5 + 5 <= int(
+        service["stop_grace_period"].removesuffix("s")
+    )

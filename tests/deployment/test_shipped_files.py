@@ -43,7 +43,7 @@ def test_the_servers_of_compose_have_settings_that_exist(name: str, monkeypatch:
     settings = load(environment)
     assert settings.instance == name
     build(settings)
-    assert settings.drain_seconds + 30 + 5 <= int(service["stop_grace_period"].removesuffix("s"))
+    assert settings.drain_seconds + 30 + 5 + 5 <= int(service["stop_grace_period"].removesuffix("s"))
     assert service["init"] is True  # as process 1 the supervisor of workers would never reap their decoders
 
 

@@ -31,7 +31,7 @@ class Resolver(AbstractResolver):
 
     async def close(self) -> None:
         """End the threads. Those whose look-up has begun end after it."""
-        self._threads.close(wait=False)
+        self._threads.close(within=0)
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:

@@ -66,7 +66,7 @@ def run(
 
     The first start on an empty data folder makes two API keys and prints a CLOUDINARY_URL for each. Keys in UPONCE_KEYS
     or UPONCE_KEYS_FILE replace those two, and then no secret is printed. SIGTERM and SIGINT end the server with exit
-    code 0, once the uploads in progress have ended or 35 seconds have passed. UPONCE_DRAIN_SECONDS comes before that.
+    code 0, once the uploads in progress have ended or 40 seconds have passed. UPONCE_DRAIN_SECONDS comes before that.
     """
     for number in _ENDING:
         signal.signal(number, _end)

@@ -4,6 +4,7 @@ All of it blocks and is called in threads. obstore's asynchronous calls would ab
 call. Every failure is StorageUnavailable.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,7 @@ class Bucket:
         Everything else, above all credentials, comes from the environment, as obstore reads it, or from the profile
         that the environment names.
         """
+        self._ended = threading.Event()
         parts = urlsplit(url)
         known = credentials_of_profile() if parts.scheme == "s3" else None
         try:
@@ -73,6 +75,16 @@ class Bucket:
         except (BaseError, ValueError) as error:
             raise SettingRefused(f"UPONCE_STORAGE={url} cannot be used: {explained(error)}") from error
 
+    def end(self) -> None:
+        """Let all work of several requests fail at its next one. The store removes the parts of incomplete objects."""
+        self._ended.set()
+
+    def _until_ended(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            if self._ended.is_set():
+                raise _unavailable("the server has stopped")
+            yield block
+
     def upload(self, name: str, descriptor: int, span: Span, media_type: str) -> None:
         """Upload these bytes of a file. On return they are complete and compared.
 
@@ -80,7 +92,7 @@ class Bucket:
         """
         part_bytes = max(PART_BYTES, ceil(span.size / _MOST_PARTS))
         sums = Sums(part_bytes)
-        blocks = sums.over(blocks_of(descriptor, span.start, span.end))
+        blocks = self._until_ended(sums.over(blocks_of(descriptor, span.start, span.end)))
         attributes = {"Content-Type": media_type}
         if media_type == BINARY:
             attributes["Content-Disposition"] = "attachment"
@@ -122,8 +134,8 @@ class Bucket:
 
     def blocks(self, name: str, size: int) -> Iterator[bytes]:
         """Yield all bytes of an object of this size."""
-        for offset in range(0, size, _READ_BYTES):
-            yield self.read(name, offset, min(_READ_BYTES, size - offset))
+        starts = range(0, size, _READ_BYTES)
+        return self._until_ended(self.read(name, start, min(_READ_BYTES, size - start)) for start in starts)
 
     def text_of(self, name: str) -> str | None:
         """Return a short object, or None if it does not exist."""

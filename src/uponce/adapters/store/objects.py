@@ -11,6 +11,7 @@ the spool of the server. They are uploaded when they are complete and accepted, 
 import asyncio
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -38,6 +39,7 @@ _NAME = re.compile(rf"blobs/(p?[0-9a-f]{{2}})/({KEY.pattern})")
 _FOLDER = "blobs"
 _OWNER = "owner"
 _ASKERS = 32
+_ENDING_SECONDS = 5  # for the requests that run, and to remove the parts of objects that they do not complete
 _FIRST_BYTES = 128 * 1024
 _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be cheap
 
@@ -107,8 +109,11 @@ class BucketBlobs(Blobs):
         return "each blob is an object in the bucket"
 
     def close(self) -> None:
+        """End soon: no commit can name any more what is on its way to the bucket."""
+        self._bucket.end()
+        until = time.monotonic() + _ENDING_SECONDS
         for threads in (self._movers, self._small_movers, self._askers):
-            threads.close()
+            threads.close(within=max(0, until - time.monotonic()))
         super().close()
 
     async def open(self, key: str) -> "ObjectBlob | None":
