@@ -141,7 +141,9 @@ def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
                 threads.submit(urllib3.request, method, front.url + path, retries=False, timeout=30)
                 for method, path in (("PUT", forged(front)), ("GET", "/cloud/image/upload/cat.jpg"), ("HEAD", RESUMED))
             ]
+            preflight = threads.submit(ask_preflight, front)
             *answers, resumed = [answer.result() for answer in asked]
+            assert_permitted(preflight.result())
     finally:
         for server in front.servers:
             server.start()
@@ -158,6 +160,24 @@ def assert_resumable(answer: urllib3.BaseHTTPResponse, seconds: str) -> None:
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["access-control-expose-headers"] == "X-Cld-Error, Retry-After"
     assert answer.headers["x-cld-error"]
+
+
+def ask_preflight(front: Front) -> urllib3.BaseHTTPResponse:
+    """Ask what a browser asks before a page of another origin sends a part of an upload by tus."""
+    headers = {
+        "Origin": "https://page.example",
+        "Access-Control-Request-Method": "PATCH",
+        "Access-Control-Request-Headers": "tus-resumable,upload-offset",
+    }
+    return urllib3.request("OPTIONS", front.url + RESUMED, headers=headers, retries=False, timeout=60)
+
+
+def assert_permitted(answer: urllib3.BaseHTTPResponse) -> None:
+    """The browser sends the request itself, and the page can read its refusal."""
+    assert answer.status == 204
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "PATCH" in answer.headers["access-control-allow-methods"].split(", ")
+    assert answer.headers["access-control-allow-headers"] == "tus-resumable,upload-offset"
 
 
 def assert_readable(answer: urllib3.BaseHTTPResponse) -> None:
@@ -191,6 +211,7 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
         assert refused.json()["error"]["code"] == "server_busy"
         assert_readable(refused)
         assert_resumable(urllib3.request("HEAD", nginx.url + RESUMED, retries=False, timeout=60), seconds="5")
+        assert_permitted(ask_preflight(front))
         assert front.raw(asked, "127.0.0.2", silence=20).startswith(b"HTTP/1.1 200 ")
 
 
@@ -222,7 +243,7 @@ def test_nginx_counts_the_addresses_of_one_network_of_ipv6_together(tmp_path: Pa
 
 def test_the_answer_to_a_tus_upload_may_repeat_long_parameters(front: Front) -> None:
     server = front.servers[0]
-    fields = server.signed({"nonce": "long", "context": "a=" + "\u56f3" * 1000, "tags": ",".join(["t" * 200] * 30)})
+    fields = server.signed({"nonce": "long", "context": "a=" + "\u56f3" * 1000, "tags": ",".join(["t" * 200] * 150)})
     sent = {**VERSION, "Upload-Length": "9", "Upload-Metadata": metadata(fields)}
     url = f"{front.url}/tus/{server.cloud}/"
     answers = (urllib3.request("POST", url, headers=sent, retries=False, timeout=60) for _ in range(TRIES))
