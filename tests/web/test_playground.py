@@ -3,16 +3,18 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.asgi import Answer
+from tests.asgi import Answer, call
 from tests.world import World, _no_lifespan
 from uponce.adapters.notifier import Notifier
 from uponce.app.manage_keys import playground_key, set_up
+from uponce.web import whole_bodies
 from uponce.web.cloudinary.notifications import Notifications
 from uponce.web.pages.playground import ACTIONS, ASSETS, Playground
 from uponce.web.routes import create_app
@@ -130,6 +132,21 @@ def test_only_its_own_page_can_ask(world: World, local: bool, origin: str, actio
 def test_a_form_cannot_ask_for_a_signature(world: World, content_type: str) -> None:
     answer = ask(serve(world), "sign", {"params": {}}, content_type=content_type)
     assert (answer.status, answer.json["error"]["code"]) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_body_that_does_not_end_is_refused_in_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    monkeypatch.setattr(whole_bodies, "_SECONDS", 0.01)
+    serve(world)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    answer = asyncio.run(call(world.app, "POST", f"/playground/{action}", headers=JSON, chunks=body()))
+    assert (answer.code, "longer than 0.01 seconds" in answer.message) == ("request_too_slow", True)
 
 
 # --- what it signs

@@ -23,6 +23,7 @@ from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import compressed
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Endpoint, Response, json_response, length_header
+from uponce.web.whole_bodies import in_time
 
 ASSETS = (
     "playground.js",
@@ -119,7 +120,7 @@ def _policy(scripts: str, base: str, style: str) -> str:
 async def sign(services: Services, playground: Playground, request: Request) -> Response:
     """Return signed fields, as a backend does. The page may choose a nonce and the lifetime of the signature."""
     _check_origin(request)
-    content_type, body = request.head.get("content-type"), await request.body.read(_MAX_BODY)
+    content_type, body = request.head.get("content-type"), await in_time(request, request.body.read(_MAX_BODY))
     key, now = await playground_key(services), services.clock.now()
     url = account_url(key.api_key, key.secrets[0], key.cloud, upload_prefix=request.base_url())
     rules = SignRules(url, "auto", {"valid_for": ["*"]}, Params(max_bytes=playground.max_bytes, timestamp=int(now)))
