@@ -1,6 +1,6 @@
 """uvicorn with HardenedProtocol and a tiny application, in a process of its own, so that its memory can be watched.
 
-python -m tests.web.bare_server HEAD_SECONDS
+python -m tests.web.bare_server HEAD_SECONDS [MAX_HEAD_BYTES]
 """
 
 import asyncio
@@ -129,8 +129,10 @@ async def _sizes(receive: Receive) -> list[int] | None:
     return sizes
 
 
-def main(head_seconds: str) -> None:
-    HardenedProtocol.limits = Limits(head_seconds=int(head_seconds), write_seconds=int(head_seconds))
+def main(head_seconds: str, max_head_bytes: str = "65536") -> None:
+    HardenedProtocol.limits = Limits(
+        head_seconds=int(head_seconds), write_seconds=int(head_seconds), max_head_bytes=int(max_head_bytes)
+    )
     protocol._GATHER_SECONDS = float(head_seconds)
     response.LINGER_IDLE_SECONDS = lingering._SECONDS = LINGER_SECONDS
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)

@@ -65,8 +65,8 @@ def impatient() -> Iterator[Bare]:
 
 
 @contextmanager
-def running(head_seconds: int) -> Iterator[Bare]:
-    command = [sys.executable, "-m", "tests.web.bare_server", str(head_seconds)]
+def running(head_seconds: int, *max_head_bytes: int) -> Iterator[Bare]:
+    command = [sys.executable, "-m", "tests.web.bare_server", str(head_seconds), *map(str, max_head_bytes)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         server = Bare(process.pid, int(process.stdout.readline()))
@@ -275,6 +275,23 @@ def test_a_path_over_the_limit_is_told_so_and_a_query_may_be_longer(bare: Bare) 
         answer = bare.say(get(f"/{mark}{'a' * 16384}", close=True))
         assert statuses(answer) == [status]
         assert (b"x-cld-error: The request's path is 16385 bytes long" in answer) == (status == 414)
+
+
+def test_an_address_over_the_limit_of_the_parser_is_told_so() -> None:
+    with running(PATIENT_SECONDS, 256 * 1024) as roomy:
+        for size, status in ((65_535, 200), (65_536, 414)):
+            answer = roomy.say(get(f"/?{'a' * (size - 2)}", close=True))
+            assert statuses(answer) == [status]
+            assert (b"address is 65536 bytes long, the limit is 65535. Shorten its query" in answer) == (status == 414)
+
+
+@pytest.mark.parametrize("address", ["/é", "/?é", "/a"])
+def test_a_character_that_is_not_allowed_in_an_address_is_told_so(bare: Bare, address: str) -> None:
+    """curl sends such an address as it is."""
+    answer = bare.say(f"GET {address} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert statuses(answer) == [400]
+    assert b"Percent-encode it, as %C3%A9" in answer
+    assert b"valid HTTP/1.1" in bare.say(b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
 def test_the_second_request_of_a_connection_has_the_same_limit(bare: Bare) -> None:

@@ -20,10 +20,10 @@ from uponce.web.app import TrustedProxies
 from uponce.web.connections import Connections, limit_unsent
 from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
 from uponce.web.errors import raw_refusal
+from uponce.web.heads import refusal_of, refusal_of_address
 from uponce.web.lingering import Lingering
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
-_MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes a path in one step, which takes milliseconds
 _MAX_PIPELINED = 16
 _WRITE_BUFFER_BYTES = 16 * 1024
 # A body that takes longer is read while it arrives, under all limits of a slow upload.
@@ -32,13 +32,12 @@ _LAST_REQUEST_SECONDS = 0.25  # once the server stops
 _MOST_GATHERED_BYTES = 64 * 1024 * 1024
 _MOST_DROPPED_BYTES = 4 * 1024 * 1024  # after the last request that gets an answer
 _FRAMING = (b"content-length", b"transfer-encoding")
-_MALFORMED = raw_refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
 
 
 class HardenedProtocol(HttpToolsProtocol):
     """Refuses connections that would cost memory or time before there is a request.
 
-    The protocol refuses a head larger than `max_head_bytes`, and a path longer than 16 KiB. It refuses a head that is
+    The protocol refuses a head larger than `max_head_bytes`, and addresses that are too long. It refuses a head that is
     not complete after `head_seconds`, and more than 16 requests that wait for an earlier answer. That answer comes
     first, and then ends the connection. The protocol ends a connection whose client reads nothing for `write_seconds`.
     uvicorn makes the connections, so `limits` and `proxies` belong to the class: set them first.
@@ -172,8 +171,8 @@ class HardenedProtocol(HttpToolsProtocol):
                 return
             except HttpParserUpgrade as upgrade:
                 data = self._rest_of_upgrade() + data[upgrade.args[0] :]
-            except HttpParserError:
-                self._end(_MALFORMED)
+            except HttpParserError as error:
+                self._end(refusal_of(error))
                 return
 
     def _rest_of_upgrade(self) -> bytes:
@@ -213,10 +212,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._end(b"")
             raise ConnectionAbortedError("too many pipelined requests")  # stops the parser during a read
-        if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
-            message = f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
-            self._end(raw_refusal("414 URI Too Long", message))
-            raise ConnectionAbortedError("the path is too long")
+        if refusal := refusal_of_address(self.url):
+            self._end(refusal)
+            raise ConnectionAbortedError("the address is too long")
         self.body_bytes = 0
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping

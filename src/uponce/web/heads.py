@@ -1,0 +1,32 @@
+"""Refusals of a request's head, before there is a request."""
+
+from httptools import HttpParserError, HttpParserInvalidURLError
+
+from uponce.web.errors import raw_refusal
+
+_MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes a path in one step, which takes milliseconds
+_MAX_ADDRESS_BYTES = 65_535  # httptools counts in 16 bits
+_TOO_LONG = "414 URI Too Long"
+_MALFORMED = raw_refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
+_BAD_ADDRESS = raw_refusal(
+    "400 Bad Request",
+    "The request's address has a character that is not allowed there. Percent-encode it, as %C3%A9 for e acute.",
+)
+
+
+def refusal_of(error: HttpParserError) -> bytes:
+    """Return the answer to a request that the parser cannot read."""
+    has_bad_address = isinstance(error, HttpParserInvalidURLError) and str(error).startswith("Invalid char in")
+    return _BAD_ADDRESS if has_bad_address else _MALFORMED
+
+
+def refusal_of_address(address: bytes) -> bytes:
+    """Return the answer to a request whose path, or path and query, are too long. Return nothing if they are not."""
+    if (length := len(address.partition(b"?")[0])) > _MAX_PATH_BYTES:
+        return raw_refusal(
+            _TOO_LONG, f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
+        )
+    if (length := len(address)) > _MAX_ADDRESS_BYTES:
+        message = f"The request's address is {length} bytes long, the limit is {_MAX_ADDRESS_BYTES}. Shorten its query."
+        return raw_refusal(_TOO_LONG, message)
+    return b""
