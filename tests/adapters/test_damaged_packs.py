@@ -90,6 +90,27 @@ def test_a_deletion_that_broke_off_can_be_repeated(store: Blobs, root: Path, hol
     assert allocated(root) == PAGE
 
 
+@pytest.mark.skipif(not hasattr(os, "RWF_DSYNC"), reason="the system has no such flag: of Linux alone")
+def test_the_mark_is_durable_before_the_first_hole(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut could leave a header that promises bytes where only zeros are left."""
+    order: list[object] = []
+    write = os.pwritev
+
+    def mark(descriptor: int, data: Any, start: int, flags: int = 0) -> int:
+        order.append(flags)
+        return write(descriptor, data, start, flags)
+
+    def hole(descriptor: int, start: int, length: int) -> None:
+        order.append("hole")
+        erase(descriptor, start, length)
+
+    (gone,) = put(store, chance(LARGE))
+    monkeypatch.setattr(os, "pwritev", mark)
+    monkeypatch.setattr(packs_module, "erase", hole)
+    asyncio.run(store.delete(gone))
+    assert order == [os.RWF_DSYNC, "hole", "hole"]
+
+
 def test_a_pack_of_deletions_that_broke_off_is_empty(store: Blobs, root: Path) -> None:
     (gone,) = put(store, chance(LARGE))
     local_of(store)._packs._end_pack()
@@ -126,7 +147,7 @@ def test_a_full_disk_that_takes_no_mark_still_deletes(
         erase(descriptor, start, length)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", refuse)
+        patched.setattr(os, "pwritev", refuse)
         patched.setattr(packs_module, "erase", make)
         asyncio.run(store.delete(gone))
     assert holes == [PAGE, 2 * PAGE]  # the header first

@@ -126,3 +126,12 @@ def test_credentials_stand_for_a_signature_though_the_form_names_the_key(world: 
     fields = {"api_key": world.server.api_key, "public_id": "c"}
     answer = world.post(by_name(fields), END, headers=basic(world.server))
     assert assert_accepted(answer).json["public_id"] == "c"
+
+
+def test_a_file_that_is_too_large_for_a_signature_behind_it_learns_to_omit_the_key(world: World) -> None:
+    world.swap(limits=Limits(max_unverified_bytes=10))
+    fields = {"api_key": world.server.api_key, "public_id": "c"}
+    refused = world.post(by_name(fields), END, headers=basic(world.server))
+    assert_refused(refused, 400, "file_too_large")
+    assert "omits api_key" in refused.message
+    assert_accepted(world.upload({"public_id": "c"}, headers=basic(world.server)))

@@ -353,11 +353,12 @@ def _erase(descriptor: int, record: Record) -> None:
 def _mark(descriptor: int, start: int) -> bool:
     """Mark the record as deleted, so that a sweep completes a deletion that breaks off. Return False on a full disk.
 
+    It is on the disk before the holes are. So after a power cut too, a header without the mark has all its bytes.
     A mark may need space where a hole needs none. Without it the header must go first: a reader that still finds the
     header has read all bytes before it.
     """
     try:
-        os.pwrite(descriptor, DELETED, start)
+        os.pwritev(descriptor, [DELETED], start, getattr(os, "RWF_DSYNC", 0))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

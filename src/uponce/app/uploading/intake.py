@@ -123,8 +123,13 @@ class Receiver(ABC, Generic[S]):
         return errors.RequestTooSlow(
             f"The file came before the fields that sign it, and {received} bytes arrived in {seconds:.0f} seconds. "
             f"Such an upload must keep {limits.least_rate} bytes per second, and end within "
-            f"{limits.unverified_seconds} seconds. Send the fields before the file."
+            f"{limits.unverified_seconds} seconds. {self._cure()}"
         )
+
+    def _cure(self) -> str:
+        """Return what lets a file arrive behind its signature."""
+        without = " An upload without a signature omits api_key, which HTTP Basic has."
+        return f"Send the fields before the file.{without if self.request.credentials is not None else ''}"
 
     async def take(self, event: Event) -> None:
         match event:
@@ -217,8 +222,8 @@ class Receiver(ABC, Generic[S]):
         if self.verified is not None or self._limit == lasting:
             return refusal
         return errors.FileTooLarge(
-            f"{refusal.message} This limit is for a file that comes before the fields that sign it. Send the fields "
-            f"before the file: then the maximum is {lasting}, unless max_bytes is signed."
+            f"{refusal.message} This limit is for a file that comes before the fields that sign it. {self._cure()} "
+            f"Then the maximum is {lasting}, unless max_bytes is signed."
         )
 
     @abstractmethod
