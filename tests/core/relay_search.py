@@ -25,6 +25,7 @@ from uponce.core.relaying import (
     Relay,
     Verdict,
     bound,
+    is_answer,
     judge_look_up,
     outcome_of,
     trailer_timestamp,
@@ -127,6 +128,7 @@ class Rules:
 
     stamp: Callable[[int, int], int] = stamp_of
     judge: Callable[[Relay, Found | Missing, float, Limits], Judgement] = judge_look_up
+    is_answer: Callable[[Relay, Found], bool] = is_answer
     outcome: Callable[[int, Mapping[str, object] | None], Outcome] = outcome_of
     begin: Callable[[Relay], Operation[Any]] = take_grant
     end: Callable[[Relay, Forwarded | None, str], Operation[bool]] = relays.end
@@ -319,7 +321,8 @@ class Search:
         owner, version = state.store[-1]
         has_marker = self._world.naming.startswith("marked") and owner != OTHER
         etag = f"md5 {number}" if has_marker else self._world.etag(owner)
-        return Found(etag, version, state.now + self._world.ahead, state.now, Forwarded(200, "{}"))
+        is_foreign = self._world.naming.startswith("marked") and not has_marker
+        return Found(etag, version, state.now + self._world.ahead, state.now, Forwarded(200, "{}"), is_foreign)
 
     def _judge(self, state: State, relay: Relay, found: Found | Missing, owner: int = OLD) -> State:
         judgement = self._rules.judge(relay, found, state.now - self._world.latency, LIMITS)
@@ -329,8 +332,8 @@ class Search:
             return state._replace(ledger=state.ledger._replace(rows=rows))
         spent = judgement.verdict is Verdict.SPENT
         ledger = self._end(state.ledger, number, spent)
-        # A known limit: the asset of another upload counts as this one's.
-        return state._replace(ledger=ledger, lied=state.lied or (spent and owner not in (number, OTHER)))
+        is_told = spent and isinstance(found, Found) and self._rules.is_answer(relay, found)
+        return state._replace(ledger=ledger, lied=state.lied or (is_told and owner != number))
 
     def _begun(self, ledger: Ledger, number: int, now: int) -> Ledger | None:
         database = Database(ledger)

@@ -98,6 +98,10 @@ def take_no_json_for_a_refusal(status: int, document: Mapping[str, object] | Non
     return Outcome.REFUSED if document is None else outcome_of(status, document)
 
 
+def tell_of_any_asset(relay: Relay, found: Found) -> bool:
+    return True
+
+
 @operation()
 def pass_on_without_holding(now: float, relay: Relay) -> Steps[Relay]:
     """Whatever another attempt has."""
@@ -117,6 +121,7 @@ WEAKER = {
     "released by one look-up after the bound": (Rules(judge=free_after_one_miss), MARKED, REPLAYABLE),
     "etags only": (Rules(judge=compare_etags_only), CHANGED, REPLAYABLE),
     "a marked asset by its marker only": (Rules(judge=compare_etags_only), REPLACED, REPLAYABLE),
+    "another upload's asset as the answer": (Rules(is_answer=tell_of_any_asset), REPLACED, OTHER_BYTES),
     "any asset of that name": (Rules(judge=take_any_asset), CHANGED, OTHER_BYTES),
     "the upstream's clock read before its answer": (Rules(judge=pair_with_the_question), SLOW, REPLAYABLE),
     "a look-up without an answer finds nothing": (Rules(judge=take_silence_for_nothing), MARKED, REPLAYABLE),

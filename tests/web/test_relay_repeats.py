@@ -3,6 +3,7 @@
 And whose key signs the answers.
 """
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import LIMITS, md5
 from tests.web.test_relay import SIZES, chunk, reconcile
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.core.values import GrantStatus
 
 
 def test_a_repeat_with_its_key_gets_the_upstreams_answer_again(relay: World, stub: StubUpstream) -> None:
@@ -40,6 +42,42 @@ def test_a_repeat_after_a_lost_reply_gets_what_was_looked_up(
     answer = assert_accepted(relay.upload(fields, kind="raw", headers=headers))
     assert answer.json["etag"] == md5(PNG)
     assert len(stub.store) == 1
+
+
+@pytest.mark.parametrize("is_equal", [False, True])
+def test_a_repeat_of_a_lost_upload_never_gets_the_asset_of_another_one(
+    relay: World, stub: StubUpstream, is_equal: bool
+) -> None:
+    """Its signature is spent, since the other upload may have overwritten its asset. Equal bytes are an answer."""
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    fields, headers = relay.sign({"public_id": "cat"}), {"idempotency-key": "one"}
+    stub.uploads = iter([Trouble.FORGETS])
+    assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
+    other = relay.sign({"public_id": "cat", "tags": "b"})
+    assert_accepted(relay.upload(other, PNG if is_equal else b"other bytes", kind="raw"))
+    for _ in range(40):
+        reconcile(relay, after=60)
+    records = asyncio.run(relay.database.list_grants("demo", api_key=None, status=None, limit=9, cursor=None))
+    assert [record.status for record in records.items] == [GrantStatus.USED] * 2
+    answer = relay.upload(fields, kind="raw", headers=headers)
+    if is_equal:
+        assert assert_accepted(answer).json["etag"] == md5(PNG)
+    else:
+        assert_refused(answer, 400, "signature_used")
+        assert_refused(relay.upload(fields, kind="raw"), 400, "signature_used")
+
+
+def test_a_marked_asset_that_no_list_shows_yet_answers_a_repeat(relay: World, stub: StubUpstream) -> None:
+    """The asset itself shows its marker, though a preset has changed its bytes."""
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    fields, headers = relay.sign({"public_id": "cat"}), {"idempotency-key": "one"}
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
+    (asset,) = stub.store.values()
+    asset.etag = "of the bytes that a preset made"
+    stub.misses = 1
+    reconcile(relay)
+    assert assert_accepted(relay.upload(fields, kind="raw", headers=headers)).json["etag"] == asset.etag
 
 
 def signed_by(secret: str, answer: dict[str, Any]) -> bool:

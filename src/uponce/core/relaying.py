@@ -71,7 +71,7 @@ class Found:
     """An asset that a look-up found. `version` and `upstream_now` are Unix seconds by the upstream's clock.
 
     `at` is the time of `upstream_now` by the database's clock, or later. A later `at` makes the asset look newer, never
-    older.
+    older. `is_foreign`: the upload has a marker, and the asset has another one or none.
     """
 
     etag: str
@@ -79,6 +79,7 @@ class Found:
     upstream_now: float
     at: float
     forwarded: Forwarded
+    is_foreign: bool = False
 
 
 def signed_by(signer: Signer, answer: Forwarded) -> Forwarded:
@@ -187,6 +188,11 @@ def is_of(relay: Relay, found: Found) -> bool:
     """
     pending_upstream = relay.pending_at + (found.upstream_now - found.at)
     return found.etag == relay.digest.md5 or found.version >= pending_upstream - _TICK
+
+
+def is_answer(relay: Relay, found: Found) -> bool:
+    """Return whether a repeated upload gets the asset as its answer. An asset that counts may have other bytes."""
+    return not found.is_foreign or found.etag == relay.digest.md5
 
 
 def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:

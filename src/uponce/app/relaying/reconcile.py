@@ -15,7 +15,18 @@ from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded, told
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
-from uponce.core.relaying import Forwarded, Found, Missing, Relay, Verdict, dies_at, error_message, is_of, judge_look_up
+from uponce.core.relaying import (
+    Forwarded,
+    Found,
+    Missing,
+    Relay,
+    Verdict,
+    dies_at,
+    error_message,
+    is_answer,
+    is_of,
+    judge_look_up,
+)
 from uponce.core.signature import sign
 from uponce.core.upstream import MARKER
 from uponce.core.values import Algorithm, Upstream
@@ -47,7 +58,7 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     found = look.found
     judgement = judge_look_up(relay, found, effect.now, services.limits)
     if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
-        await services.database.end_relay(relay, found.forwarded, "looked_up")
+        await _spend(services, relay, found)
         return None
     if judgement.verdict is Verdict.FREE:
         await services.database.end_relay(relay, None)
@@ -68,8 +79,16 @@ async def give_up(services: Services, effect_id: int) -> Relay | None:
     relay = None if effect is None else await services.database.find_relay(effect.subject)
     if relay is None:
         return None
-    unnamed = replace(relay, key_hash=None)
-    return relay if await services.database.end_relay(unnamed, Forwarded(0, ""), "given_up") else None
+    return relay if await services.database.end_relay(*_without_answer(relay), "given_up") else None
+
+
+async def _spend(services: Services, relay: Relay, found: Found) -> None:
+    ending = (relay, found.forwarded) if is_answer(relay, found) else _without_answer(relay)
+    await services.database.end_relay(*ending, "looked_up")
+
+
+def _without_answer(relay: Relay) -> tuple[Relay, Forwarded]:
+    return replace(relay, key_hash=None), Forwarded(0, "")
 
 
 def _pause(relay: Relay, effect: Effect, services: Services, found: Found | Missing) -> int:
@@ -131,10 +150,13 @@ def _names_in(body: bytes) -> Sequence[str]:
         return ()
     if not isinstance(document, dict) or document.get("notification_type") != "upload":
         return ()
+    return [name for name in (document.get("public_id"), _marker_of(document)) if isinstance(name, str) and name]
+
+
+def _marker_of(document: Mapping[str, Any]) -> object:
     context = document.get("context")
     custom = context.get("custom") if isinstance(context, dict) else None
-    marker = custom.get(MARKER) if isinstance(custom, dict) else None
-    return [name for name in (document.get("public_id"), marker) if isinstance(name, str) and name]
+    return custom.get(MARKER) if isinstance(custom, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +183,9 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> _Loo
             return _Look(Missing.UNREADABLE, _quota_wait(reply), why)
         document = _document(reply, by_marker=marker is not None)
         if document is not None:
-            is_own = relay.target.is_own and marker == relay.target.marker
-            found = _found(document, reply, relay, await services.database.moment(), is_own=is_own)
+            # Not every list by context has the newest assets.
+            is_marked = relay.target.marker in (marker, _marker_of(document))
+            found = _found(document, reply, relay, await services.database.moment(), is_marked=is_marked)
             if is_of(relay, found):
                 return _Look(found)
         elif not _says_nothing(reply, by_marker=marker is not None):
@@ -208,13 +231,13 @@ def _document(reply: UpstreamReply, *, by_marker: bool) -> Mapping[str, Any] | N
     return next(iter(resources), None) if isinstance(resources, list) else None
 
 
-def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float, *, is_own: bool) -> Found:
+def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float, *, is_marked: bool) -> Found:
     # An asset that only this grant can have made counts as this upload's, also if an earlier attempt made it.
-    etag = relay.digest.md5 if is_own else str(document.get("etag", ""))
+    etag = relay.digest.md5 if relay.target.is_own and is_marked else str(document.get("etag", ""))
     version = document.get("version")
     answer = forwarded(replace(reply, document=document, body=json.dumps(document)), relay.digest.size)
     upstream_now = now if reply.date is None else reply.date
-    return Found(etag, version if isinstance(version, int) else 0, upstream_now, now, answer)
+    return Found(etag, version if isinstance(version, int) else 0, upstream_now, now, answer, is_foreign=not is_marked)
 
 
 def _quota_wait(reply: UpstreamReply) -> int:
