@@ -39,7 +39,14 @@ class Presets(EachOnItsLoop):
 
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize(
-    ("change", "is_lost"), [({}, False), ({"public_id": "renamed"}, True), ({"type": "authenticated"}, True)]
+    ("change", "is_lost", "is_placed"),
+    [
+        ({}, False, False),
+        ({"public_id": "renamed"}, True, False),
+        ({"public_id": "tomcat"}, True, False),
+        ({"public_id": "pets/cat"}, True, True),
+        ({"type": "authenticated"}, True, True),
+    ],
 )
 def test_an_asset_that_no_look_up_would_find_is_logged(
     relay: World,
@@ -47,12 +54,22 @@ def test_an_asset_that_no_look_up_would_find_is_logged(
     caplog: pytest.LogCaptureFixture,
     change: Mapping[str, Any],
     is_lost: bool,
+    is_placed: bool,
     marked: bool,
 ) -> None:
     asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=marked)))
     relay.swap(upstream=Presets(change))
     assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
     assert ("add identify=context" in caplog.text) is (is_lost and not marked)
+    assert ("Sign the same values" in caplog.text) is (is_placed and marked)
+
+
+def test_a_marked_asset_whose_name_uponce_does_not_know_is_not_warned_of(
+    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    assert_accepted(relay.upload(relay.sign(), kind="raw"))
+    assert "instead of" not in caplog.text
 
 
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)

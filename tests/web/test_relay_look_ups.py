@@ -95,6 +95,20 @@ def test_a_marked_asset_that_another_upload_replaced_counts_by_its_signed_name(
     assert until_the_second_ends(relay) == [GrantStatus.USED] * 2
 
 
+@pytest.mark.parametrize(("also", "spent"), [({}, 1), ({"type": "authenticated"}, 2)])
+def test_a_marked_asset_of_another_type_counts_after_a_replacement_only_if_the_type_is_signed(
+    relay: World, stub: StubUpstream, also: dict[str, object], spent: int
+) -> None:
+    """A known limit: a preset sets the type, and uponce does not know the preset."""
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    pending(relay, stub, {"public_id": "cat", **also})
+    other = relay.sign({"public_id": "cat", "tags": "b", **also})
+    assert_accepted(relay.upload(other, b"other bytes", kind="raw"))
+    (asset,) = stub.store.values()
+    stub.store = {("raw", "authenticated", "cat"): replace(asset, type="authenticated")}
+    assert until_the_second_ends(relay) == [GrantStatus.USED] * spent
+
+
 def test_a_marked_upload_that_was_not_stored_is_free_beside_an_older_asset_of_its_name(
     relay: World, stub: StubUpstream
 ) -> None:

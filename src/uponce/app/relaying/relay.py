@@ -309,18 +309,25 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 
 
 def _warn_of_presets(pending: Relay, reply: UpstreamReply) -> None:
-    """Log an asset that no look-up would have found after a lost answer."""
+    """Log an asset that no look-up by name would have found after a lost answer."""
     target, document = pending.target, reply.document or {}
-    public_id, names = _text(document.get("public_id")), [f"{target.type}/{name}" for _, name in target.names]
+    public_id, bare = _text(document.get("public_id")), [name for _, name in target.names if name]
+    names = [f"{target.type}/{name}" for name in bare]
     made = f"{_text(document.get('type')) or target.type}/{public_id}"
-    if target.marker is None and public_id and made not in names:
-        log.warning(
-            "the upstream of cloud %s made the asset %r instead of %r. A preset of the account may rename uploads or "
-            "set their delivery type: add identify=context to the URL of the upstream",
-            pending.cloud,
-            made,
-            names[0],
-        )
+    if not public_id or not names or made in names:
+        return
+    cure = "may rename uploads or set their delivery type: add identify=context to the URL of the upstream"
+    if target.marker is not None:  # only placed elsewhere: there is no cure for a name that a preset makes
+        if not f"/{public_id}".endswith(tuple(f"/{name}" for name in bare)):
+            return
+        cure = "may set the type, folder or prefix. Sign the same values, so that uponce finds what is overwritten"
+    log.warning(
+        "the upstream of cloud %s made the asset %r instead of %r. A preset of the account %s",
+        pending.cloud,
+        made,
+        names[0],
+        cure,
+    )
 
 
 def _refusal(reply: UpstreamReply) -> UpstreamRefused | UpstreamUnavailable:
