@@ -19,6 +19,7 @@ from tests.web.test_relay_repeats import signed_by
 from tests.web.test_relayed_calls import act
 from tests.world import World, assert_accepted, assert_refused
 from uponce.adapters.metrics import PrometheusMetrics
+from uponce.app.diagnose import State, of_upstreams
 from uponce.app.ports.relaying import Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.values import GrantStatus, Upstream
 
@@ -72,21 +73,31 @@ def test_a_marked_asset_whose_name_uponce_does_not_know_is_not_warned_of(
     assert "instead of" not in caplog.text
 
 
+@pytest.mark.parametrize("is_late", [True, False])
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
 def test_a_timestamp_of_the_relay_that_the_account_refuses_is_no_fault_of_the_client(
-    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture, file: bytes
+    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture, file: bytes, is_late: bool
 ) -> None:
-    """The client has signed another timestamp. Its signature is fresh, and stays free."""
+    """The client has signed another timestamp. Its signature is fresh, and stays free. If the clocks agree, doctor
+    finds no fault, and the log names the others."""
     metrics, fields = PrometheusMetrics("1", "server"), relay.sign()
     relay.swap(metrics=metrics)
-    stub.clock = lambda: relay.clock.time + relay.services.limits.relay_fence + 10
+    if is_late:
+        stub.clock = lambda: relay.clock.time + relay.services.limits.relay_fence + 10
+    else:
+        asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, window=2 * stub.upstream.window)))
+    (finding,) = asyncio.run(of_upstreams(relay.services))
+    assert finding.state is (State.BROKEN if is_late else State.OK)
     refused = relay.upload(fields, file, kind="raw")
     assert_refused(refused, 503, "upstream_unavailable")
     assert "Stale request" not in refused.json["error"]["message"]
+    assert refused.headers["retry-after"] == "60"
     assert Scraped(metrics.text().decode()).outcomes() == {"upstream_refused_account": 1}
     assert "the account refuses the signatures of this server as too old" in caplog.text
+    assert "`uponce doctor` compares the clocks. If they agree, correct `window`" in caplog.text
     assert status_of(relay, fields) is GrantStatus.UNUSED
     stub.clock = relay.clock.now
+    asyncio.run(relay.database.set_upstream("demo", stub.upstream))
     assert_accepted(relay.upload(fields, file, kind="raw"))
 
 

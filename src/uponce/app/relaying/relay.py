@@ -43,13 +43,14 @@ log = logging.getLogger("uponce")
 
 _FIRST_LOOK_SECONDS = 60  # after the time for the answer: a request that is answered writes its outcome before
 _RETRY_SECONDS = 10
+_STALE_SECONDS = 60  # it lasts until the operator acts, and each attempt sends the whole file
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # with a database that fails when the outcome is known
 _NO_NAME = "file"
 _SIGNATURE = re.compile("[0-9A-Fa-f]{40,}")
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
 _STALE = (
     "The upstream refuses the uploads of this server, because of its clock or its settings. The signature is not "
-    "spent. Send the upload again later."
+    f"spent. Wait {_STALE_SECONDS} seconds, then send the upload again."
 )
 _UNCONFIRMED = (
     "The server's database did not confirm that the upload may be passed on. The signature is not spent. Send the "
@@ -334,10 +335,11 @@ def _refusal(reply: UpstreamReply) -> UpstreamRefused | UpstreamUnavailable:
     if refuses_timestamp(reply.status, reply.document):
         log.error(
             "the account refuses the signatures of this server as too old: for its clock, for `window` in its URL, for "
-            "a fence of the account, or because this server stood still. Run `uponce doctor`: %s",
+            "a fence of the account, or because this server stood still. `uponce doctor` compares the clocks. If they "
+            "agree, correct `window`. After a fence or a restore of an uponce, give the relay a new key of it: %s",
             told(reply),
         )
-        unavailable = UpstreamUnavailable(_STALE, detail=told(reply))
+        unavailable = UpstreamUnavailable(_STALE, detail=told(reply), retry_after=_STALE_SECONDS)
         unavailable.is_refusal = True
         return unavailable
     message = _text(error_message(reply.document or {}))
