@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, Mapping
+import time
+from collections.abc import AsyncIterable, Iterator, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from itertools import repeat
@@ -123,13 +124,29 @@ def test_the_outbox_shows_why_a_look_up_failed(
     assert why in effect.error
 
 
+@pytest.fixture
+def _in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_new_york")
+@pytest.mark.parametrize("zone", [" GMT", " -0000", ""])
 @pytest.mark.parametrize(("reset", "seconds"), [(2400, 2400), (9000, 3600), (-60, 300), (None, 300)])
 def test_a_look_up_waits_until_the_quota_begins_again(
-    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch, reset: int | None, seconds: int
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch, reset: int | None, seconds: int, zone: str
 ) -> None:
+    """A time without a zone is in UTC, wherever the server is."""
     fields, ahead = pending(relay, stub, {}), 100
     stub.clock = lambda: relay.clock.time + ahead
-    at = "soon" if reset is None else formatdate(int(relay.clock.time) + ahead + reset, usegmt=True)
+    at = (
+        "soon"
+        if reset is None
+        else formatdate(int(relay.clock.time) + ahead + reset, usegmt=True).replace(" GMT", zone)
+    )
     status, body, headers = ANSWERS[Trouble.LIMITED]
     monkeypatch.setitem(ANSWERS, Trouble.LIMITED, (status, body, {**headers, "X-FeatureRateLimit-Reset": at}))
     stub.reads = iter([Trouble.LIMITED])

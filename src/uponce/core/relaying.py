@@ -8,6 +8,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from uponce.core.policy import Limits
@@ -160,6 +162,15 @@ def refuses_timestamp(reply_status: int, document: Mapping[str, object] | None) 
     The beginning of the text is the same in Cloudinary and in uponce.
     """
     return reply_status == 400 and (error_message(document or {}) or "").startswith("Stale request")
+
+
+def seconds_of(date: str) -> float | None:
+    """Return the Unix seconds of a date in a header, None if the text is no date. Without a zone it is in UTC."""
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def bound(limits: Limits) -> int:

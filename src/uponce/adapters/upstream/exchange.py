@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Never, TypeVar
 
 import aiohttp
@@ -19,6 +17,7 @@ from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.bodies import Body
 from uponce.app.ports.relaying import UpstreamReply
 from uponce.core.errors import OutcomeUnknown, UpstreamUnavailable
+from uponce.core.relaying import seconds_of
 
 T = TypeVar("T")
 
@@ -209,7 +208,7 @@ async def _read(answer: aiohttp.ClientResponse) -> UpstreamReply:
         document=_object(body),
         body=body.decode(errors="replace"),
         headers=tuple((name, _plain(answer.headers[name])) for name in _PASSED_ON if name in answer.headers),
-        date=_seconds(answer.headers.get("Date", "")),
+        date=seconds_of(answer.headers.get("Date", "")),
     )
 
 
@@ -224,14 +223,6 @@ def _object(body: bytearray) -> dict[str, Any] | None:
 def _plain(value: str) -> str:
     """Return a header that any client can receive: aiohttp keeps bytes that are no text as lone surrogates."""
     return value.encode("ascii", "replace").decode()
-
-
-def _seconds(date: str) -> float | None:
-    try:
-        moment: datetime = parsedate_to_datetime(date)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _detail(url: str, error: Exception) -> str:

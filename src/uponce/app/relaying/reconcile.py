@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from uponce.app.outbox import Later
@@ -26,6 +25,7 @@ from uponce.core.relaying import (
     is_answer,
     is_of,
     judge_look_up,
+    seconds_of,
 )
 from uponce.core.signature import sign
 from uponce.core.upstream import MARKER
@@ -245,10 +245,7 @@ def _quota_wait(reply: UpstreamReply) -> int:
     headers = {name.lower(): value for name, value in reply.headers}
     if (after := headers.get("retry-after", "")).isdigit():
         return min(int(after), _QUOTA_SECONDS)
-    try:
-        reset = parsedate_to_datetime(headers.get("x-featureratelimit-reset", "")).timestamp()
-    except (ValueError, OverflowError):
-        return _MOST_SECONDS
+    reset = seconds_of(headers.get("x-featureratelimit-reset", ""))
     # Both times are by the upstream's clock. At a time that is over, the quota may be used up again.
-    left = 0 if reply.date is None else math.ceil(reset - reply.date)
+    left = 0 if reset is None or reply.date is None else math.ceil(reset - reply.date)
     return min(left, _QUOTA_SECONDS) if left > 0 else _MOST_SECONDS
