@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.world import World, create_key
-from uponce.app.manage_clouds import create_cloud, find_former_keys, preset_upstream, still_accepted
+from uponce.app.manage_clouds import create_cloud, find_former_keys, preset_upstream, set_upstream, still_accepted
 from uponce.app.manage_keys import Conflict, import_keys, playground_key, renew_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
@@ -213,6 +213,9 @@ def test_a_key_with_the_former_secret_of_an_account_is_named(world: World, caplo
     assert not caplog.text
     asyncio.run(preset_upstream(world.services, "relayed", renewed))
     assert still_accepted(same.api_key) in caplog.text
+    asyncio.run(set_upstream(world.services, "relayed", None))  # the first step after a leak
+    for following, former in ((renewed, [same.api_key]), (account, []), (None, [])):
+        assert asyncio.run(find_former_keys(world.services, "relayed", following)) == former
     asyncio.run(preset_upstream(world.services, "relayed", account))
     asyncio.run(revoke_key(world.services, same.api_key))
     assert asyncio.run(find_former_keys(world.services, "relayed", renewed)) == []

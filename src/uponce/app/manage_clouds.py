@@ -11,6 +11,8 @@ from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 
 log = logging.getLogger("uponce")
 
+_SAME = "same as upstream"  # the name of the key of `same_keys`
+
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
@@ -46,9 +48,7 @@ async def create_cloud(
 async def _same_key(services: Services, cloud: str, upstream: Upstream | None, window: int) -> ApiKey:
     if upstream is None:
         raise InvalidParameter("Only a cloud with an upstream can have the same keys as its upstream. Add --relay.")
-    key = ApiKey(
-        upstream.api_key, cloud, (upstream.secret,), KeyUses.ONCE, KeyScope.UPLOAD, window, name="same as upstream"
-    )
+    key = ApiKey(upstream.api_key, cloud, (upstream.secret,), KeyUses.ONCE, KeyScope.UPLOAD, window, name=_SAME)
     _, conflicts = await import_keys(services, [GivenKey(key)])
     if conflicts:
         raise InvalidParameter(f"API key {key.api_key} exists already and differs: {conflicts[0].what}.")
@@ -70,23 +70,31 @@ async def set_upstream(services: Services, cloud: str, upstream: Upstream | None
 async def find_former_keys(services: Services, cloud: str, upstream: Upstream | None) -> Sequence[str]:
     """Return the API keys of the cloud that accept the secret of its account, if `upstream` has another secret.
 
-    `create_cloud` makes such a key with `same_keys`. If a stored secret cannot be read, return no key.
+    `create_cloud` makes such a key with `same_keys`. That one counts without the secret of `upstream`, also if the
+    cloud has no account now. If a stored secret cannot be read, return no key.
     """
     try:
         former = (await services.database.list_upstreams(cloud)).get(cloud)
         keys = await services.database.list_keys(cloud)
     except SettingRefused:
         return []
-    if former is None or upstream is None or upstream.secret == former.secret:
+    if upstream is None:
         return []
-    return [key.api_key for key in keys if key.revoked_at is None and former.secret in key.secrets]
+    replaced = None if former is None or former.secret == upstream.secret else former.secret
+    return [
+        key.api_key
+        for key in keys
+        if key.revoked_at is None
+        and (replaced in key.secrets or (key.name == _SAME and upstream.secret not in key.secrets))
+    ]
 
 
 def still_accepted(api_key: str) -> str:
     """Return the warning about a key of `find_former_keys`."""
     return (
-        f"API key {api_key} still accepts the former secret of the account. Let the back end sign with another key "
-        f"(`uponce keys import`, `uponce keys create`), then run `uponce keys revoke {api_key}`."
+        f"API key {api_key} still accepts a former secret of the account, unless you have rotated it since. Let the "
+        "back end sign with another key (`uponce keys import`, `uponce keys create`), then run "
+        f"`uponce keys revoke {api_key}`."
     )
 
 
