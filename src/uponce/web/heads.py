@@ -4,7 +4,7 @@ from httptools import HttpParserError, HttpParserInvalidURLError
 
 from uponce.web.errors import raw_refusal
 
-_MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes a path in one step, which takes milliseconds
+MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes a path in one step, which takes milliseconds
 _MAX_ADDRESS_BYTES = 65_535  # httptools counts in 16 bits
 _TOO_LONG = "414 URI Too Long"
 _MALFORMED = raw_refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
@@ -22,9 +22,9 @@ def refusal_of(error: HttpParserError) -> bytes:
 
 def refusal_of_address(address: bytes) -> bytes:
     """Return the answer to a request whose path, or path and query, are too long. Return nothing if they are not."""
-    if (length := len(address.partition(b"?")[0])) > _MAX_PATH_BYTES:
+    if (length := len(address.partition(b"?")[0])) > MAX_PATH_BYTES:
         return raw_refusal(
-            _TOO_LONG, f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
+            _TOO_LONG, f"The request's path is {length} bytes long, the limit is {MAX_PATH_BYTES}. Shorten it."
         )
     if (length := len(address)) > _MAX_ADDRESS_BYTES:
         message = f"The request's address is {length} bytes long, the limit is {_MAX_ADDRESS_BYTES}. Shorten its query."

@@ -20,7 +20,7 @@ from uponce.web.app import TrustedProxies
 from uponce.web.connections import Connections, limit_unsent
 from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
 from uponce.web.errors import raw_refusal
-from uponce.web.heads import refusal_of, refusal_of_address
+from uponce.web.heads import MAX_PATH_BYTES, refusal_of, refusal_of_address
 from uponce.web.lingering import Lingering
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
@@ -212,7 +212,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._end(b"")
             raise ConnectionAbortedError("too many pipelined requests")  # stops the parser during a read
-        if refusal := refusal_of_address(self.url):
+        if len(self.url) > MAX_PATH_BYTES and (refusal := refusal_of_address(self.url)):
             self._end(refusal)
             raise ConnectionAbortedError("the address is too long")
         self.body_bytes = 0
