@@ -169,6 +169,19 @@ def test_a_copy_without_links_replaces_what_the_copy_with_links_began(machine: M
 
 
 @pytest.mark.proof
+def test_the_backups_continue_an_older_copy_without_links(machine: Machine, tmp_path: Path) -> None:
+    """On a disk without hard links, the last line leaves folders without files."""
+    back_up(machine)
+    machine.run(KEEP)
+    folder, move, copy = CONTINUE.splitlines()
+    machine.run(f"{folder}\n{move}\n  mkdir latest")
+    machine.run(f"{folder}\n{copy.replace('cp -al', 'cp -a')}")
+    names = {path.name for path in (tmp_path / "lib/uponce-backup/before-upgrade").iterdir()}
+    assert names == {path.name for path in (tmp_path / "lib/uponce-backup/latest").iterdir()}
+    back_up(machine)
+
+
+@pytest.mark.proof
 def test_a_disk_that_is_not_mounted_gets_no_media(machine: Machine, box: Server) -> None:
     assert box.post(box.signed({"public_id": "small"}), b"in a pack").status == 200
     assert box.stop() == 0
