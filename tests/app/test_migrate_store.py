@@ -17,9 +17,9 @@ from uponce.adapters.system import RandomIds
 from uponce.app.check import check_frozen
 from uponce.app.copy_media import _Copier, copy_media
 from uponce.app.migrate_store import Store, migrate_store
-from uponce.app.owner import check_owner, claim_storage
+from uponce.app.owner import check_owner, claim_storage, renew, take_storage
 from uponce.app.ports import StoredBlob
-from uponce.core.errors import SettingRefused, StorageFull
+from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.lineage import heir
 
 
@@ -51,22 +51,71 @@ def test_media_follow_the_rows_that_an_earlier_run_has_moved(world: World, targe
 
 def test_no_server_starts_on_a_storage_that_its_database_has_left(world: World, target: Store, tmp_path: Path) -> None:
     """Servers of one database with two storages share no file. The former one may be the second of two."""
-    assert_accepted(world.upload(world.sign()))
-    source = Store(world.database, world.blobs)
-    run(migrate_store(source, target, media=False))
-    run(migrate_store(source, target))
+    source = move_in_two_runs(world, target)
+    assert run(check_owner(target.database, target.blobs))
+    run(target.blobs.set_owner(f"{run(target.database.owner())}.moving", replace=True))  # as if the run had broken off
     assert run(check_owner(target.database, target.blobs))
     with closing(LocalBlobs(tmp_path / "last", ids=RandomIds())) as last:
         last.open_store()
         run(migrate_store(Store(world.database, target.blobs), Store(target.database, last)))
         assert run(check_owner(target.database, last))
-        names = {run(blobs.owner()) for blobs in (world.blobs, target.blobs, last)}
         for blobs in (world.blobs, target.blobs):
-            with pytest.raises(SettingRefused, match="belongs to another database"):
+            with pytest.raises(SettingRefused, match=r"is a former storage.*Set UPONCE_STORAGE to that one"):
                 run(check_owner(target.database, blobs))
-    assert len(names) == 3
+    before = run(world.blobs.owner())
     assert not run(migrate_store(source, target, media=False)).media  # it takes no storage back
-    assert run(world.blobs.owner()) in names
+    assert run(world.blobs.owner()) == before
+
+
+def test_a_fence_takes_no_storage_that_its_database_has_left(world: World, target: Store, tmp_path: Path) -> None:
+    """It lacks the later files. The way back is a move too, to an empty storage."""
+    move_in_two_runs(world, target)
+    with pytest.raises(SettingRefused, match=r"is a former storage.*lost.*--take-storage"):
+        run(take_storage(target.database, world.blobs))
+    assert run(check_owner(target.database, target.blobs))
+    with closing(SqliteDatabase(tmp_path / "back.db", clock=world.clock, secrets=AesSecretBox(bytes(32)))) as database:
+        database.open()
+        with pytest.raises(SettingRefused, match="a move back needs an empty storage"):
+            run(migrate_store(target, Store(database, world.blobs)))
+    assert run(take_storage(target.database, world.blobs, anyway=True))
+    assert run(check_owner(target.database, world.blobs))
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        run(check_owner(target.database, target.blobs))
+
+
+def test_no_server_takes_back_a_storage_that_its_database_has_left(world: World, target: Store) -> None:
+    """Nor one that asked whose the storage is just before, and notes the answer only now."""
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+    before = run(world.blobs.owner())
+    run(migrate_store(source, target))
+    run(renew(target.database, world.blobs, before))
+    with pytest.raises(SettingRefused, match="is a former storage"):
+        run(check_owner(target.database, world.blobs))
+
+
+def test_no_storage_that_stays_is_left(world: World, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target may be the same place in other words. The run may break off, after an earlier one broke off too."""
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+    with closing(LocalBlobs(world.media, ids=RandomIds())) as same:
+        same.open_store()
+        set_owner = same.set_owner
+
+        async def write_and_break_off(owner: str, *, replace: bool = False) -> None:
+            await set_owner(owner, replace=replace)
+            raise KeyboardInterrupt
+
+        async def break_off(owner: str, *, replace: bool = False) -> None:
+            raise KeyboardInterrupt
+
+        for broken in (break_off, write_and_break_off, break_off, write_and_break_off):
+            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(same, "set_owner", broken)
+                run(migrate_store(source, Store(target.database, same)))
+            assert run(check_owner(target.database, world.blobs))
+        assert run(migrate_store(source, Store(target.database, same))).complete
+    assert run(world.blobs.owner()) == run(target.database.owner())
 
 
 def test_media_that_stay_belong_to_the_database_that_has_moved(world: World, target: Store) -> None:
@@ -84,19 +133,23 @@ def test_media_that_stay_belong_to_the_database_that_has_moved(world: World, tar
     assert run(check_owner(target.database, world.blobs))
 
 
-def test_a_full_storage_is_not_left(world: World, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [StorageFull, StorageUnavailable])
+def test_a_storage_that_takes_no_writes_is_not_left(
+    world: World, target: Store, monkeypatch: pytest.MonkeyPatch, error: type[StorageFull | StorageUnavailable]
+) -> None:
     source = Store(world.database, world.blobs)
     run(migrate_store(source, target, media=False))
 
-    async def full(owner: str, *, replace: bool = False) -> None:
-        raise StorageFull("Send it again.", detail="[Errno 28] No space left on device")
+    async def fail(owner: str, *, replace: bool = False) -> None:
+        raise error("Send it again.", detail="the system's reason")
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.blobs, "set_owner", full)
-        with pytest.raises(SettingRefused, match=r"former one is full.*No space left"):
+        patched.setattr(world.blobs, "set_owner", fail)
+        with pytest.raises(SettingRefused, match=r"All files are in.*former one cannot be written.*system's reason"):
             run(migrate_store(source, target))
+    assert run(check_owner(target.database, target.blobs))
     assert run(migrate_store(source, target)).complete
-    with pytest.raises(SettingRefused, match="belongs to another database"):
+    with pytest.raises(SettingRefused, match="is a former storage"):
         run(check_owner(target.database, world.blobs))
 
 
@@ -204,6 +257,15 @@ def test_a_move_counts_what_each_pass_has_copied(world: World, target: Store, mo
     moved = run(migrate_store(source, target))
     assert moved.media is not None
     assert (moved.media.present, moved.media.copied, moved.media.bytes) == (1, 2, 2 * size)
+
+
+def move_in_two_runs(world: World, target: Store) -> Store:
+    """Move a first upload, with its file only in the second run. Return the source."""
+    assert_accepted(world.upload(world.sign()))
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+    run(migrate_store(source, target))
+    return source
 
 
 async def published(store: Store) -> list[StoredBlob]:

@@ -13,7 +13,7 @@ from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Copying, copy_media
 from uponce.app.owner import check_owner, claim_storage, owns
 from uponce.app.ports import PLACES, BlobStore, Database, Table
-from uponce.core.errors import SettingRefused, StorageFull
+from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.lineage import left
 
 _BATCH = 500
@@ -121,15 +121,27 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
 async def _leave(former: BlobStore, target: Store) -> None:
     """Let no server start on the former storage of the target: it would not find the files of the other servers."""
     own = await target.database.make_owner()
-    try:
-        await former.set_owner(left(own), replace=True)
-    except StorageFull as error:
-        raise SettingRefused(
-            "All files are in the new storage. But the former one is full, so servers could still start there. Free a "
-            f"few kilobytes there, and run this again: {error.for_operator}"
-        ) from error
-    # A new name, so that the next storage that it leaves has another one. Both storages may also be one place.
-    await target.blobs.set_owner(await target.database.follow_owner(own), replace=True)
+    if not await _is_one_place(former, target.blobs, own):
+        try:
+            await former.set_owner(left(own), replace=True)
+        except (StorageFull, StorageUnavailable) as error:
+            raise SettingRefused(
+                "All files are in the new storage. But the former one cannot be written, so servers could still start "
+                "there. Set UPONCE_STORAGE of every server to the new one. Free a few kilobytes in the former one, or "
+                f"make it writable, and run this again. Or delete it: {error.for_operator}"
+            ) from error
+    # Not a new name: a server that read the former owner before would note the new one there.
+    await target.blobs.set_owner(own, replace=True)
+
+
+async def _is_one_place(former: BlobStore, target: BlobStore, own: str) -> bool:
+    """Note another owner in the target, and return whether the former storage has it: it may be named in other words.
+
+    Servers of the database accept it, and note their owner again.
+    """
+    mark = f"{own}.moving" if await former.owner() == own else own
+    await target.set_owner(mark, replace=True)
+    return await former.owner() == mark
 
 
 async def undo_move(
@@ -146,7 +158,7 @@ async def undo_move(
         return None
     if not trusts_clock:
         await refuse_slow_clock(database, skew)
-    if not loses_files and await blobs.owner() != await database.owner():
+    if not loses_files and await blobs.owner() != await database.owner() and not await owns(database, blobs):
         await _refuse_changed_files(database, blobs)
     # The storage first: after an interruption, it may be repeated.
     await blobs.set_owner(await database.make_owner(), replace=True)

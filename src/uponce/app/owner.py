@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from uponce.app.ports import PLACES, BlobStore, Database
 from uponce.core.errors import SettingRefused, StorageFull
-from uponce.core.lineage import follows
+from uponce.core.lineage import follows, is_left
 
 log = logging.getLogger("uponce")
 
@@ -27,6 +27,10 @@ _MOST = 0.9  # a dump names all files except later ones; with fewer, it is old, 
 _TAKE = (
     "If the database names these files, and other tools restored it, stop all servers and run `uponce fence`. Sweeps "
     "then delete the files that it does not name."
+)
+_LEFT = (
+    "UPONCE_STORAGE is a former storage: `uponce migrate-store` has copied its files to another one, and later files "
+    "are only there. Set UPONCE_STORAGE to that one. A new store or a move back needs an empty storage."
 )
 
 
@@ -86,7 +90,7 @@ async def renew(database: Database, blobs: BlobStore, owner: str | None) -> None
 
 def _refuse_other(owner: str, own: str | None) -> None:
     if own is None or not follows(own, owner):
-        raise SettingRefused(f"{_others(owner)} {_CURES} {_TAKE}")
+        raise SettingRefused(_LEFT if is_left(owner) else f"{_others(owner)} {_CURES} {_TAKE}")
 
 
 def _others(owner: str) -> str:
@@ -98,13 +102,15 @@ async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = F
 
     It may also be an empty one that has no owner. Other tools than `uponce restore` may restore a database from a time
     before its storage had this owner. Sweeps delete files that the database does not name. So raise SettingRefused if
-    it names too few of them, unless `anyway`.
+    it names too few of them, unless `anyway`. A former storage lacks the files since its database left it.
 
     A copy by other tools has the owner of its original. So the database gets a new owner, and another database with the
     one before loses the storage. A full storage gets it at the next start, sweep or check for /readyz, see `renew`.
     """
     owner = await blobs.owner()
     if owner is not None and not await owns(database, blobs):
+        if is_left(owner) and not anyway:
+            raise SettingRefused(f"{_LEFT} If the other one is lost, run `uponce fence --take-storage`.")
         if not anyway:
             await _refuse_few_named(database, blobs, _others(owner))
         await blobs.set_owner(await database.follow_owner(owner), replace=True)

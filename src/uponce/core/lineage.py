@@ -15,9 +15,14 @@ def heir(text: str, name: str) -> str:
 
 def follows(name: str, earlier: str) -> bool:
     """Return whether the name is the earlier one, or its database replaced the one with the earlier name."""
-    return earlier.partition(".")[0] in name.split(".")
+    return not is_left(earlier) and earlier.partition(".")[0] in name.split(".")
 
 
 def left(name: str) -> str:
     """Return the owner of a storage that the database with this name has left. No database has it, or follows it."""
     return f"left-{name.partition('.')[0]}"
+
+
+def is_left(name: str) -> bool:
+    """Return whether this is the owner of a storage that a database has left."""
+    return name.startswith("left-")
