@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.test_owner import forget_owner, is_storage_ready, owners, refuse_sweep, upload
+from tests.app.test_sweep import orphan
 from tests.world import World
 from uponce.adapters import files
 from uponce.adapters.database.sqlite import SqliteDatabase
@@ -16,8 +17,9 @@ from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
+from uponce.app.migrate_store import undo_move
 from uponce.app.owner import check_owner, claim_storage, take_storage
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.lineage import follows, heir
 
 
@@ -92,9 +94,9 @@ def test_a_fence_that_is_repeated_takes_the_storage_from_a_copy_of_its_first_try
 
 
 def test_a_full_storage_gets_the_owner_of_the_fence_later(
-    world: World, copy: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    world: World, copy: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An operator must be able to set a fence on a full disk."""
+    """An operator must be able to set a fence on a full disk. Until then the original keeps the storage too."""
 
     def full(path: Path, blocks: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -102,8 +104,72 @@ def test_a_full_storage_gets_the_owner_of_the_fence_later(
     with monkeypatch.context() as patched:
         patched.setattr(files, "write_new", full)
         assert not asyncio.run(take_storage(copy, world.blobs))
+    (warning,) = (record.message for record in caplog.records)
+    assert "is full" in warning and "Keep every server of the original stopped" in warning
     asyncio.run(claim_storage(copy, world.blobs))
     refuse_sweep(world)
+    caplog.clear()
+    assert not asyncio.run(take_storage(copy, world.blobs))
+    assert not caplog.records
+
+
+def test_servers_deliver_from_a_storage_that_does_not_take_the_owner_of_the_fence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a bucket whose key may only read. A server that starts is refused, and so is one of another database."""
+    upload(world)
+
+    async def refuse(owner: str, *, replace: bool = False) -> None:
+        raise StorageUnavailable("Send it again.", detail="AccessDenied")
+
+    monkeypatch.setattr(world.blobs, "set_owner", refuse)
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(take_storage(world.database, world.blobs))
+    assert is_storage_ready(world)
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(claim_storage(world.database, world.blobs))
+    first, own = owners(world, world.database)
+    assert first is not None and own is not None
+    for name, is_ready in ((heir("2" * 32, "3" * 32), False), (own, True)):
+        asyncio.run(world.database.write(replace_owner(name)))
+        assert is_storage_ready(world) == is_ready
+    assert owners(world, world.database) == (first, own)
+
+
+def test_a_database_that_lacks_the_last_fence_needs_one(world: World) -> None:
+    """As an asynchronous standby that was promoted, or a recovery to a time before the fence."""
+    upload(world)
+    _, first = owners(world, world.database)
+    assert first is not None
+    asyncio.run(take_storage(world.database, world.blobs))
+    asyncio.run(world.database.write(replace_owner(heir("3" * 32, first))))
+    with pytest.raises(SettingRefused, match=r"belongs to another database.*run `uponce fence`"):
+        asyncio.run(claim_storage(world.database, world.blobs))
+    assert asyncio.run(take_storage(world.database, world.blobs))
+    assert is_storage_ready(world)
+
+
+def test_a_move_may_be_given_up_after_a_fence_on_a_full_storage(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage has an earlier owner then. No other store has changed its files, although one is an orphan."""
+    upload(world)
+    orphan(world)
+
+    async def full(owner: str, *, replace: bool = False) -> None:
+        raise StorageFull("Send it again.", detail="[Errno 28] No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.blobs, "set_owner", full)
+        assert not asyncio.run(take_storage(world.database, world.blobs))
+    asyncio.run(world.database.freeze())
+    assert asyncio.run(undo_move(world.database, world.blobs, 300)) is not None
+    assert len(set(owners(world, world.database))) == 1
+    asyncio.run(world.database.freeze())
+    with closing(LocalBlobs(tmp_path / "empty", ids=RandomIds())) as empty:
+        empty.open_store()
+        with pytest.raises(SettingRefused, match="lacks 1 files"):  # without an owner: the wrong storage
+            asyncio.run(undo_move(world.database, empty, 300))
 
 
 @pytest.mark.parametrize("is_empty", [False, True])

@@ -105,7 +105,8 @@ async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = F
     it names too few of them, unless `anyway`. A former storage lacks the files since its database left it.
 
     A copy by other tools has the owner of its original. So the database gets a new owner, and another database with the
-    one before loses the storage. A full storage gets it at the next start, sweep or check for /readyz, see `renew`.
+    one before loses the storage. A full storage gets it only at a later start, sweep or check for /readyz, see `renew`.
+    Then warn.
     """
     owner = await blobs.owner()
     if owner is not None and not await owns(database, blobs):
@@ -121,7 +122,14 @@ async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = F
     if owner is None and not await _sample(blobs):
         await blobs.set_owner(await database.make_owner())
         return await check_owner(database, blobs)
-    await renew(database, blobs, owner)
+    if owner is not None:
+        try:
+            await blobs.set_owner(await database.make_owner(), replace=True)
+        except StorageFull:
+            log.warning(
+                "UPONCE_STORAGE is full, so it still belongs also to the original of this database. Keep every server "
+                "of the original stopped. Free a few kilobytes there before you start a server."
+            )
     return False
 
 
