@@ -341,7 +341,7 @@ class Upload {
   async run() {
     const { signal } = (this.control = new AbortController());
     const { delay, tries } = this.host.timing;
-    for (let failed = 0; !signal.aborted; ) {
+    for (let failed = 0, asked = 0; !signal.aborted; ) {
       const before = this.offset;
       try {
         this.error = null;
@@ -355,9 +355,9 @@ class Upload {
           continue;
         }
         // uponce has all bytes and completes the upload. A relay first sends them to its account.
-        // So the widget waits for an hour or longer.
-        const isAtWork = this.place && this.unknown && ["chunk_in_progress", "outcome_unknown"].includes(error.code);
-        failed = this.offset > before ? 1 : failed + (isAtWork ? 0.02 : 1);
+        // So the widget waits for an hour or longer. Such an answer shows that the line is good.
+        const isAtWork = this.unknown && this.place && ["chunk_in_progress", "outcome_unknown"].includes(error.code);
+        failed = this.offset > before || (isAtWork && ++asked < tries * 50) ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
         const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => null);
         if (signal.aborted) return;
@@ -758,8 +758,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (this.matches(":disabled")) return;
     const many = this.input.multiple;
     for (const file of many ? files : [...files].slice(0, 1)) {
-      const isSame = (upload) => ["name", "size", "lastModified"].every((key) => upload[key] === file[key]);
-      const known = this.#uploads.find((upload) => !upload.file && upload.state === "paused" && isSame(upload));
+      const known = this.#uploads.find(
+        (upload) => !upload.file && upload.state === "paused" && ["name", "size", "lastModified"].every((key) => upload[key] === file[key]),
+      );
       if (known) {
         known.file = file;
         this.#thumb(known);
