@@ -53,6 +53,10 @@ def test_the_logout_of_the_guide_leaves_no_finished_file_in_the_form_of_the_next
 
 def _go_back_to_an_empty_form(widget: Widget) -> None:
     widget.page.go_back()
+    _assert_empty(widget)
+
+
+def _assert_empty(widget: Widget) -> None:
     widget.ready()
     widget.js("el.restored")
     assert widget.values() == []
@@ -79,15 +83,24 @@ def test_after_the_logout_of_the_guide_a_form_is_empty_also_after_the_back_butto
     _go_back_to_an_empty_form(widget)
 
 
-def test_what_a_page_writes_after_a_logout_fills_no_form_of_the_next_user(widget: Widget, media: Path) -> None:
+@pytest.mark.parametrize("way", ["reload", "back"])
+@pytest.mark.parametrize("before", [["cat.jpg"], []])
+def test_what_a_page_writes_after_a_logout_fills_no_form_of_the_next_user(
+    widget: Widget, media: Path, before: list[str], way: str
+) -> None:
+    """`before` are the files that are finished before the logout."""
     widget.open()
-    widget.pick(media / "cat.jpg")
-    widget.stored()
+    widget.pick(*(media / name for name in before))
+    widget.stored(len(before))
     widget.page.evaluate("sessionStorage.clear()")
     widget.pick(media / "dance.gif")
-    widget.stored(2)
-    widget.page.goto(f"{widget.site.url}nowhere")
-    _go_back_to_an_empty_form(widget)
+    widget.stored(len(before) + 1)
+    if way == "back":
+        widget.page.goto(f"{widget.site.url}nowhere")
+        _go_back_to_an_empty_form(widget)
+        return
+    widget.page.reload()
+    _assert_empty(widget)
 
 
 _DELETE = """new Promise((resolve) => {

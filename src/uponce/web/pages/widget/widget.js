@@ -636,6 +636,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.owner ??= address() + (this.id || this.getAttribute("name") + place);
     while ([...HOSTS].some((host) => host.owner === this.owner)) this.owner += "+";
     HOSTS.add(this);
+    // Now: the first file may be finished after a logout.
+    this.hasAttribute("forget") || visit();
     this.formStateRestoreCallback(SAVED[this.owner] ?? "[]");
     delete SAVED[this.owner];
     this.attributeChangedCallback();
