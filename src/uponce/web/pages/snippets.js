@@ -55,6 +55,7 @@ const asking = { method: "POST", headers: { "Content-Type": "application/json" }
 uppy.use(XHRUpload, {
   endpoint: ${json(url)},
   shouldRetry: mayRetry,
+  timeout: 90_000, // no warning while the server asks to wait
   headers: (file) => ({ "Idempotency-Key": file.meta.nonce }),
   async onAfterResponse(xhr, retries) {
     const seconds = Number(xhr.getResponseHeader("Retry-After")) || 0; // the server asks to wait
