@@ -82,7 +82,8 @@ def test_a_file_that_is_chosen_while_a_reply_gets_lost_waits_for_the_next_try(
     watched.close()
 
 
-def test_the_first_sample_is_loaded_later_if_the_server_was_away(browser: Browser, playground: Server) -> None:
+def _without_the_first_sample(browser: Browser, playground: Server) -> Page:
+    """Open the playground. The server answers the first request for the first sample with 503."""
     page = Watched(browser, playground.base, "/robots.txt").page  # Chromium itself reports each failed request
     away = [True]
 
@@ -96,9 +97,26 @@ def test_the_first_sample_is_loaded_later_if_the_server_was_away(browser: Browse
     page.route("**/samples/dusk.jpg", answer)
     page.goto(f"{playground.base}/playground")
     page.wait_for_selector("#trouble >> text=The sample dusk.jpg cannot be loaded: status 503.")
+    return page
+
+
+def test_the_first_sample_is_loaded_later_if_the_server_was_away(browser: Browser, playground: Server) -> None:
+    page = _without_the_first_sample(browser, playground)
     page.click("#upload")
     page.wait_for_selector("#result .stored")
     assert page.inner_text("#file-name") == "dusk.jpg"
+    page.context.close()
+
+
+def test_without_the_first_sample_a_signature_that_the_widget_used_is_refused_too(
+    browser: Browser, playground: Server
+) -> None:
+    page = _without_the_first_sample(browser, playground)
+    page.get_by_role("tab", name="Widget").click()
+    until(page, "!!customElements.get('uponce-upload')")
+    page.evaluate("document.querySelector('uponce-upload').add([new File(['by the widget'], 'note.txt')])")
+    page.wait_for_selector("text=Stored by the widget")
+    assert press(page, "again").get_attribute("data-kept") == "true"
     page.context.close()
 
 

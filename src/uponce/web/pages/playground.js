@@ -123,7 +123,7 @@ function showSamples() {
 
 /** Another file than the chosen one, as a second upload with the same signature would bring. */
 async function otherFile() {
-  const index = file.name === SAMPLES[1][0] ? 0 : 1;
+  const index = (await chosen()).name === SAMPLES[1][0] ? 0 : 1;
   const [blob, name] = await sample(index);
   return { blob, name, thumb: URL.createObjectURL(blob) };
 }
