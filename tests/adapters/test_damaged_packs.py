@@ -133,21 +133,39 @@ def test_a_deletion_that_cannot_be_completed_stops_no_sweep(
     assert listed(store) == {kept}
 
 
+def test_a_sweep_of_a_full_disk_keeps_the_mark_of_a_deletion_that_broke_off(
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the mark, no later sweep would find the rest of the blob."""
+    kept, gone = put(store, chance(100), chance(LARGE))
+    with failing_hole(0), pytest.raises(StorageFull):
+        asyncio.run(store.delete(gone))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwritev", refuse_for_space)
+        for hole in (1, 0):
+            with failing_hole(hole):
+                assert sweep(store) == 0
+    assert sweep(store) == 0
+    assert listed(store) == {kept}
+    assert allocated(root) == PAGE
+
+
+def refuse_for_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_full_disk_that_takes_no_mark_still_deletes(
     store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, gone = put(store, chance(100), chance(LARGE))
     holes: list[int] = []
 
-    def refuse(*_: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     def make(descriptor: int, start: int, length: int) -> None:
         holes.append(start)
         erase(descriptor, start, length)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwritev", refuse)
+        patched.setattr(os, "pwritev", refuse_for_space)
         patched.setattr(packs_module, "erase", make)
         asyncio.run(store.delete(gone))
     assert holes == [PAGE, 2 * PAGE]  # the header first

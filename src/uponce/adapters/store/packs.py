@@ -344,7 +344,8 @@ def _erase(descriptor: int, record: Record) -> None:
     """Erase a blob. It may be called again, at any time: no other blob is ever there."""
     start, room = record.start - HEADER_BYTES, room_of(record.size)
     holes = [(start, PAGE), (start + PAGE, room - PAGE)] if room > PAGE else [(start, PAGE)]
-    if room > PAGE and _mark(descriptor, start):
+    # A mark that is there already may be the only trace of a deletion that broke off.
+    if room > PAGE and (record.is_deleted or _mark(descriptor, start)):
         holes.reverse()
     for at, length in holes:
         erase(descriptor, at, length)
