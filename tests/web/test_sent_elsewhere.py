@@ -54,3 +54,12 @@ def test_a_redirect_to_a_private_asset_is_kept_no_longer_than_its_bytes(world: W
     asset = store(world, public_id="mine", type="private")
     world.swap(presigner=Presigner(604_800, url_of))
     assert world.get(asset["path"]).headers["cache-control"] == "private, no-transform, max-age=3600"
+
+
+def test_an_answer_to_a_head_lives_no_longer_than_the_redirect(world: World) -> None:
+    """A cache may give the redirect, whose URL ends soon, the life of a 304 to a HEAD (RFC 9111 §4.3.4)."""
+    path = store(world, public_id="cat")["path"]
+    world.swap(presigner=SIGNER)
+    redirect = world.get(path).headers["cache-control"]
+    for conditions in ({}, {"if-none-match": "*"}):
+        assert world.request("HEAD", path, headers=conditions).headers["cache-control"] == redirect

@@ -59,8 +59,8 @@ async def deliver(services: Services, looking_up: Places, opening: Places, reque
 async def _answer(services: Services, opening: Places, request: Request, path: DeliveryPath, asset: Asset) -> Response:
     now = services.clock.now()
     headers = headers_of(asset, path, now)
-    if services.presigner is not None:  # under the same URL, a GET leads to the validators of the bucket
-        headers = [header for header in headers if header[0] not in _VALIDATORS]
+    if services.presigner is not None:
+        headers = _beside_redirect(headers, services.presigner)
     if _is_sent_elsewhere(services, request, asset):
         return await _elsewhere(services, request.head, asset, now, headers)
     try:
@@ -114,15 +114,26 @@ def _through(location_of: LocationOf, asset: Asset, now: float, headers: list[He
     return Response(200, (*named.items(), *more))
 
 
-async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -> Response:
-    """Return the store's URL. Caches may keep it for half of the time that it works, and no longer than the bytes."""
-    url = await presigner.url_of(asset.blob_key)
+def _beside_redirect(headers: list[Header], presigner: Presigner) -> list[Header]:
+    """Return the headers for a URL where a GET leads to the bucket, which has its own validators.
+
+    Caches may keep each answer for half of the time that the bucket's URL works, and no longer than the bytes. With an
+    answer to HEAD, a cache may refresh the redirect (RFC 9111 §4.3.4).
+    """
 
     def shorter(kept: re.Match[bytes]) -> bytes:
         return b"max-age=%d" % min(int(kept[1]), presigner.seconds // 2)
 
-    cache = re.sub(rb"max-age=([0-9]+)", shorter, dict(headers)[b"cache-control"])
-    return Response(302, ((b"location", url.encode()), (b"cache-control", cache), *_INERT))
+    return [
+        (name, re.sub(rb"max-age=([0-9]+)", shorter, value) if name == b"cache-control" else value)
+        for name, value in headers
+        if name not in _VALIDATORS
+    ]
+
+
+async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -> Response:
+    url = await presigner.url_of(asset.blob_key)
+    return Response(302, ((b"location", url.encode()), (b"cache-control", dict(headers)[b"cache-control"]), *_INERT))
 
 
 async def _original(
