@@ -58,18 +58,30 @@ def test_an_answer_that_stalls_names_the_settings(silent: socket.socket) -> None
         connection.close()
 
 
+TRIES = 5  # a machine that stalls lets all limits of a request pass at once
+
 _CONNECTING = """Generic S3 error: Error performing HEAD http://127.0.0.1:1/b - HTTP error: error sending request
 
 Debug source:
-Http(HttpError { kind: Timeout, source: Error(Connect, ConnectError("tcp connect error", Custom { kind: TimedOut })) })
+Http(HttpError { kind: Timeout, source: %s })
 """
+_DROPPED = 'Error(Connect, ConnectError("tcp connect error", Custom { kind: TimedOut }))'
+_NO_HANDSHAKE = "hyper_util::client::legacy::Error(\n    Connect,\n    TimedOut,\n)"
 
 
-def test_a_connection_that_is_not_made_in_time_is_no_slow_line() -> None:
-    """No setting cures it. The text is obstore's, where packets to the endpoint are dropped."""
-    said = explained(GenericError(_CONNECTING))
+@pytest.mark.parametrize("source", [_DROPPED, _NO_HANDSHAKE])
+def test_a_connection_that_is_not_made_in_time_is_no_slow_line(source: str) -> None:
+    """No setting cures it. The texts are obstore's, where the endpoint drops packets, or makes no TLS."""
+    said = explained(GenericError(_CONNECTING % source))
     assert said.endswith("It cannot be reached: check the endpoint and the network.")
     assert "UPONCE_STORAGE_SECONDS" not in said
+
+
+def test_an_endpoint_without_tls_is_no_slow_line(silent: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system makes the connection, and no handshake follows. A name server that is silent gives the same."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{silent.getsockname()[1]}")
+    details = (detail_of(Bucket("s3://bucket", 2)) for _ in range(TRIES))
+    assert any("It cannot be reached: check the endpoint" in detail for detail in details)
 
 
 def test_an_endpoint_that_refuses_connections_cannot_be_reached(silent: socket.socket) -> None:

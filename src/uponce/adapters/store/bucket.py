@@ -4,6 +4,7 @@ All of it blocks and is called in threads. obstore's asynchronous calls would ab
 call. Every failure is StorageUnavailable.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,7 @@ _TOO_SLOW = (
     "It took longer than UPONCE_STORAGE_SECONDS. If the line is slow, raise that setting, or lower "
     "UPONCE_STORAGE_UPLOADS, so that fewer uploads share the line."
 )
+_CONNECTING = re.compile(r"Error\(\s*Connect\b|ConnectError")  # by reqwest, within a look-up or TLS; within TCP
 _REFUSED = "Check the credentials, and that they may read, write, list and delete."
 
 
@@ -67,7 +69,7 @@ class Bucket:
                 client_options={
                     "allow_http": True,  # only where the operator's endpoint says http://
                     "timeout": timedelta(seconds=seconds),
-                    "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, seconds)),
+                    "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, seconds / 2)),
                 },
                 retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=seconds)},
                 **({} if known is None else {"credential_provider": known}),
@@ -239,7 +241,8 @@ def explained(error: Exception) -> str:
     text, _, debug = str(error).partition("Debug source:")
     said = " ".join(text.split())
     cure = next((cure for mark, cure in _CURES if mark in said), "")
-    if not cure and "kind: Timeout" in debug and "ConnectError" not in debug:  # the text itself does not name the kind
+    # The text itself does not name the kind.
+    if not cure and "kind: Timeout" in debug and not _CONNECTING.search(debug):
         cure = _TOO_SLOW
     if not cure and "error sending request" in said:
         cure = _UNREACHED
