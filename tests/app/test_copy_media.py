@@ -19,6 +19,7 @@ from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import CALLER, run
 from tests.world import World
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
+from uponce.adapters.files import shard_of
 from uponce.adapters.spool.uploads import SpooledUpload
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
@@ -259,12 +260,12 @@ def test_a_file_that_cannot_be_read_is_lost_and_the_rest_is_copied(
 
 
 class Remote:
-    """A store that is a bucket, as far as a copy can see. Some reads of one blob fail, and those of the owner may."""
+    """A store that is a bucket, as far as a copy can see. Some reads of broken blobs fail. The list has them first."""
 
     is_remote = True
 
-    def __init__(self, real: BlobStore, broken: str, failures: Iterator[bool], *, owner_fails: bool = False) -> None:
-        self._real, self._broken, self._failures, self._owner_fails = real, broken, failures, owner_fails
+    def __init__(self, real: BlobStore, broken: set[str], failures: Iterator[bool], most_listed: int = 100) -> None:
+        self._real, self._broken, self._failures, self._most_listed = real, broken, failures, most_listed
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
@@ -272,12 +273,12 @@ class Remote:
     async def open(self, key: str) -> object:
         blob = await self._real.open(key)
         assert blob is not None
-        return FailingBlob(blob, self._failures) if key == self._broken else blob
+        return FailingBlob(blob, self._failures) if key in self._broken else blob
 
-    async def owner(self) -> str | None:
-        if self._owner_fails:
-            raise StorageUnavailable("Send it again.", detail="AccessDenied")
-        return await self._real.owner()
+    async def published(self) -> AsyncIterator[StoredBlob]:
+        listed = [blob async for blob in self._real.published()]
+        for blob in sorted(listed, key=lambda blob: blob.key not in self._broken)[: self._most_listed]:
+            yield blob
 
 
 class FailingBlob:
@@ -295,12 +296,12 @@ class FailingBlob:
         return await self._real.read(offset, length)
 
 
-def remote(world: World, *failures: bool, owner_fails: bool = False) -> BlobStore:
+def remote(world: World, *failures: bool) -> BlobStore:
     """Return a bucket with two blobs. The reads of one fail so often."""
     put(world, "kept", LARGE)
     put(world, "damaged", LARGE + b"damaged")
-    (broken,) = [key for key, digest in run(world.database.digests("")).items() if digest.size > len(LARGE)]
-    return cast(BlobStore, Remote(world.blobs, broken, chain(failures, repeat(False)), owner_fails=owner_fails))
+    broken = {key for key, digest in run(world.database.digests("")).items() if digest.size > len(LARGE)}
+    return cast(BlobStore, Remote(world.blobs, broken, chain(failures, repeat(False))))
 
 
 def test_an_object_that_cannot_be_read_is_lost_and_the_rest_is_copied(world: World, target: Blobs) -> None:
@@ -316,11 +317,45 @@ def test_an_object_that_fails_once_is_copied(world: World, target: Blobs) -> Non
     assert (done.copied, done.lost) == (2, {})
 
 
-def test_a_bucket_that_gives_no_object_ends_the_copy(world: World, target: Blobs) -> None:
-    """The credentials may list and not read, for example. A backup must not count all its files as lost."""
+def many(world: World, number: int) -> list[str]:
+    """Return the keys of so many new blobs, in the order of their copies."""
+    for name in map(str, range(number)):
+        put(world, name, LARGE)
+    return sorted(run(world.database.digests("")))
+
+
+@pytest.mark.parametrize("number", [1, 20])
+def test_a_bucket_that_gives_no_blob_ends_the_copy(world: World, target: Blobs, number: int) -> None:
+    """Its data may be away where the list and the short object of the owner are not. A backup must not end well."""
+    source = Remote(world.blobs, {*many(world, number)}, repeat(True))
     with pytest.raises(StorageUnavailable) as refused:
-        run(copy_media(world.database, remote(world, True, True, owner_fails=True), target))
-    assert "AccessDenied" in refused.value.detail
+        run(copy_media(world.database, cast(BlobStore, source), target))
+    assert "InvalidObjectState" in refused.value.detail
+    assert copied(target) == []
+
+
+def test_a_blob_does_not_show_that_its_bucket_gives_others(world: World, target: Blobs) -> None:
+    """Two of its reads fail. A probe of the same blob would be one of them."""
+    source = Remote(world.blobs, {*many(world, 1)}, chain([True, True], repeat(False)))
+    with pytest.raises(StorageUnavailable):
+        run(copy_media(world.database, cast(BlobStore, source), target))
+
+
+def test_a_bucket_that_has_lost_most_blobs_gives_the_others(world: World, target: Blobs) -> None:
+    broken = {*many(world, 12)[:-1]}
+    done = run(copy_media(world.database, cast(BlobStore, Remote(world.blobs, broken, repeat(True))), target))
+    assert (done.copied, len(done.lost)) == (1, 11)
+    assert copied(target) == [LARGE]
+    assert all("its bytes cannot be read" in why for why in done.lost.values())
+
+
+def test_a_blob_that_was_copied_shows_that_a_bucket_gives_blobs(world: World, target: Blobs) -> None:
+    """Of the blobs that a list begins with, none may be readable."""
+    keys = many(world, 20)
+    broken = {key for key in keys if shard_of(key) != shard_of(keys[0])}  # blobs of one place are copied at once
+    source = Remote(world.blobs, broken, repeat(True), most_listed=len(broken))
+    done = run(copy_media(world.database, cast(BlobStore, source), target))
+    assert (done.copied, len(done.lost)) == (20 - len(broken), len(broken))
 
 
 def test_a_copy_that_cannot_be_read_is_made_again(world: World, target: Blobs) -> None:

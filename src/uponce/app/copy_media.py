@@ -22,6 +22,7 @@ from uponce.core.values import Asset, Digest
 T = TypeVar("T")
 
 _AT_ONCE = 8
+_PROBES = 16
 _GONE = "its bytes are gone"
 _UNREADABLE = "its bytes cannot be read: {}"
 _OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP)  # other files of the disk may be readable
@@ -69,7 +70,8 @@ async def copy_media(
 
     No other process may write to the target. `renew` returns the present row of an asset whose blob is gone; by default
     the catalog does. `deep` reads again the blobs that are there already. A blob that the source cannot read is lost,
-    and the rest is copied. Raise StorageUnavailable, which names the asset, if a whole store fails.
+    and the rest is copied. Raise StorageUnavailable, which names the asset, if a whole store fails. That of a bucket
+    shows if none of several blobs can be read.
     """
     copier = _Copier(catalog, source, target, renew or catalog.find_commit, progress)
     for place in PLACES:
@@ -109,6 +111,7 @@ class _Copier:
         self._renew = renew
         self._progress = progress
         self._early: set[str] = set()  # successors whose place comes later
+        self._readable = ""  # the key of a blob that the source has given
         self.done = Copying()
 
     async def copy_place(self, place: str, deep: bool) -> None:
@@ -173,6 +176,8 @@ class _Copier:
         except BaseException:
             await spooled.discard()
             raise
+        if asset.digest.size:
+            self._readable = asset.blob_key
         self.done.copied += 1
         self.done.bytes += asset.digest.size
         return None
@@ -194,17 +199,42 @@ class _Copier:
     async def _again(self, asset: Asset, read: Callable[[], Awaitable[T]]) -> T:
         """Return what a second try reads from a bucket. Raise _Lost if only this blob fails.
 
-        The failure does not show which it is. But a bucket that fails as a whole gives no other object either.
+        The failure does not show which it is. Lists and short objects may come from other machines than blobs, so only
+        another blob shows that the bucket gives blobs. The second try comes after it: failures of a moment have passed.
         """
-        await self._find_source()
-        await self._source.owner()
+        gives_others = await self._gives_others(asset.blob_key)
         try:
             return await read()
         except StorageUnavailable as error:
             with suppress(StorageUnavailable):
                 if await self._source.open(asset.blob_key) is None:
                     raise _Lost(_GONE) from error  # an object that is deleted under its reader
+            if not gives_others:
+                raise
             raise _Lost(_UNREADABLE.format(error.for_operator)) from error
+
+    async def _gives_others(self, failed: str) -> bool:
+        """Return whether the source gives bytes of a blob that was read before, or of one of the first in its list."""
+        keys = [self._readable]
+        async for stored in self._source.published():
+            if len(keys) > _PROBES:
+                break
+            if stored.size:
+                keys.append(stored.key)
+        for key in keys:
+            if key not in ("", failed) and await self._gives(key):
+                self._readable = key
+                return True
+        return False
+
+    async def _gives(self, key: str) -> bool:
+        with suppress(StorageUnavailable):
+            blob = await self._source.open(key)
+            if blob is not None:
+                with closing(blob):
+                    await blob.read(0, min(blob.size, blob.block_bytes))
+                return True
+        return False
 
     async def _find_source(self) -> None:
         """Raise StorageUnavailable if the whole source is away."""

@@ -16,7 +16,10 @@ from uponce.config import load
 from uponce.wiring import archive_of, opened
 
 _SHOWN = 10
-_CURE = "Upload these assets again, or delete them: until then each backup ends with exit code 1"
+_CURE = (
+    "Repeat the backup first: bytes that cannot be read now may be readable then. If assets stay lost, upload them "
+    "again, or delete them: until then each backup ends with exit code 1"
+)
 
 
 def run(
@@ -83,4 +86,7 @@ def tell_lost_and_exit(done: Copying, cure: str) -> None:
 def tell_lost(done: Copying) -> None:
     for name, why in list(done.lost.items())[:_SHOWN]:
         typer.echo(f"lost: {name}: {why}", err=True)
-    typer.echo(f"{len(done.lost):,} assets have lost their bytes; all other assets are complete", err=True)
+    typer.echo(
+        f"{len(done.lost):,} assets have lost their bytes, or cannot be read now; all other assets are complete",
+        err=True,
+    )
