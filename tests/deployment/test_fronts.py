@@ -250,6 +250,17 @@ def test_the_answer_to_a_tus_upload_may_repeat_long_parameters(front: Front) -> 
     assert next(answer.status for answer in answers if answer.status != 401) == 201
 
 
+@pytest.mark.parametrize("front", ["nginx"], indirect=True)
+@pytest.mark.parametrize(("in_query", "in_header"), [(70_000, 1), (1, 70_000)])
+def test_a_page_reads_that_a_line_of_its_head_is_too_large(front: Front, in_query: int, in_header: int) -> None:
+    """A page that cannot read the refusal would repeat the request. Caddy leaves it to uponce."""
+    sent = {**VERSION, "Upload-Length": "9", "Upload-Metadata": metadata({"tags": "t" * in_header})}
+    url = f"{front.url}/tus/{front.servers[0].cloud}/?tags={'t' * in_query}"
+    refused = urllib3.request("POST", url, headers=sent, retries=False, timeout=60)
+    assert (refused.status, refused.json()["error"]["code"]) == (431, "malformed_request")
+    assert_readable(refused)
+
+
 def requests(front: Front) -> tuple[tuple[str, str], ...]:
     return ("GET", "/healthz"), ("PUT", forged(front))
 
