@@ -82,11 +82,12 @@ def errors_page() -> str:
         + _prose(
             f"""
             `malformed_request` has another status in four cases: 405 for a wrong method, 408 for a slow head, 414 for
-            a long path, 431 for a long head. The log has no line of a request whose head is not complete and correct.
-            So its refusal has no `X-Request-Id`, and one of too many connections has none. Refusals of a front server
-            have no `X-Cld-Error-Code` either: `server_unavailable`. A refusal by the account of a relay is passed on
-            as it is. nginx also makes `server_busy` if one address sends too many requests, and `storage_unavailable`
-            if nginx cannot read a file. tus clients get some codes with another status: {_tus_statuses()}.
+            a long path or address, 431 for a long head. The log has no line of a request whose head is not complete and
+            correct. So its refusal has no `X-Request-Id`, and one of too many connections has none. Refusals of a front
+            server have no `X-Cld-Error-Code` either: `server_unavailable`. A refusal by the account of a relay is
+            passed on as it is. nginx also makes `server_busy` if one address sends too many requests, and
+            `storage_unavailable` if nginx cannot read a file. nginx makes `malformed_request` (431) if one line of a
+            head is longer than 64 KiB. tus clients get some codes with another status: {_tus_statuses()}.
             """
         )
         + _table(("code", "status", "`Retry-After`", "meaning"), [*rows, *_NO_LEAVES])

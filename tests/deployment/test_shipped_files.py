@@ -146,7 +146,8 @@ def test_a_unit_leaves_little_open(name: str) -> None:
 def test_the_unit_waits_as_long_as_a_server_may_take() -> None:
     text = (DEPLOY / "uponce.service").read_text()
     match = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
-    assert match is not None and int(match[1]) >= 40
+    settings = load(dict(re.findall(r"^Environment=(UPONCE_\w+)=(\S+)$", text, re.MULTILINE)))
+    assert match is not None and settings.drain_seconds + 30 + 5 + 5 <= int(match[1])
 
 
 def test_systemd_never_gives_up_to_start_the_server() -> None:

@@ -78,7 +78,10 @@ class Bucket:
             raise SettingRefused(f"UPONCE_STORAGE={url} cannot be used: {explained(error)}") from error
 
     def end(self) -> None:
-        """Let all work of several requests fail at its next one. The store removes the parts of incomplete objects."""
+        """Let all work of several requests fail at its next one.
+
+        The store removes the parts of incomplete objects, if the process runs until the parts on their way have ended.
+        """
         self._ended.set()
 
     def _until_ended(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
