@@ -15,7 +15,7 @@ from tests.adapters.packing import LARGE, allocated, break_page, chance, get, li
 from tests.contract.stores import local_of
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.records import HEADER_BYTES, PAGE, header_of
+from uponce.adapters.store.records import HEADER_BYTES, PAGE
 from uponce.adapters.system import erase
 from uponce.core.errors import StorageFull, StorageUnavailable
 
@@ -177,7 +177,7 @@ def test_bytes_that_look_like_a_blob_inside_of_another_are_none(store: Blobs) ->
     """Even if a client knew the name of the pack: neither while the outer one is there, nor afterwards."""
     (first,) = put(store, b"abc")
     inner = f"{first[:11]}{2:05x}{'0' * 16}"
-    header = header_of(inner, 0, 3 * PAGE, "0" * 64)
+    header = packs_module._header(inner, 0, 3 * PAGE, "0" * 64)
     bodies = [body(bytes(PAGE - HEADER_BYTES) + header + chance(PAGE)), body(chance(3 * PAGE))]
     outer, last = local_of(store).put_group(bodies)
     assert outer[:16] == f"{first[:11]}{1:05x}"

@@ -17,6 +17,7 @@ import os
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import compress
@@ -25,11 +26,13 @@ from pathlib import Path
 from uponce.adapters.files import SAFE, is_packed, make_file, refused
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.store.records import (
+    CRC,
     DELETED,
+    FACTS,
     HEADER_BYTES,
+    MAGIC,
     PAGE,
     Record,
-    header_of,
     page_of,
     record_at,
     room_of,
@@ -132,11 +135,11 @@ class Packs:
             end, now = self._end, int(time.time())
             for data, digest in bodies:
                 key = f"p{self._name}{end // PAGE:05x}{self._ids.hex(16)}"
-                header = header_of(key, now, len(data), digest.sha256)
-                room = room_of(len(data))
+                header = _header(key, now, len(data), digest.sha256)
+                padding = -(HEADER_BYTES + len(data)) % PAGE
                 keys.append(key)
-                blocks += header, data, _ZEROS[: room - len(header) - len(data)]
-                end += room
+                blocks += header, data, _ZEROS[:padding]
+                end += HEADER_BYTES + len(data) + padding
             write_all(self._writer, blocks)
             start_writeback(self._writer, self._end)
         except BaseException:
@@ -333,6 +336,11 @@ class Packs:
                     path.unlink()
             finally:
                 LOCKS.release(descriptor)
+
+
+def _header(key: str, stored_at: int, size: int, sha256: str) -> bytes:
+    facts = FACTS.pack(MAGIC, key.encode(), stored_at, size, bytes.fromhex(sha256))
+    return facts + CRC.pack(zlib.crc32(facts))
 
 
 def _is_kept(record: Record | None) -> bool:

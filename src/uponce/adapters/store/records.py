@@ -18,11 +18,11 @@ from uponce.adapters.system import closing_file
 PAGE = 4096
 
 # magic, blob key, Unix seconds, size, SHA-256; CRC-32 of these
-_FACTS = struct.Struct(">8s32sQQ32s")
-_CRC = struct.Struct(">I")
-_MAGIC = b"uponce1\n"
+FACTS = struct.Struct(">8s32sQQ32s")
+CRC = struct.Struct(">I")
+MAGIC = b"uponce1\n"
 DELETED = b"deleted\n"  # takes the place of the magic. No flipped bit makes one of the other
-HEADER_BYTES = _FACTS.size + _CRC.size
+HEADER_BYTES = FACTS.size + CRC.size
 
 
 class Record(NamedTuple):
@@ -40,19 +40,14 @@ class Record(NamedTuple):
     is_deleted: bool
 
 
-def header_of(key: str, stored_at: int, size: int, sha256: str) -> bytes:
-    facts = _FACTS.pack(_MAGIC, key.encode(), stored_at, size, bytes.fromhex(sha256))
-    return facts + _CRC.pack(zlib.crc32(facts))
-
-
 def record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | None:
     """Return the record that begins at this offset in the pack of that name, or None."""
     header = read_at(descriptor, at, HEADER_BYTES, flags)
     if len(header) < HEADER_BYTES:
         return None
-    magic, key, stored_at, size, sha256 = _FACTS.unpack_from(header)
-    crc = zlib.crc32(_MAGIC + header[len(_MAGIC) : _FACTS.size])  # as it was before a deletion began
-    if magic not in (_MAGIC, DELETED) or _CRC.unpack_from(header, _FACTS.size)[0] != crc:
+    magic, key, stored_at, size, sha256 = FACTS.unpack_from(header)
+    crc = zlib.crc32(MAGIC + header[len(MAGIC) : FACTS.size])  # as it was before a deletion began
+    if magic not in (MAGIC, DELETED) or CRC.unpack_from(header, FACTS.size)[0] != crc:
         return None
     start, is_deleted = at + HEADER_BYTES, magic == DELETED
     record = Record(key.decode("ascii", "replace"), start, size, stored_at, sha256.hex(), header, is_deleted)
