@@ -172,6 +172,19 @@ def test_a_move_may_be_given_up_after_a_fence_on_a_full_storage(
             asyncio.run(undo_move(world.database, empty, 300))
 
 
+def test_a_frozen_database_takes_no_storage_of_another_one(
+    world: World, copy: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else --undo would take the new owner for its own, and not ask about the files of the other store."""
+    asyncio.run(take_storage(copy, world.blobs))
+    upload(world)
+    asyncio.run(world.database.freeze())
+    before = owners(world, world.database)
+    with pytest.raises(SettingRefused, match="This database is frozen"):
+        asyncio.run(take_storage(world.database, world.blobs))
+    assert owners(world, world.database) == before
+
+
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_a_fence_gives_a_storage_without_an_owner_to_the_copy_alone(
     world: World, copy: SqliteDatabase, tmp_path: Path, is_empty: bool

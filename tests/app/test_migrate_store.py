@@ -83,6 +83,44 @@ def test_a_fence_takes_no_storage_that_its_database_has_left(world: World, targe
         run(check_owner(target.database, target.blobs))
 
 
+def test_no_run_copies_from_a_storage_that_its_database_has_left(world: World, target: Store, tmp_path: Path) -> None:
+    """Files that came since are in the storage in use. With its settings, the run completes."""
+    source = move_in_two_runs(world, target)
+    with closing(LocalBlobs(tmp_path / "last", ids=RandomIds())) as last:
+        last.open_store()
+        with pytest.raises(SettingRefused, match="another storage by now"):
+            run(migrate_store(source, Store(target.database, last)))
+        assert run(last.owner()) is None
+        assert run(migrate_store(Store(world.database, target.blobs), Store(target.database, last))).complete
+        assert run(check_owner(target.database, last))
+
+
+def test_a_server_that_notes_its_owner_during_a_move_keeps_no_storage_in_use(
+    world: World, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former storage has an earlier owner, as after a fence while it was full."""
+    assert_accepted(world.upload(world.sign()))
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+    earlier = run(world.blobs.owner())
+    assert earlier is not None
+    run(target.database.follow_owner(earlier))
+    assert run(world.blobs.owner()) == earlier
+    note = target.blobs.set_owner
+
+    async def set_owner(owner: str, *, replace: bool = False) -> None:
+        await note(owner, replace=replace)
+        if replace and run_once:
+            run_once.clear()
+            await renew(target.database, world.blobs, earlier)
+
+    run_once = [True]
+    monkeypatch.setattr(target.blobs, "set_owner", set_owner)
+    run(migrate_store(source, target))
+    with pytest.raises(SettingRefused, match="is a former storage"):
+        run(check_owner(target.database, world.blobs))
+
+
 def test_no_server_takes_back_a_storage_that_its_database_has_left(world: World, target: Store) -> None:
     """Nor one that asked whose the storage is just before, and notes the answer only now."""
     source = Store(world.database, world.blobs)

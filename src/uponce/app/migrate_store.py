@@ -112,10 +112,23 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
         await _hand_over(source, target.database)
         return Moved(complete=True, earlier=True)
     former = Store(target.database, source.blobs)
+    await _refuse_other_storage(former, target.blobs)
     copied = await _copy_media(former, target, progress)
     if not copied.lost and await owns(former.database, former.blobs):
         await _leave(former.blobs, target)
     return Moved(media=copied, complete=not copied.lost, earlier=True)
+
+
+async def _refuse_other_storage(former: Store, target: BlobStore) -> None:
+    """Raise SettingRefused if the database has a third storage: files that came since the move would be missing."""
+    if await former.database.owner() is None:  # an earlier run broke off before its database got a storage
+        return
+    if not await owns(former.database, former.blobs) and not await owns(former.database, target):
+        raise SettingRefused(
+            "The new database has another storage by now, and later files are only there. Set UPONCE_STORAGE to that "
+            "one, and run this again. If no server of the new database has another one, run this without --to-storage "
+            "first."
+        )
 
 
 async def _leave(former: BlobStore, target: Store) -> None:
@@ -137,9 +150,11 @@ async def _leave(former: BlobStore, target: Store) -> None:
 async def _is_one_place(former: BlobStore, target: BlobStore, own: str) -> bool:
     """Note another owner in the target, and return whether the former storage has it: it may be named in other words.
 
-    Servers of the database accept it, and note their owner again.
+    Servers of the database accept it, and note their owner again. No server writes such a name by itself.
     """
-    mark = f"{own}.moving" if await former.owner() == own else own
+    mark = f"{own}.moving"
+    if await former.owner() == mark:  # an earlier run broke off
+        mark = f"{mark}.again"
     await target.set_owner(mark, replace=True)
     return await former.owner() == mark
 

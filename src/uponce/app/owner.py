@@ -110,10 +110,8 @@ async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = F
     """
     owner = await blobs.owner()
     if owner is not None and not await owns(database, blobs):
-        if is_left(owner) and not anyway:
-            raise SettingRefused(f"{_LEFT} If the other one is lost, run `uponce fence --take-storage`.")
         if not anyway:
-            await _refuse_few_named(database, blobs, _others(owner))
+            await _refuse_others_files(database, blobs, owner)
         await blobs.set_owner(await database.follow_owner(owner), replace=True)
         return True
     own = await database.owner()
@@ -131,6 +129,16 @@ async def take_storage(database: Database, blobs: BlobStore, *, anyway: bool = F
                 "of the original stopped. Free a few kilobytes there before you start a server."
             )
     return False
+
+
+async def _refuse_others_files(database: Database, blobs: BlobStore, owner: str) -> None:
+    if await database.frozen():
+        raise SettingRefused(
+            f"{_others(owner)} This database is frozen. To give a move up, run `uponce migrate-store --undo`."
+        )
+    if is_left(owner):
+        raise SettingRefused(f"{_LEFT} If the other one is lost, run `uponce fence --take-storage`.")
+    await _refuse_few_named(database, blobs, _others(owner))
 
 
 async def owns(database: Database, blobs: BlobStore) -> bool:
