@@ -324,14 +324,16 @@ def many(world: World, number: int) -> list[str]:
     return sorted(run(world.database.digests("")))
 
 
-@pytest.mark.parametrize("number", [1, 20])
+@pytest.mark.parametrize("number", [1, 12])
 def test_a_bucket_that_gives_no_blob_ends_the_copy(world: World, target: Blobs, number: int) -> None:
     """Its data may be away where the list and the short object of the owner are not. A backup must not end well."""
     source = Remote(world.blobs, {*many(world, number)}, repeat(True))
+    if number > 1:
+        put(world, "short", b"as the list, from another machine")
     with pytest.raises(StorageUnavailable) as refused:
         run(copy_media(world.database, cast(BlobStore, source), target))
     assert "InvalidObjectState" in refused.value.detail
-    assert copied(target) == []
+    assert LARGE not in copied(target)
 
 
 def test_a_blob_does_not_show_that_its_bucket_gives_others(world: World, target: Blobs) -> None:

@@ -22,7 +22,8 @@ from uponce.core.values import Asset, Digest
 T = TypeVar("T")
 
 _AT_ONCE = 8
-_PROBES = 16
+_PROBES, _LISTED = 16, 1000  # so many blobs come with one request
+_PROOF_BYTES = 2 * 1024 * 1024  # shorter objects may come from the machines that list
 _GONE = "its bytes are gone"
 _UNREADABLE = "its bytes cannot be read: {}"
 _OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP)  # other files of the disk may be readable
@@ -111,7 +112,7 @@ class _Copier:
         self._renew = renew
         self._progress = progress
         self._early: set[str] = set()  # successors whose place comes later
-        self._readable = ""  # the key of a blob that the source has given
+        self._readable: tuple[int, str] = (0, "")  # size and key of the largest blob that the source has given
         self.done = Copying()
 
     async def copy_place(self, place: str, deep: bool) -> None:
@@ -176,8 +177,7 @@ class _Copier:
         except BaseException:
             await spooled.discard()
             raise
-        if asset.digest.size:
-            self._readable = asset.blob_key
+        self._readable = max(self._readable, (asset.digest.size, asset.blob_key))
         self.done.copied += 1
         self.done.bytes += asset.digest.size
         return None
@@ -202,7 +202,7 @@ class _Copier:
         The failure does not show which it is. Lists and short objects may come from other machines than blobs, so only
         another blob shows that the bucket gives blobs. The second try comes after it: failures of a moment have passed.
         """
-        gives_others = await self._gives_others(asset.blob_key)
+        gives_others = await self._gives_others(asset)
         try:
             return await read()
         except StorageUnavailable as error:
@@ -213,17 +213,22 @@ class _Copier:
                 raise
             raise _Lost(_UNREADABLE.format(error.for_operator)) from error
 
-    async def _gives_others(self, failed: str) -> bool:
-        """Return whether the source gives bytes of a blob that was read before, or of one of the first in its list."""
-        keys = [self._readable]
+    async def _gives_others(self, failed: Asset) -> bool:
+        """Return whether the source gives bytes of another blob.
+
+        One that is as large as the failed one, or as a block, decides. Shorter ones decide if there is none.
+        """
+        listed = [self._readable]
         async for stored in self._source.published():
-            if len(keys) > _PROBES:
+            listed.append((stored.size, stored.key))
+            if len(listed) > _LISTED:
                 break
-            if stored.size:
-                keys.append(stored.key)
-        for key in keys:
-            if key not in ("", failed) and await self._gives(key):
-                self._readable = key
+        others = {each for each in listed if each[0] and each[1] != failed.blob_key}
+        large = {each for each in others if each[0] >= min(failed.digest.size, _PROOF_BYTES)}
+        in_turn = sorted(large or others, key=lambda each: (each == self._readable, each), reverse=True)
+        for size, key in in_turn[:_PROBES]:
+            if await self._gives(key):
+                self._readable = max(self._readable, (size, key))
                 return True
         return False
 
