@@ -216,7 +216,7 @@ class _Copier:
     async def _gives_others(self, failed: Asset) -> bool:
         """Return whether the source gives bytes of another blob.
 
-        One that is as large as the failed one, or as a block, decides. Shorter ones decide if there is none.
+        One that is as large as the failed one, or as a block, decides. Without such a blob, shorter ones decide.
         """
         listed = [self._readable]
         async for stored in self._source.published():

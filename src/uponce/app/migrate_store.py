@@ -150,7 +150,7 @@ async def _leave(former: BlobStore, target: Store) -> None:
 async def _is_one_place(former: BlobStore, target: BlobStore, own: str) -> bool:
     """Note another owner in the target, and return whether the former storage has it: it may be named in other words.
 
-    Servers of the database accept it, and note their owner again. No server writes such a name by itself.
+    Servers of the database accept it, and note their owner again. No server writes such a name.
     """
     mark = f"{own}.moving"
     if await former.owner() == mark:  # an earlier run broke off
