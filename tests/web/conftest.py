@@ -1,6 +1,7 @@
 """A fresh server for each test, or one for a whole file where every test leaves it as it was."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +47,12 @@ def relay(quick_path: Path, stub: StubUpstream) -> Iterator[World]:
     asyncio.run(world.database.set_upstream("demo", stub.upstream))
     yield world
     world.close()
+
+
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

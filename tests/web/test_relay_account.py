@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from itertools import repeat
@@ -124,16 +123,7 @@ def test_the_outbox_shows_why_a_look_up_failed(
     assert why in effect.error
 
 
-@pytest.fixture
-def _in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "America/New_York")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.mark.usefixtures("_in_new_york")
+@pytest.mark.usefixtures("new_york")
 @pytest.mark.parametrize("zone", [" GMT", " -0000", ""])
 @pytest.mark.parametrize(("reset", "seconds"), [(2400, 2400), (9000, 3600), (-60, 300), (None, 300)])
 def test_a_look_up_waits_until_the_quota_begins_again(
