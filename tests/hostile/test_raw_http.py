@@ -51,6 +51,9 @@ def headed(more: bytes) -> bytes:
 OK = frozenset({200})
 ATTACKS: dict[str, Attack] = {
     "a chunk without a size": Attack(post(CHUNKED) + b"ZZ\r\n"),
+    "a length of 5,000 zeros": Attack(
+        post(FORM + b"Content-Length: " + b"0" * 5000 + b"5\r\nExpect: 100-continue\r\n\r\n")
+    ),
     "a chunk of a negative size": Attack(post(CHUNKED) + b"-1\r\n"),
     "a chunk of a size beyond all numbers": Attack(post(CHUNKED) + b"F" * 40 + b"\r\n"),
     "a chunk of eight exabytes": Attack(post(CHUNKED) + b"7FFFFFFFFFFFFFFF\r\nx", "reset"),

@@ -68,11 +68,14 @@ def asks(cloud: str, key: str, sign: Signer, stored: str) -> Iterator[tuple[str,
     yield "Content-Type, many spaces", typed("multipart/form-data" + (";" + " " * 200) * (HEAD // 201))
     dispositions = b"--b\r\nContent-Disposition: form-data" + (b";" + b" " * 50) * 150 + b"\r\n\r\n\r\n--b--\r\n"
     yield "Content-Disposition, spaces", typed("multipart/form-data; boundary=b", dispositions)
+    folded = b"".join(b"X%d: y\r\n" % number + b" x\r\n" * 4000 for number in range(7))
+    in_lines = b"--b\r\nContent-Disposition: form-data; name=a\r\n%b\r\n\r\n" % folded
+    yield "headers of parts in many lines", typed("multipart/form-data; boundary=b", in_lines * 2 + b"--b--\r\n")
     many = "&".join(f"t{number}=" + "%41" * 150 for number in range(120))
     yield "a query of many fields", typed(FORM["content-type"], END, f"{upload}?{many}")
     yield "a query of one field", typed(FORM["content-type"], END, f"{upload}?tags=" + "%e4%b8%80" * (HEAD // 9))
-    yield "fields of 2 MB, forged", form(forged, "x", *(part(f"t{n}", "&" * 60_000) for n in range(30)), keyless=True)
-    yield "a list of 2 MB, forged", form(forged, "x", *[part("tags[]", "a" * 16_000)] * 120, keyless=True)
+    yield "fields of 1 MB, forged", form(forged, "x", *(part(f"t{n}", "&" * 60_000) for n in range(15)), keyless=True)
+    yield "a list of 1 MB, forged", form(forged, "x", *[part("tags[]", "a" * 16_000)] * 60, keyless=True)
     yield "marks as public_id, forged", form({**forged, "public_id": MARKS}, keyless=True)
     yield "marks as filename, forged", form({**forged, "use_filename": "1"}, MARKS[:3000], keyless=True)
     flat = json.dumps({f"k{number}": "v" for number in range(14_000)}).encode()

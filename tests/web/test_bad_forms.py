@@ -45,6 +45,7 @@ FORMS = {
     "many large fields": Bad(before=part("tags[]", b"x" * 60_000) * 100),
     "9 headers in a part": Bad(between=raw_part(DISPOSITION + "".join(f"\r\nX-{n}: 1" for n in range(8)), "cats")),
     "10k headers in a part": Bad(between=raw_part(DISPOSITION + "\r\nX: 1" * 10_000, "cats")),
+    "9 lines of one header": Bad(between=raw_part(DISPOSITION + "\r\n x" * 8, "cats")),
     "header line of 1 MB": Bad(between=raw_part(DISPOSITION + "\r\nX-Long: " + "x" * 1_000_000, "cats")),
     "name of 64 KiB": Bad(between=part("n" * 65536, "cats")),
     "header twice": Bad(between=raw_part(f'{DISPOSITION}\r\nContent-Disposition: form-data; name="file"', "cats")),
@@ -270,6 +271,18 @@ def test_the_refusal_of_a_form_says_what_to_do(world: World, name: str, says: st
     bad = FORMS[name]
     answer = world.post(parts_of(world.sign()), bad.between, bad.file, END)
     assert says in answer.json["error"]["message"]
+
+
+def test_a_refusal_repeats_little_of_what_was_sent(world: World) -> None:
+    """A client that reads no answers could fill the memory with them. A control character takes six bytes there."""
+    name = "\x01" * 131_000
+    urlencoded = {"content-type": "application/x-www-form-urlencoded"}
+    twice = world.request("POST", world.route(), headers=urlencoded, chunks=[f"{name}=1&{name}=1".encode()])
+    forged = {**world.sign(), "signature": "0" * 40}
+    many = [part(f"t{number}", "\x01" * 65_000) for number in range(15)]
+    long = world.post(parts_of(forged), *many, FILE, END)
+    assert (twice.code, long.code) == ("duplicate_parameter", "invalid_signature")
+    assert max(len(twice.body), len(long.body)) < 32 * 1024
 
 
 @pytest.mark.parametrize("content_type", [FORM["content-type"], "Multipart/Form-Data"])

@@ -24,7 +24,14 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Self
 
-from uponce.core.errors import DuplicateParameter, FutureTimestamp, InvalidParameter, InvalidSignature, StaleRequest
+from uponce.core.errors import (
+    DuplicateParameter,
+    FutureTimestamp,
+    InvalidParameter,
+    InvalidSignature,
+    StaleRequest,
+    shown,
+)
 from uponce.core.parameters import PARAMETERS, UNSIGNED, parse_timestamp, read_parameters, unknown
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
@@ -99,7 +106,7 @@ def _joined(name: str, items: Sequence[tuple[str, str]]) -> str:
 
 
 def _sent_twice(name: str) -> DuplicateParameter:
-    return DuplicateParameter(f"Parameter {name} was sent more than once. Send it once.")
+    return DuplicateParameter(f"Parameter {shown(name)} was sent more than once. Send it once.")
 
 
 def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, str]:
@@ -178,6 +185,7 @@ def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     return found
 
 
+_MOST_SHOWN = 4096
 _OLD_SDK = (
     " The & in a value was signed in the unsafe way of old SDKs. Upgrade the SDK that signs, or sign with a key made "
     "with --allow-v1."
@@ -185,8 +193,10 @@ _OLD_SDK = (
 
 
 def _invalid(signature: str, string: str, hint: str = "") -> InvalidSignature:
-    shown = re.sub(r"[^0-9A-Za-z]", "", signature)[:128]
-    return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.{hint}")
+    """Return the refusal with the start of what was signed: a client that reads no answer must not fill the memory."""
+    received = re.sub(r"[^0-9A-Za-z]", "", signature[:_MOST_SHOWN])[:128]
+    text = string if len(string) <= _MOST_SHOWN else f"{string[:_MOST_SHOWN]}…"
+    return InvalidSignature(f"Invalid Signature {received}. String to sign - '{text}'.{hint}")
 
 
 def mint_fields(

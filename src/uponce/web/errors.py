@@ -132,4 +132,4 @@ def _public(error: UponceError) -> UponceError:
 
 def _header_text(message: str) -> bytes:
     """Return one line of printable ASCII, with a question mark for any other character."""
-    return re.sub(r"[^\x20-\x7e]", "?", message)[:_MAX_ERROR_HEADER].encode()
+    return re.sub(r"[^\x20-\x7e]", "?", message[:_MAX_ERROR_HEADER]).encode()

@@ -31,6 +31,7 @@ _GATHER_SECONDS = 1.0
 _LAST_REQUEST_SECONDS = 0.25  # once the server stops
 _MOST_GATHERED_BYTES = 64 * 1024 * 1024
 _MOST_DROPPED_BYTES = 4 * 1024 * 1024  # after the last request that gets an answer
+_LENGTH_DIGITS = 20
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -199,6 +200,8 @@ class HardenedProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(value) > _LENGTH_DIGITS and name.lower() == b"content-length":  # llhttp reads any number of zeros
+            raise HttpParserError("the length has too many digits")
         if self._reading_head:  # trailers would otherwise be kept, and no code reads them
             super().on_header(name, value.rstrip(b" \t"))  # the parser drops only the spaces before it
 

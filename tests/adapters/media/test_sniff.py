@@ -102,7 +102,8 @@ def test_an_ordinary_jpeg_is_nothing_else() -> None:
 
 def test_no_beginning_is_too_short_or_too_odd() -> None:
     """Sniffing runs in the server itself: it must have an opinion on any bytes and never fail."""
-    heads = [ftyp(b"isom"), b"RIFF\0\0\0\0WEBPVP8X", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", *NOT_MEDIA.values()]
+    matroska = b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska"
+    heads = [matroska, ftyp(b"isom"), b"RIFF\0\0\0\0WEBPVP8X", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", *NOT_MEDIA.values()]
     chance = random.Random(1)
     for head in heads:
         for end in range(min(len(head), 64) + 1):

@@ -123,8 +123,8 @@ def _matroska(head: bytes) -> str | None:
     at = head.find(b"\x42\x82", 4, 64)
     if at < 0:
         return None
-    doctype = head[at + 3 : at + 3 + (head[at + 2] & 0x7F)].rstrip(b"\0")
-    return _BRANDS.get(doctype)
+    size = int.from_bytes(head[at + 2 : at + 3]) & 0x7F
+    return _BRANDS.get(head[at + 3 : at + 3 + size].rstrip(b"\0"))
 
 
 def _transport_stream(head: bytes) -> str | None:

@@ -46,8 +46,8 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
                     yield FormBytes(parts.overhead)
     except ParserLimitReached:
         raise MalformedRequest(
-            f"A part has more than {_MAX_PART_HEADERS} headers, or a header of more than {_MAX_PART_HEADER_BYTES} "
-            "bytes. Send Content-Disposition and Content-Type only."
+            f"A part has more than {_MAX_PART_HEADERS} lines of headers, or a header of more than "
+            f"{_MAX_PART_HEADER_BYTES} bytes. Send Content-Disposition and Content-Type only."
         ) from None
     except MultipartError as error:
         raise MalformedRequest(
@@ -69,6 +69,8 @@ _CURE = "Let your HTTP library write the form."
 class _Parser(PushMultipartParser):  # type: ignore[misc]
     """Refuses every line break in a header. The library alone refuses it only if a packet happens to end there.
 
+    It bounds the lines of a part too: the library reads a header again for each line that continues it.
+
     npm's SDK cuts each letter of a file's name to one byte. So only this name may be Latin-1, and loses its control
     characters. It is a label.
     """
@@ -76,6 +78,9 @@ class _Parser(PushMultipartParser):  # type: ignore[misc]
     def _on_segment_headerline(self, line: bytes) -> None:
         if b"\n" in line or b"\r" in line:
             raise MultipartError(_LINE_BREAK)
+        self._lines = self._lines + 1 if self._segment_headerlist else 1
+        if self._lines > _MAX_PART_HEADERS:
+            raise ParserLimitReached("too many lines")
         if file := _FILE_HEADER.fullmatch(line):
             line = file[1] + _CONTROL.sub("", _decoded(file[2])).encode() + file[3]
         super()._on_segment_headerline(line)
