@@ -73,6 +73,15 @@ def test_a_marked_asset_whose_name_uponce_does_not_know_is_not_warned_of(
     assert "instead of" not in caplog.text
 
 
+def test_a_name_in_another_form_of_unicode_is_not_warned_of(
+    relay: World, stub: StubUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Mac decomposes letters in the names of files. An uponce as the account composes them."""
+    relay.swap(upstream=Presets({"public_id": "caf\u00e9"}))
+    assert_accepted(relay.upload(relay.sign({"public_id": "cafe\u0301"}), kind="raw"))
+    assert "instead of" not in caplog.text
+
+
 @pytest.mark.parametrize("is_late", [True, False])
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
 def test_a_timestamp_of_the_relay_that_the_account_refuses_is_no_fault_of_the_client(
@@ -93,7 +102,7 @@ def test_a_timestamp_of_the_relay_that_the_account_refuses_is_no_fault_of_the_cl
     assert "Stale request" not in refused.json["error"]["message"]
     assert refused.headers["retry-after"] == "60"
     assert Scraped(metrics.text().decode()).outcomes() == {"upstream_refused_account": 1}
-    assert "the account refuses the signatures of this server as too old" in caplog.text
+    assert "the account refuses the times of this server's signatures" in caplog.text
     assert "`uponce doctor` compares the clocks. If they agree, correct `window`" in caplog.text
     assert status_of(relay, fields) is GrantStatus.UNUSED
     stub.clock = relay.clock.now

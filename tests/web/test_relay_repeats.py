@@ -44,6 +44,28 @@ def test_a_repeat_after_a_lost_reply_gets_what_was_looked_up(
     assert len(stub.store) == 1
 
 
+def test_a_repeat_of_a_pending_upload_is_not_stale(relay: World, stub: StubUpstream) -> None:
+    """Else a client would sign again, and the file would be stored twice: this one is found later."""
+    relay.swap(limits=replace(LIMITS, relay_whole_bytes=len(PNG)))
+    fields, headers, file = relay.sign({"valid_for": 60}), {"idempotency-key": "one"}, PNG + PNG
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
+    in_parts = relay.sign({"valid_for": 60, "nonce": "parts"})
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(chunk(relay, in_parts, file, 0, len(file)), 503, "outcome_unknown")
+    fresh = relay.sign({"valid_for": 60, "nonce": "unused"})
+    relay.clock.time += 61
+    for _ in range(2):
+        assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
+        assert_refused(relay.upload(fields, kind="raw"), 503, "outcome_unknown")
+        assert_refused(chunk(relay, in_parts, file, 0, len(file)), 503, "outcome_unknown")
+    assert_refused(relay.upload(fresh, kind="raw"), 400, "stale_request")
+    reconcile(relay)
+    assert_accepted(relay.upload(fields, kind="raw", headers=headers))
+    assert_refused(relay.upload(fields, kind="raw"), 400, "stale_request")
+    assert len(stub.store) == 2
+
+
 @pytest.mark.parametrize("is_equal", [False, True])
 def test_a_repeat_of_a_lost_upload_never_gets_the_asset_of_another_one(
     relay: World, stub: StubUpstream, is_equal: bool

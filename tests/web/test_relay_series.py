@@ -46,6 +46,20 @@ def test_an_account_that_takes_no_file_now_leaves_the_chunks_for_the_next_try(
     assert not relay.traces().spooled
 
 
+def test_a_clock_of_the_relay_that_is_ahead_costs_no_complete_series(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An uponce as the account refuses it. The client signed another time, and sends nothing again."""
+    relay.swap(limits=IN_CHUNKS)
+    body = b'{"error":{"message":"Timestamp is in the future - reported time is","code":"future_timestamp"}}'
+    monkeypatch.setitem(ANSWERS, Trouble.REFUSED, (400, body, {}))
+    fields, stub.uploads = relay.sign(), iter([Trouble.REFUSED])
+    chunk(relay, fields, FILE, 0, HALF)
+    assert_refused(chunk(relay, fields, FILE, HALF, len(FILE)), 503, "upstream_unavailable")
+    assert_accepted(chunk(relay, fields, FILE, HALF, len(FILE)))
+    assert stored(stub) == [md5(FILE)]
+
+
 def test_a_client_may_begin_again_after_the_account_took_no_file(relay: World, stub: StubUpstream) -> None:
     """Its new series takes the place of the complete one: nothing was spent."""
     relay.swap(limits=IN_CHUNKS)

@@ -178,10 +178,25 @@ async def authorise(services: Services, request: UploadRequest, params: Mapping[
         check_watermark(verified.grant.timestamp, verified.key.watermark)
         check_origin(verified.spec, request.origin)
         return verified
-    check_grant_fresh(services, verified)
+    await check_in_time(services, verified, request)
     check_origin(verified.spec, request.origin)
     await _refuse_spent(services, verified.grant, record, request.caller)
     return verified
+
+
+async def check_in_time(services: Services, verified: Verified, request: UploadRequest) -> None:
+    """Raise StaleRequest or FutureTimestamp unless the grant is fresh. Raise OutcomeUnknown if it is stale and pending.
+
+    That upload began in time, and a repeat gets its answer once the outcome is known.
+    """
+    try:
+        check_grant_fresh(services, verified)
+    except errors.StaleRequest:
+        record = await services.database.find_grant(verified.grant.key)
+        if record is not None and record.pending:
+            check_origin(verified.spec, request.origin)
+            await _refuse_spent(services, verified.grant, record, request.caller)
+        raise
 
 
 def check_grant_fresh(services: Services, verified: Verified) -> None:

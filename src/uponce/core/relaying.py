@@ -21,6 +21,7 @@ MISSES = 2  # look-ups after the bound that must find nothing before a grant is 
 _TICK = 2  # seconds; the clocks of both sides are read without fractions
 # Request Timeout, Locked (an account says so while it still processes the file), Too Early.
 _NOT_FINAL = frozenset({408, 423, 425})
+_OF_TIME = ("Stale request", "Timestamp is in the future")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,11 @@ def error_message(document: Mapping[str, object]) -> str | None:
 
 
 def refuses_timestamp(reply_status: int, document: Mapping[str, object] | None) -> bool:
-    """Return whether the upstream refuses a signature as too old. uponce made its timestamp, so no client is the cause.
+    """Return whether the upstream refuses the time of a signature. uponce made it, so no client is the cause.
 
-    The beginning of the text is the same in Cloudinary and in uponce.
+    Both texts begin alike in Cloudinary and in uponce. Only uponce refuses times of the future.
     """
-    return reply_status == 400 and (error_message(document or {}) or "").startswith("Stale request")
+    return reply_status == 400 and (error_message(document or {}) or "").startswith(_OF_TIME)
 
 
 def seconds_of(date: str) -> float | None:

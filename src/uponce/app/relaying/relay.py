@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine,
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
+from unicodedata import normalize
 
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
@@ -312,9 +313,9 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 def _warn_of_presets(pending: Relay, reply: UpstreamReply) -> None:
     """Log an asset that no look-up by name would have found after a lost answer."""
     target, document = pending.target, reply.document or {}
-    public_id, bare = _text(document.get("public_id")), [name for _, name in target.names if name]
+    public_id, bare = _text(document.get("public_id")), [normalize("NFC", name) for _, name in target.names if name]
     names = [f"{target.type}/{name}" for name in bare]
-    made = f"{_text(document.get('type')) or target.type}/{public_id}"
+    made = normalize("NFC", f"{_text(document.get('type')) or target.type}/{public_id}")
     if not public_id or not names or made in names:
         return
     cure = "may rename uploads or set their delivery type: add identify=context to the URL of the upstream"
@@ -334,8 +335,8 @@ def _warn_of_presets(pending: Relay, reply: UpstreamReply) -> None:
 def _refusal(reply: UpstreamReply) -> UpstreamRefused | UpstreamUnavailable:
     if refuses_timestamp(reply.status, reply.document):
         log.error(
-            "the account refuses the signatures of this server as too old: for its clock, for `window` in its URL, for "
-            "a fence of the account, or because this server stood still. `uponce doctor` compares the clocks. If they "
+            "the account refuses the times of this server's signatures: for its clock, for `window` in its URL, for a "
+            "fence of the account, or because this server stood still. `uponce doctor` compares the clocks. If they "
             "agree, correct `window`. After a fence or a restore of an uponce, give the relay a new key of it: %s",
             told(reply),
         )

@@ -6,7 +6,7 @@ Browsers send the same signature again. SDKs sign each chunk again, over equal p
 
 from collections.abc import AsyncIterator
 
-from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, check_usable, verify_signed
+from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, check_in_time, check_usable, verify_signed
 from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
@@ -104,7 +104,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         check_route(params, request.cloud, request.requested)
         joined = series is not None and await services.database.has_joined_series(series.id, verified.grant.key)
         if not joined:
-            check_grant_fresh(services, verified)
+            await check_in_time(services, verified, request)
         await check_usable(services, verified, request)
         check_size(self._chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
         self._params = params
