@@ -22,6 +22,8 @@ KEY = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
+# The file has gone, or its inode is damaged. The last number is EUCLEAN of Linux.
+_WITHOUT_FACTS = (errno.ENOENT, errno.EIO, errno.EBADMSG, 117)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some network shares
 _FIRST_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
@@ -284,14 +286,24 @@ def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
 
 
 def blobs_in(folder: Path) -> Iterator[StoredBlob]:
-    """Yield the files whose name is a blob key. The sweeper must not touch other files in the folder."""
+    """Yield the files whose name is a blob key, except those whose facts the disk cannot read.
+
+    The sweeper must not touch other files in the folder.
+    """
     now = time.time()
     with os.scandir(folder) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):
-                if KEY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                    facts = entry.stat(follow_symlinks=False)
-                    yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)
+            if not KEY.fullmatch(entry.name):
+                continue
+            try:
+                if not entry.is_file(follow_symlinks=False):
+                    continue
+                facts = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _WITHOUT_FACTS:
+                    raise
+                continue
+            yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)
 
 
 def make_folder(folder: Path) -> None:

@@ -26,7 +26,9 @@ _PROBES, _LISTED = 16, 1000  # so many blobs come with one request
 _PROOF_BYTES = 2 * 1024 * 1024  # shorter objects may come from the machines that list
 _GONE = "its bytes are gone"
 _UNREADABLE = "its bytes cannot be read: {}"
-_OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP)  # other files of the disk may be readable
+_EUCLEAN = 117  # Linux: the file system is damaged at this file
+# Other files of the disk may be readable.
+_OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP, errno.EBADMSG, _EUCLEAN)
 
 
 class Catalog(Protocol):
