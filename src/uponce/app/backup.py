@@ -11,7 +11,7 @@ from uponce.app.check import refuse_slow_clock
 from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, unnamed
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
-from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, Unavailable
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, StorageUnavailable, Unavailable
 from uponce.core.signature import utc
 from uponce.core.values import Asset
 
@@ -175,7 +175,11 @@ async def restore(
             if reuses_storage:  # before the database: after an interruption, it may be repeated
                 await blobs.set_owner(owner, replace=True)
                 surplus = len([key async for key in unnamed(blobs, snapshot)])
-            return media, archive.give_database(clock, skew, owner, on_pages), surplus
+            watermark = archive.give_database(clock, skew, owner, on_pages)
+            if not reuses_storage:  # the storage has these files only, and a start can note it too
+                with suppress(StorageFull, StorageUnavailable):
+                    await blobs.set_owner(owner)
+            return media, watermark, surplus
 
 
 async def fence(services: Services, *, trusts_clock: bool = False) -> int:
