@@ -232,8 +232,9 @@ def test_a_clock_that_was_set_back_is_told(data: Path) -> None:
     assert re.search(
         r"warning +clock +The clock is 8\d{4} seconds behind .* The limit is 300 seconds\. Set the clock", done.stdout
     )
-    with Server(data) as server:
-        assert "uponce: The clock is 8" in server.output
+    with Server(data, env={"UPONCE_LOG_FORMAT": "json"}) as server:
+        (line,) = (json.loads(line) for line in server.output.splitlines() if "The clock is 8" in line)
+        assert (line["level"], line["request"], line["message"][:14]) == ("warning", "-", "The clock is 8")
 
 
 def test_doctor_names_the_folder_that_cannot_be_written(data: Path) -> None:

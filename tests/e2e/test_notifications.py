@@ -109,7 +109,7 @@ def test_without_a_public_url_a_notification_leads_to_the_server_and_the_operato
                 "UPONCE_HOST is 0.0.0.0, so URLs in notifications lead to this machine only. Set UPONCE_PUBLIC_URL to "
                 "the address that clients use."
             )
-            assert f"uponce: {warning}\n" in server.output
+            assert f" - {warning}\n" in server.output
             done = uponce("doctor", "--json", "--data", tmp_path / "data", env=environment)
             found = [finding for finding in json.loads(done.stdout) if finding["name"] == "notifications"]
             assert [(each["state"], each["detail"]) for each in found] == [("warning", warning)]

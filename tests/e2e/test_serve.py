@@ -386,7 +386,7 @@ def test_the_playground_is_off_by_default(tmp_path: Path) -> None:
 
 def test_the_playground_warns_and_says_where_it_is(tmp_path: Path) -> None:
     with Server(tmp_path / "data", env={"UPONCE_PLAYGROUND": "local"}) as server:
-        assert "uponce: The playground is on: everyone on this machine can upload" in server.output
+        assert re.search(r"Z WARNING \S+ - The playground is on: everyone on this machine can upload", server.output)
         assert f"\nplayground at {server.base}/playground\n" in server.output
         page = server.get("/playground")
         assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")

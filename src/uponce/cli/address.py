@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from uponce.config.settings import EVERY_ADDRESS, http_url
 from uponce.core.account import account_url
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Algorithm, ApiKey
+
+log = logging.getLogger("uponce")
 
 _FILE = "running.json"
 _PROBE_SECONDS = 10  # a busy server answers late
@@ -131,7 +134,9 @@ def announced(settings: Settings) -> Iterator[None]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         _write(path, facts)
     except OSError as error:
-        warn(f"Commands cannot find this server: {path} cannot be written ({error.strerror}). Use their option --url.")
+        log.warning(
+            "Commands cannot find this server: %s cannot be written (%s). Use their option --url.", path, error.strerror
+        )
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ from uponce.app.owner import claim_storage
 from uponce.app.services import Services
 from uponce.cli.address import announced, cloudinary_url, listen, outside_url, unreachable
 from uponce.cli.disks import fleeting
-from uponce.cli.options import Data, warn
+from uponce.cli.options import Data
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.config.settings import EVERY_ADDRESS, http_url
 from uponce.core.upstream import parse_upstream, url_of
@@ -77,6 +77,7 @@ def run(
     where, bound = listener.getsockname()[:2]
     # For every address, its usual spelling: `--host 0` listens there too.
     settings = replace(settings, host=where if where in EVERY_ADDRESS else settings.host, port=bound)
+    configure(settings.log_level, settings.log_format, settings.server_name)
     with opened(settings, create=True, upgrade=True) as backend:
         asyncio.run(_prepare(backend.services, settings))
     if (outside := outside_url(settings)) is not None:
@@ -86,7 +87,6 @@ def run(
     _announce_playground(settings)
     typer.echo(f"listening on {http_url(settings.host, settings.port)}")
     os.environ.update(as_environment(settings))
-    configure(settings.log_level, settings.log_format, settings.server_name)
     config = uvicorn.Config(
         "uponce.asgi:create_app",
         factory=True,
@@ -116,7 +116,7 @@ def _announce_playground(settings: Settings) -> None:
     base, reach = http_url(settings.host, settings.port), "everyone on this machine"
     if settings.playground == "public":
         base, reach = settings.base_url, "every client that reaches this server"
-    warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
+    log.warning("The playground is on: %s can upload to the cloud playground. Turn it off in production.", reach)
     typer.echo(f"playground at {base}/playground")
 
 
@@ -284,7 +284,7 @@ async def _prepare(services: Services, settings: Settings) -> None:
         for key in added:
             typer.echo(f"# key {key.api_key} from the settings: {_purpose(key)}")
         for conflict in conflicts:
-            warn(conflict.of_settings)
+            log.warning("%s", conflict.of_settings)
     else:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
@@ -294,7 +294,7 @@ async def _prepare(services: Services, settings: Settings) -> None:
     await _announce_relays(services, settings)
     for problem in (full, await check_clock(services), unreachable(settings), *fleeting(settings)):
         if problem is not None:
-            warn(problem)
+            log.warning("%s", problem)
 
 
 async def _announce_relays(services: Services, settings: Settings) -> None:
