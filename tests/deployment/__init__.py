@@ -74,6 +74,7 @@ class Nginx(Service):
                 "listen 80": f"listen 127.0.0.1:{self.ports[0]}",
                 "\tlisten [::]:80;": "\t",
                 "/var/lib/uponce": str(servers[0].data_dir),
+                "/var/log/nginx/uponce.log": f"{self.folder}/access.log",
                 "location / {": f"location / {{ {in_location}",
                 "limit_conn uponce_addresses 200;": f"limit_conn uponce_addresses {limit};",
             },

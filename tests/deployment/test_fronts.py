@@ -30,6 +30,7 @@ class Front(NamedTuple):
     name: str
     url: str
     servers: tuple[Server, Server]
+    log: Path
 
     def raw(self, data: bytes, source: str = "127.0.0.1", silence: float = 1) -> bytes:
         """Send these bytes; all that comes back until the front closes or is silent for so many seconds."""
@@ -70,7 +71,8 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         one, two = (stack.enter_context(Server(folder / name, env=settings)) for name in ("one", "two"))
         stack.callback(program.stop)
         program.run([one, two])
-        yield Front(request.param, program.url, (one, two))
+        log = program.folder / {"caddy": "log", "nginx": "access.log"}[request.param]
+        yield Front(request.param, program.url, (one, two), log)
 
 
 def host_of(front: Front) -> str:
@@ -152,6 +154,9 @@ def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
         assert answer.json()["error"]["code"] == "server_unavailable"
         assert_readable(answer)
     assert_resumable(resumed, seconds="2")
+    log = front.log.read_text()
+    assert "503" in log
+    assert [secret for secret in ("signature", "api_key", "a" * 64) if secret in log] == []
 
 
 def assert_resumable(answer: urllib3.BaseHTTPResponse, seconds: str) -> None:

@@ -140,7 +140,28 @@ def test_a_unit_leaves_little_open(name: str) -> None:
     """Below 2.0 of systemd's ten points, where ten is no protection at all."""
     judged = analyze("security", "--offline=true", "--threshold=19", DEPLOY / name)
     assert judged.returncode == 0, judged.stdout[-200:]
-    assert "MemoryMax=" in (DEPLOY / name).read_text()
+    for line in ("MemoryMax=", "ProtectProc=invisible\n", "SystemCallFilter=@system-service"):
+        assert f"\n{line}" in (DEPLOY / name).read_text()
+
+
+def test_each_server_trusts_its_front_alone() -> None:
+    """The address from which the front of each guide calls."""
+    named = {
+        page: re.findall(r"^ *(?:Environment=)?UPONCE_TRUSTED_PROXIES[=:] ?'?([\d.]+)", text, re.MULTILINE)
+        for page, text in (
+            ("uponce.service", (DEPLOY / "uponce.service").read_text()),
+            *(
+                (name, (DEPLOY.parent / f"docs/guide/{name}.md").read_text())
+                for name in ("one-box", "production", "containers")
+            ),
+        )
+    }
+    assert named == {
+        "uponce.service": ["127.0.0.1"],
+        "one-box": ["127.0.0.1"],
+        "production": ["10.0.0.10"],
+        "containers": ["172.17.0.1"],
+    }
 
 
 def test_the_unit_waits_as_long_as_a_server_may_take() -> None:
