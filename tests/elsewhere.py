@@ -32,13 +32,14 @@ class PoorLibrary(ctypes.CDLL):
 def take_away() -> None:
     """Remove what only Linux has, and have `uponce.adapters.system` see another system."""
     for module, names in (
-        (fcntl, ("F_OFD_SETLK", "F_OFD_SETLKW", "F_OFD_GETLK")),
-        (os, ("pidfd_open", "fdatasync", "O_PATH", "posix_fadvise")),
+        (os, ("pidfd_open", "fdatasync", "O_PATH", "posix_fadvise", "RWF_NOWAIT", "RWF_DSYNC")),
         (signal, ("pidfd_send_signal",)),
     ):
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
+    # macOS has these locks under other numbers, with another `struct flock`.
+    fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW, fcntl.F_OFD_GETLK = 90, 91, 92  # type: ignore[misc]
     ctypes.CDLL = PoorLibrary  # type: ignore[misc]
     here, sys.platform = sys.platform, "darwin"
     try:

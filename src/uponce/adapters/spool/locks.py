@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from uponce.adapters.files import OpenDescriptor
+from uponce.adapters.system import LINUX
 from uponce.core.errors import ChunkInProgress, StorageUnavailable
 from uponce.core.spans import Span
 
@@ -108,7 +109,8 @@ def _file(descriptor: int) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-LOCKS: SpanLocks = KernelLocks() if hasattr(fcntl, "F_OFD_SETLK") else ProcessLocks()
+# macOS has such locks too, and another `struct flock`.
+LOCKS: SpanLocks = KernelLocks() if LINUX else ProcessLocks()
 
 
 class Hold(OpenDescriptor):
