@@ -17,7 +17,7 @@ from tests.adapters.media.pools import AVIF, TIFF, decoder_pids, kill_idle, run,
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderLost, DecoderProcess
-from uponce.core.errors import InvalidMedia, Refused, ServerBusy
+from uponce.core.errors import InvalidMedia, Refused, ServerBusy, SettingRefused
 from uponce.core.values import MediaFacts, ResourceType
 
 
@@ -211,7 +211,7 @@ def test_a_root_that_does_not_exist_fails_the_start(tmp_path: Path) -> None:
 
     async def nothing(pool: DecoderPool) -> None: ...
 
-    with pytest.raises(DecoderLost):
+    with pytest.raises(SettingRefused, match=r"decoders of media do not start: .* Check the memory of this machine"):
         run(tmp_path / "absent", nothing)
     assert decoder_pids() == []
 

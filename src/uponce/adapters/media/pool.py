@@ -17,7 +17,14 @@ from uponce.adapters.media.process import DecoderKilled, DecoderLost, DecoderPro
 from uponce.adapters.media.sniff import HEAD_BYTES, SCAN_BYTES, admit, ordinary_facts
 from uponce.adapters.media.turns import Turn, Turns
 from uponce.adapters.system import LINUX
-from uponce.core.errors import InvalidMedia, MediaTooLarge, ServerBusy, StorageUnavailable, UponceError
+from uponce.core.errors import (
+    InvalidMedia,
+    MediaTooLarge,
+    ServerBusy,
+    SettingRefused,
+    StorageUnavailable,
+    UponceError,
+)
 from uponce.core.formats import Format
 from uponce.core.policy import MIB, Limits, judge_dimensions
 from uponce.core.values import MediaFacts, Payer, ResourceType
@@ -36,6 +43,7 @@ _ERRORS: dict[str, type[UponceError]] = {
     error.code: error for error in (InvalidMedia, MediaTooLarge, StorageUnavailable)
 }
 _UNKNOWN = Payer()
+_CURE = "Check the memory of this machine, and UPONCE_DECODER_MEMORY."
 log = logging.getLogger("uponce")
 T = TypeVar("T")
 
@@ -85,11 +93,13 @@ class DecoderPool:
         return bool(self._all) and all(process.sandboxed for process in self._all)
 
     async def start(self) -> None:
-        """Return when every decoder is ready. Raise DecoderLost if one fails to start twice."""
+        """Return when every decoder is ready. Raise SettingRefused if one fails to start twice."""
         started = await asyncio.gather(*(_twice(self._add) for _ in range(self._size)), return_exceptions=True)
         for outcome in started:
             if isinstance(outcome, BaseException):
                 await self.close()
+                if isinstance(outcome, DecoderLost):
+                    raise SettingRefused(f"The decoders of media do not start: {outcome}. {_CURE}") from outcome
                 raise outcome
         if LINUX and not self.sandboxed:
             log.warning("the decoders of media are not confined: `uponce doctor` says why")
