@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from uponce.app.manage_keys import revoked
+from uponce.app.manage_keys import MAX_WINDOW, revoked
 from uponce.app.services import Services
 from uponce.cli.address import checked_url, find_base_url
 from uponce.cli.options import warn
@@ -77,7 +77,7 @@ def credentials_of(url: str) -> Credentials:
         secrets=(account.secret,),
         uses=KeyUses.ONCE,
         scope=KeyScope.UPLOAD,
-        window=0,
+        window=MAX_WINDOW,  # the URL does not name it. The server judges valid_for
         algorithms=(Algorithm.SHA256,) if account.options.get("signature_algorithm") == "sha256" else tuple(Algorithm),
     )
     return Credentials(key, account.base)
