@@ -37,7 +37,7 @@ play: $(STAMP) ## the playground: see a signature work once, in your browser
 serve: $(STAMP) ## run a server on ./uponce-data
 	$(BIN)/uponce serve
 
-fleet: $(STAMP) ## the reference deployment on this machine: two servers, PostgreSQL, SeaweedFS, Caddy (which has to be installed)
+fleet: $(STAMP) ## the reference deployment on this machine: two servers, PostgreSQL, SeaweedFS, Caddy (which must be installed)
 	$(BIN)/python -m tests.deployment
 
 test: $(STAMP) ## the checks and the whole test suite
@@ -45,7 +45,7 @@ test: $(STAMP) ## the checks and the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # A campaign takes a minute on a quiet machine. On a busy one no time limit may end it: only a hang.
-proof: $(STAMP) ## the small campaigns with their controls, and what has to be timed
+proof: $(STAMP) ## the small campaigns with their controls, and what must be timed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof and not full" --timeout 900
 
 full: $(STAMP) ## the long tests: two gigabytes, kills at every step, a booted machine

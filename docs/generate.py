@@ -17,6 +17,7 @@ from proof.bench.scale.__main__ import RECORDS as SCALE
 from proof.mutation import page as mutation
 from uponce.cli import COMMANDS, load_command
 from uponce.config import PREFIX, Settings
+from uponce.core.errors import SettingRefused
 from uponce.core.formats import FORMATS, Format
 from uponce.core.parameters import PARAMETERS, ROWS, Use, names
 from uponce.core.policy import Limits
@@ -63,6 +64,7 @@ def errors_page() -> str:
     rows = [
         (f"`{error.code}`", str(status), str(error.retry_seconds or ""), inspect.getdoc(error) or "")
         for error, status in STATUS.items()
+        if error is not SettingRefused  # clients get DatabaseUnavailable in its place
     ]
     return (
         "# Errors\n\n"
@@ -217,7 +219,13 @@ def _decision(record: Path) -> tuple[str, str]:
 
 def commands_page() -> str:
     sections = "\n".join(_command_sections("uponce", {name: load_command(name) for name in COMMANDS}))
-    return f"# Command line\n\n{NOTICE}Exit codes: 0 done, 1 refused or failed, 2 usage.\n\n{sections}"
+    codes = _prose(
+        """
+        Exit codes: 0 done, 1 refused or failed, 2 usage. SIGTERM lets `serve`, `demo` and `prove` end in order. It ends
+        any other command at once, and a shell then shows 143. Run that command again.
+        """
+    )
+    return f"# Command line\n\n{NOTICE}{codes}{sections}"
 
 
 def _command_sections(path: str, commands: Mapping[str, Any]) -> Iterator[str]:

@@ -284,6 +284,18 @@ class Storing(Commanding):
     answer = '{"secure_url":"https://a.example/\\u001b]0;owned\\u0007"}'
 
 
+class Refusing(Commanding):
+    answer = json.dumps({"error": {"message": f"Invalid Signature {'ab' * 20}. String to sign - 'timestamp=1'."}})
+
+
+def test_a_refusal_of_the_server_is_printed_without_the_signature(tmp_path: Path) -> None:
+    file = tmp_path / "cat.jpg"
+    file.write_bytes(b"bytes")
+    done, _ = answered_by(Refusing, file, tmp_path)
+    assert (done.code, "Invalid Signature abababab…" in done.stderr) == (1, True)
+    assert "ab" * 20 not in done.stdout + done.stderr
+
+
 def test_no_server_commands_the_terminal(tmp_path: Path) -> None:
     file = tmp_path / "cat[final].jpg"
     file.write_bytes(b"bytes")

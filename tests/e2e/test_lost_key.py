@@ -141,6 +141,15 @@ def test_one_damaged_secret_is_found_among_good_ones(data: Path) -> None:
     assert [finding["subject"] for finding in report["findings"]] == [name]
 
 
+def test_a_damaged_secret_that_was_rotated_is_found(data: Path) -> None:
+    name = keys_of(data)[1]
+    printed(uponce("keys", "rotate", name, "--data", data))
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("UPDATE api_keys SET previous_secret = x'01' WHERE api_key = ?", (name,))
+    report = json.loads(uponce("fsck", "--data", data, "--json").stdout)
+    assert [finding["subject"] for finding in report["findings"]] == [name]
+
+
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "another key"])
 def test_a_backup_does_not_lose_the_good_key(data: Path, tmp_path: Path, key: bytes, lost: bool) -> None:
     folder = tmp_path / "backup"

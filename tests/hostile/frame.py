@@ -25,6 +25,7 @@ from tests import samples
 from tests.adapters.media.pools import decoder_pids, run
 from tests.server import Server
 from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.process import DecoderTimeUsed
 from uponce.core.errors import UponceError
 from uponce.core.values import ResourceType
 
@@ -187,6 +188,7 @@ class Cost:
     memory: int = 0
     wall: float = 0.0
     verdict: str = ""
+    cut_off: bool = False
 
 
 @contextmanager
@@ -214,6 +216,7 @@ def decoding(root: Path, content: bytes, requested: ResourceType | None = None, 
     """Give one file to one decoder. The verdict is the format, `raw`, or the code of the refusal.
 
     CPU is of every decoder that ran, with about 0.1 s for its start. Memory is the peak of the largest decoder.
+    `cut_off` means that the file used all the time that a decoder gives.
     """
     path = root / "hostile"
     path.write_bytes(content)
@@ -234,6 +237,7 @@ def decoding(root: Path, content: bytes, requested: ResourceType | None = None, 
             cost.verdict = facts.format or "raw"
         except UponceError as error:
             cost.verdict = error.code
+            cost.cut_off = isinstance(error.__cause__, DecoderTimeUsed)
         finally:
             cost.wall = time.monotonic() - begun
             over.set()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_bomb_stays_in_its_budget(tmp_path: Path, name: str) -> None:
         print(f"{name}: {cost.cpu:.2f} s, {cost.memory // MIB} MiB, {cost.verdict}")
         assert cost.verdict
         assert cost.memory <= _MEMORY
-        took.append(cost.cpu)
+        took.append(inf if cost.cut_off else cost.cpu)  # the limit ends every bomb, so its end alone proves nothing
     assert min(took) <= _CPU_SECONDS
 
 

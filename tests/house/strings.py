@@ -1,7 +1,11 @@
-"""The texts of the code that a person reads: errors, answers of commands, logs, settings."""
+"""The texts of the code that a person reads: errors, answers of commands, logs, settings.
+
+A sentence that stands anywhere else, such as in a constant or after `return`, counts too.
+"""
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -47,11 +51,33 @@ class Text(NamedTuple):
 def texts() -> Iterator[Text]:
     for path in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(path.read_text())
+        seen = _docstrings(tree)
         for node in ast.walk(tree):
-            for text in _said(node):
+            for text in [*_said(node), *_sentence(node, seen)]:
                 yield Text(str(path.relative_to(SOURCE)), node.lineno, text)  # type: ignore[attr-defined]
     for what in cli.COMMANDS.values():
         yield Text("cli/__init__.py", 1, what)
+
+
+def _docstrings(tree: ast.Module) -> set[ast.AST]:
+    """Their expressions: another test reads these."""
+    return {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+def _sentence(node: ast.AST, seen: set[ast.AST]) -> Iterator[str]:
+    """A literal of three words or more. `seen` has what is a part of another text, or no text.
+
+    A long literal without the end of a sentence is a list of names.
+    """
+    if node in seen or not isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp)):
+        return
+    text = _plain(node)
+    if text:
+        seen.update(ast.walk(node))
+    if text.count(" ") in range(2, 30) or (text.count(" ") >= 30 and re.search(r"[.!?](?:\s|$)", text)):
+        yield text
 
 
 def _said(node: ast.AST) -> Iterator[str]:

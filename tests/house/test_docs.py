@@ -13,6 +13,7 @@ from proof.mutation.by_hand import BY_HAND
 from tests.house.files import files_below
 from uponce.app.services import Services
 from uponce.core.formats import FORMATS
+from uponce.core.signature import KEY_OCTETS
 from uponce.web.app import Route
 from uponce.web.cloudinary.relayed import METHODS
 from uponce.web.errors import INTERNAL_ERROR
@@ -138,6 +139,21 @@ def test_the_index_names_every_page() -> None:
 
 
 OF_FRONTS = {"UPONCE_CONFIG", "UPONCE_SITE", "UPONCE_SERVERS"}
+
+
+def test_the_index_has_the_pages_in_the_order_in_which_people_need_them() -> None:
+    order = ["install", "first-upload", "browser", "from-cloudinary", "one-box", "production"]
+    named = re.findall(r"\]\(guide/([\w-]+)\.md\)", (ROOT / "docs/README.md").read_text())
+
+    assert [name for name in dict.fromkeys(named) if name in order] == order
+    assert {page.suffix for page in (ROOT / "docs/reference").iterdir()} == {".md", ".svg"}
+
+
+def test_pages_name_what_is_supported_and_how_a_grant_is_named() -> None:
+    assert "**Systems.** Linux for production. macOS" in (ROOT / "README.md").read_text()
+    bytes_of_the_hash = KEY_OCTETS - 5
+    spend = " ".join((ROOT / "docs/design/spend.md").read_text().split())
+    assert f"5 bytes of the signed timestamp, then the first {bytes_of_the_hash} bytes of SHA-256" in spend
 
 
 def test_every_decision_has_a_number_of_its_own() -> None:

@@ -8,7 +8,10 @@ from tests.house.language import Complaint, complaints, of_page
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = [*ROOT.glob("examples/*.md"), *ROOT.glob("examples/*/*.md")]  # not what npm installs there
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *EXAMPLES])
+WEB = ROOT / "src/uponce/web/pages"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *EXAMPLES, *WEB.glob("**/*.md")])
+# Programs and files of configuration. Users read their texts, and copy their comments.
+READ_TOO = sorted([*WEB.glob("**/*.js"), *WEB.glob("**/*.html"), *WEB.glob("**/*.ts"), *ROOT.glob("deploy/*")])
 
 # A text that may stay, with the reason.
 ALLOWED: dict[str, str] = {}
@@ -23,6 +26,19 @@ def test_a_page_is_plain_english(page: Path) -> None:
     found = [c for c in of_page(page.read_text()) if not any(text in c.text for text in ALLOWED)]
 
     assert [_shown(page, complaint) for complaint in found] == []
+
+
+@pytest.mark.parametrize("file", READ_TOO, ids=lambda file: file.name)
+def test_a_program_that_users_read_is_plain_english(file: Path) -> None:
+    """Its words only: code has no sentences."""
+    found = [
+        complaint
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        for complaint in complaints(line, number)
+        if " words, " not in complaint.what
+    ]
+
+    assert [_shown(file, complaint) for complaint in found] == []
 
 
 def test_every_exception_is_needed() -> None:

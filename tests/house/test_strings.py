@@ -19,7 +19,7 @@ def test_every_text_is_plain_english() -> None:
 
 
 def test_the_texts_of_each_kind_are_found() -> None:
-    """An error, a setting, a limit, an option, an answer and a line of the log: or the check would be empty."""
+    """An error, a setting, a limit, an option, an answer, a line of the log and constants: or the check is empty."""
     everything = [text.text for text in texts()]
 
     assert len(everything) > 400
@@ -30,5 +30,7 @@ def test_the_texts_of_each_kind_are_found() -> None:
         "Print the version and exit.",
         "listening on CODE",
         "failed; the next round is in",
+        "Copy secret.key from a backup of this server",
+        "The database is frozen",
     ):
         assert any(part in text for text in everything), part

@@ -134,4 +134,7 @@ def test_a_file_that_is_too_large_for_a_signature_behind_it_learns_to_omit_the_k
     refused = world.post(by_name(fields), END, headers=basic(world.server))
     assert_refused(refused, 400, "file_too_large")
     assert "omits api_key" in refused.message
+    alone = world.post(part("file", PNG, "a.png"), END, headers=basic(world.server))
+    assert_refused(alone, 400, "file_too_large")
+    assert "Send a field before the file, such as nonce, or PUT the file." in alone.message
     assert_accepted(world.upload({"public_id": "c"}, headers=basic(world.server)))

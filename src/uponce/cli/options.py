@@ -87,11 +87,11 @@ def say_table(
 def parse_pairs(pairs: list[str]) -> dict[str, str]:
     """Return `name=value` words as a mapping; a value may contain `=`. Raise a usage error for other words."""
     parsed: dict[str, str] = {}
-    for pair in pairs:
+    for number, pair in enumerate(pairs, 1):  # no error quotes a value: it could be a live signature
         name, separator, value = pair.partition("=")
         if not separator or not name:
-            raise typer.BadParameter(f"Write each parameter as NAME=VALUE, not {pair!r}.")
-        if name in parsed:  # the error names no value: it could be a live signature
+            raise typer.BadParameter(f"Write each parameter as NAME=VALUE. Word {number} of them is not.")
+        if name in parsed:
             raise typer.BadParameter(f"Write each parameter once. {name} is there twice.")
         parsed[name] = value
     return parsed

@@ -1,5 +1,6 @@
 """What one file and one grant may cost the decoders: processor time and memory."""
 
+import inspect
 import os
 import signal
 from pathlib import Path
@@ -11,8 +12,18 @@ from tests.hostile.bombs import fragments, png, png_chunk
 from uponce.adapters.media.messages import Answer, Job
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderKilled, DecoderProcess, DecoderTimeUsed
+from uponce.config import Settings
 from uponce.core.errors import InvalidMedia, MediaTooLarge, ServerBusy
+from uponce.core.policy import MIB
 from uponce.core.values import Payer
+
+
+def test_decoders_have_the_bounds_that_are_tested() -> None:
+    """Tests of bombs use the defaults of the pool: two seconds for a file, 448 MiB, ten seconds for a signature."""
+    defaults, settings = inspect.signature(DecoderPool).parameters, Settings()
+    used = (settings.decoder_seconds, settings.decoder_memory, settings.decoder_seconds_per_grant)
+    tested = tuple(defaults[name].default for name in ("job_seconds", "memory_bytes", "grant_seconds"))
+    assert used == tested == (2, 448 * MIB, 10)
 
 
 def test_a_file_that_uses_too_much_processor_time_is_refused(

@@ -128,8 +128,11 @@ class Receiver(ABC, Generic[S]):
 
     def _cure(self) -> str:
         """Return what lets a file arrive behind its signature."""
-        without = " An upload without a signature omits api_key, which HTTP Basic has."
-        return f"Send the fields before the file.{without if self.request.credentials is not None else ''}"
+        if self.request.credentials is None:
+            return "Send the fields before the file."
+        if not self._fields:
+            return "Send a field before the file, such as nonce, or PUT the file."
+        return "Send the fields before the file. An upload without a signature omits api_key, which HTTP Basic has."
 
     async def take(self, event: Event) -> None:
         match event:

@@ -100,7 +100,7 @@ async function sample(index) {
   return [new Blob([await response.arrayBuffer()], { type }), name];
 }
 
-/** Return the chosen file. Until the user chooses one, this is the first sample, which may have to be loaded again. */
+/** Return the chosen file. Until the user chooses one, this is the first sample, perhaps loaded again. */
 async function chosen() {
   if (file) return file;
   const first = await sample(0);
@@ -241,8 +241,8 @@ function post(which, { blob, name }, { key, cut, lose, onProgress } = {}) {
     xhr.onload = () => {
       const replayed = xhr.getResponseHeader("Idempotent-Replayed") === "true";
       const answer = parsed(xhr.responseText);
-      const told = xhr.status === 200 ? answer?.public_id : answer?.error?.code;
-      done(told ? { status: xhr.status, replayed, answer } : { strange: xhr.status });
+      const said = xhr.status === 200 ? answer?.public_id : answer?.error?.code;
+      done(said ? { status: xhr.status, replayed, answer } : { strange: xhr.status });
     };
     xhr.onerror = xhr.onabort = () => done({ broken: true });
     xhr.send(form);
@@ -332,10 +332,10 @@ function logLine(which, { mood = "", thumb, title, text }) {
 }
 
 function logAttempt(which, { blob, name, thumb }, outcome) {
-  const told = describe(outcome);
+  const said = describe(outcome);
   const shown = thumb ? picture(blob, thumb) : undefined;
-  const text = `${firstSentence(told.text)} (${name}, ${size(blob.size)}, ${outcome.ms} ms)`;
-  logLine(which, { ...told, thumb: shown, text });
+  const text = `${firstSentence(said.text)} (${name}, ${size(blob.size)}, ${outcome.ms} ms)`;
+  logLine(which, { ...said, thumb: shown, text });
 }
 
 // --- try to break it: each one returns whether it went as promised (no word if that cannot be seen), and what was seen

@@ -73,7 +73,7 @@ uppy.addPreProcessor(async (ids) => {
   }
 });
 uppy.on("upload-error", (file, error, xhr) => {
-  if (xhr && !mayRetry(xhr)) uppy.setFileMeta(file.id, { nonce: undefined }); // the next try is signed anew
+  if (xhr && !mayRetry(xhr)) uppy.setFileMeta(file.id, { nonce: undefined }); // the next try gets a new signature
 });
 `,
   },

@@ -237,6 +237,14 @@ def test_synchronous_below_full_is_refused(tmp_path: Path) -> None:
             check_durable(connection)
 
 
+def test_a_mac_syncs_through_the_cache_of_its_drive(tmp_path: Path) -> None:
+    path = tmp_path / "uponce.db"
+    open_sqlite(path).close()
+    with closing(connect(path)) as connection:
+        for name in ("fullfsync", "checkpoint_fullfsync"):
+            assert tuple(connection.execute(f"PRAGMA {name}").fetchone()) == (1,)
+
+
 def test_an_sqlite_without_strict_tables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(SettingRefused, match="too old"):
