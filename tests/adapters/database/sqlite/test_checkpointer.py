@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, open_sqlite, run
-from uponce.adapters.database.sqlite import SqliteDatabase, connection
-from uponce.adapters.database.sqlite.connection import COMMITS_PER_CHECKPOINT, Checkpointer, Connection, Held, connect
+from uponce.adapters.database.sqlite import SqliteDatabase, file
+from uponce.adapters.database.sqlite.connection import Connection, Held, connect
+from uponce.adapters.database.sqlite.file import COMMITS_PER_CHECKPOINT, Checkpointer
 
 WAIT_SECONDS = 60
 
@@ -29,14 +30,20 @@ def path(tmp_path: Path) -> Path:
 
 
 class Told(Connection):
-    """Tells when a checkpoint is over; the first `failures` of them fail."""
+    """Tells when a checkpoint is over; the first `failures` of them fail.
+
+    `left` has the pages that were not moved when each of them began.
+    """
 
     over = threading.Semaphore(0)
     failures = 0
+    path = Path()
+    left: ClassVar[list[int]] = []
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if "wal_checkpoint" not in sql:
             return super().execute(sql, parameters)
+        Told.left.append(pages_left(Told.path))
         try:
             if Told.failures:
                 Told.failures -= 1
@@ -48,8 +55,8 @@ class Told(Connection):
 
 @pytest.fixture
 def checkpointer(path: Path) -> Checkpointer:
-    Told.over, Told.failures = threading.Semaphore(0), 0
-    return Checkpointer(Held(path, lambda: connect(path, factory=Told)))
+    Told.over, Told.failures, Told.path, Told.left = threading.Semaphore(0), 0, path, []
+    return Checkpointer(Held(path, lambda: connect(path, factory=Told)), path.parent)
 
 
 def committed(path: Path, checkpointer: Checkpointer, count: int) -> Connection:
@@ -87,6 +94,76 @@ def test_pages_are_moved_after_so_many_commits(path: Path, checkpointer: Checkpo
     assert before >= COMMITS_PER_CHECKPOINT - 1  # nothing was due yet, and no commit moved them itself
     writer.execute("INSERT INTO t VALUES (0)")
     checkpointer.note_commit()
+    end_when_moved(path, checkpointer, writer)
+
+
+def move_all(path: Path) -> None:
+    """As the thread of another process does."""
+    with closing(connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    assert pages_left(path) == 0
+
+
+def test_no_checkpoint_begins_while_every_page_is_moved(path: Path, checkpointer: Checkpointer) -> None:
+    """Or SQLite up to 3.51.2 could lose the commit that begins the log again at this moment."""
+    writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT - 1)
+    for _ in range(3):
+        move_all(path)
+        for _ in range(COMMITS_PER_CHECKPOINT):
+            checkpointer.note_commit()  # of an earlier commit, whose pages are moved
+        assert Told.over.acquire(timeout=WAIT_SECONDS)
+    end_when_moved(path, checkpointer, writer)
+    assert len(Told.left) >= 3 and 0 not in Told.left
+
+
+def test_no_checkpoint_begins_beside_that_of_another_process(path: Path, checkpointer: Checkpointer) -> None:
+    """It has the lock of the folder, from before the commit that leaves a page until its checkpoint ends."""
+    with file.locked(path.parent):
+        writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
+        assert wait_until(lambda: not checkpointer._due.is_set())
+        with checkpointer._turn:
+            pass
+        assert Told.left == []
+    for _ in range(COMMITS_PER_CHECKPOINT):
+        checkpointer.note_commit()
+    end_when_moved(path, checkpointer, writer)
+
+
+def pages_in(path: Path) -> int:
+    """Pages of the log, also those that were moved."""
+    return int.from_bytes((path.parent / f"{path.name}-shm").read_bytes()[16:20], "little")
+
+
+def test_the_log_begins_again_though_commits_never_pause(
+    path: Path, checkpointer: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread alone always leaves the pages of the last commits."""
+    monkeypatch.setattr(file, "LONG_LOG_PAGES", 2 * COMMITS_PER_CHECKPOINT)
+    writer, most, begun_again, before = connect(path), 0, 0, 0
+    end = time.monotonic() + WAIT_SECONDS
+    while begun_again < 3 and time.monotonic() < end:
+        if checkpointer.is_long:
+            checkpointer.finish(writer)
+        writer.execute("INSERT INTO t VALUES (1)")
+        checkpointer.note_commit()
+        now = pages_in(path)
+        most, begun_again, before = max(most, now), begun_again + (now < before), now
+    checkpointer.close()
+    writer.close()
+    assert begun_again == 3
+    assert most > 2 * COMMITS_PER_CHECKPOINT
+
+
+def test_commits_move_the_log_where_no_thread_can_start(
+    path: Path, checkpointer: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(checkpointer._thread, "start", no_thread)
+    writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
+    assert checkpointer.is_long
+    checkpointer.finish(writer)
     end_when_moved(path, checkpointer, writer)
 
 
@@ -162,20 +239,24 @@ def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.Mo
 
 
 class Durable(Told):
-    """Tells its synchronous level when it is closed."""
+    """Tells its synchronous level when it is closed, and after how many pages its commits move pages."""
 
     levels: ClassVar[list[int]] = []
+    moves: ClassVar[set[int]] = set()
 
     def close(self) -> None:
         Durable.levels += self.execute("PRAGMA synchronous").fetchone()
+        Durable.moves |= set(self.execute("PRAGMA wal_autocheckpoint").fetchone())
         super().close()
 
 
 def test_every_connection_of_a_database_is_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that commits, one that moves pages, and those that read: SQLite moves pages with the last one it closes."""
-    monkeypatch.setattr(connection, "COMMITS_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(file, "COMMITS_PER_CHECKPOINT", 1)
     monkeypatch.setattr(Durable, "levels", [])
+    monkeypatch.setattr(Durable, "moves", set())
     monkeypatch.setattr(Told, "over", threading.Semaphore(0))
+    monkeypatch.setattr(Told, "path", path.with_name("other.db"))
     made: list[Connection] = []
 
     def connected(path: Path) -> Connection:
@@ -191,6 +272,7 @@ def test_every_connection_of_a_database_is_durable(path: Path, monkeypatch: pyte
     assert len(made) >= 4
     full = 2
     assert Durable.levels == [full] * len(made)
+    assert Durable.moves == {0}
 
 
 class Slow(threading.Event):
@@ -217,7 +299,7 @@ def test_it_ends_if_it_is_closed_just_as_a_checkpoint_is_due(path: Path, checkpo
 
 
 def test_it_ends_when_told_also_if_nothing_was_due(path: Path, checkpointer: Checkpointer) -> None:
-    Checkpointer(Held(path, lambda: connect(path))).close()
+    Checkpointer(Held(path, lambda: connect(path)), path.parent).close()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
     assert checkpointer._thread.is_alive()
     checkpointer.close()

@@ -16,7 +16,7 @@ from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite import file, reserve
-from uponce.adapters.database.sqlite.connection import Checkpointer, Connection, Engine, Held, connect, unavailable
+from uponce.adapters.database.sqlite.connection import Connection, Engine, Held, connect, unavailable
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
 from uponce.adapters.files import exists
@@ -44,8 +44,8 @@ class SqliteDatabase(Database):
         self._connect = partial(reserve.connected, partial(connect, self._path), self._path)
         hold = partial(Held, self._path, self._connect)
         records = Records(secrets, unavailable, knows_grants=True)
-        self._checkpointer = Checkpointer(hold())
-        self._engine = Engine(hold(), clock, records, self._checkpointer.note_commit)
+        self._checkpointer = file.Checkpointer(hold(), self._path.resolve().parent)
+        self._engine = Engine(hold(), clock, records, self._checkpointer)
         self._committer = Committer(self._engine, records)
         self._readers = Readers(hold)
         self.glance = Glances(hold)

@@ -6,14 +6,11 @@ Only this module reads SQLite's exceptions. It turns them into errors of core/er
 """
 
 import errno
-import logging
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from uponce.adapters.database import failures
 from uponce.adapters.database.committer import More, Records
@@ -23,10 +20,7 @@ from uponce.adapters.system import facts_of
 from uponce.app.ports import Clock, LateGroup
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
-log = logging.getLogger("uponce")
-
 MAX_GROUP = 256
-COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages, and moves them itself after 8,000
 
 _PRIMARY_CODE = 0xFF
 
@@ -39,9 +33,7 @@ _SETTINGS = (
     "PRAGMA synchronous = FULL",  # NORMAL loses acknowledged commits when the power fails
     "PRAGMA fullfsync = ON",  # macOS: through the drive's cache; no effect elsewhere
     "PRAGMA checkpoint_fullfsync = ON",
-    # Pages of 4 KiB. Many commits change the same page of an index. With fewer checkpoints, it is written less often
-    # (SQLite's default: 1,000).
-    "PRAGMA wal_autocheckpoint = 8000",
+    "PRAGMA wal_autocheckpoint = 0",  # only the Checkpointer moves pages from the log to the file
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA trusted_schema = OFF",
 )
@@ -167,19 +159,29 @@ class Held:
             discard(connection)
 
 
+class Log(Protocol):
+    """The log of the database, as a thread that commits sees it: file.Checkpointer."""
+
+    is_long: bool
+
+    def note_commit(self) -> None:
+        """Count a commit, right after it."""
+
+    def finish(self, connection: Connection) -> None:
+        """Empty the log while no commit is under way."""
+
+
 class Engine:
     """Owns the connection that `held` opens, in the thread that commits."""
 
     most = MAX_GROUP
     seconds = BUSY_SECONDS
 
-    def __init__(
-        self, held: Held, clock: Clock, records: Records, committed: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, held: Held, clock: Clock, records: Records, log: Log) -> None:
         self._held = held
         self._clock = clock
         self._records = records
-        self._committed = committed
+        self._log = log
         self.late: LateGroup | None = None
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
@@ -195,6 +197,8 @@ class Engine:
         failed = unavailable
         try:
             connection = self._held.connected()
+            if self._log.is_long:
+                self._log.finish(connection)
             connection.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
             outcomes = self._run_all(connection, [*operations, *more()])
@@ -202,7 +206,7 @@ class Engine:
                 self.late.seal()
             failed = outcome_unknown  # from here on only reading back shows whether it was committed
             connection.execute("COMMIT")
-            self._committed()
+            self._log.note_commit()
             self._refuse_moved()
         except Exception as error:
             self.disconnect()
@@ -265,67 +269,6 @@ class Engine:
             raise DatabaseUnavailable(
                 "The server's database was replaced. Send the same request again.",
                 detail="another file has the name of the database file",
-            )
-
-
-class Checkpointer:
-    """Moves committed pages from the log to the database file, so that few commits wait for it.
-
-    SQLite moves them inside of the commit that makes the log too long. At a thousand commits a second, one in fifty
-    then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
-    SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
-    failure this thread tries again later. It reports each reason, since no commit fails, and the log grows.
-
-    If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
-    not count as moved.
-    """
-
-    def __init__(self, held: Held) -> None:
-        self._held = held
-        self._reported = set[str]()
-        self._commits = 0
-        self._due = threading.Event()
-        self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="uponce-checkpointer", daemon=True)
-
-    def note_commit(self) -> None:
-        """Count a commit. Call it after each commit of this process, in the thread that commits."""
-        self._commits += 1
-        if self._commits % COMMITS_PER_CHECKPOINT:
-            return
-        self._due.set()
-        if not self._thread.ident:  # before, a command or an idle server needs no thread for it
-            with suppress(RuntimeError):  # the system allows no more threads: commits move the pages themselves
-                self._thread.start()
-
-    def close(self) -> None:
-        self._closed = True
-        self._due.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _serve(self) -> None:
-        while True:
-            self._due.wait()
-            self._due.clear()
-            if self._closed:  # after the clear, which may also undo what `close` has set
-                break
-            try:
-                if self._held.is_moved():
-                    self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
-                ((busy, *_),) = self._held.connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                if not busy:  # by the thread of another process
-                    self._reported.clear()
-            except (sqlite3.Error, UponceError) as error:
-                self._held.drop()
-                self._report(failures.detail_of(error))
-        self._held.drop()
-
-    def _report(self, reason: str) -> None:
-        if reason not in self._reported:
-            self._reported.add(reason)
-            log.error(
-                "the pages of uponce.db-wal cannot be moved to the database, so it grows: %s. Check the disk", reason
             )
 
 

@@ -1,4 +1,4 @@
-"""The database's file: the file system below it, and the version of its schema.
+"""The database's file: the file system below it, the version of its schema, and how its log gets into it.
 
 SQLite's locks and shared memory do not work across machines. The schema is numbered SQL files, applied in order,
 forward only, all or nothing.
@@ -6,20 +6,25 @@ forward only, all or nothing.
 
 import errno
 import fcntl
+import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from uponce.adapters.database import upkeep
+from uponce.adapters.database import failures, upkeep
 from uponce.adapters.database.failures import refuse_newer, refuse_older
-from uponce.adapters.database.sqlite.connection import Connection, code_of
+from uponce.adapters.database.sqlite.connection import Connection, Held, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import exists, make_file
 from uponce.adapters.system import MOUNTINFO, closing_file, file_system_of, sync_folder
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, UponceError
+
+log = logging.getLogger("uponce")
 
 _NETWORK = frozenset(
     "9p afs beegfs ceph cifs coda davfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 "
@@ -28,6 +33,11 @@ _NETWORK = frozenset(
 # Every other mount through FUSE (sshfs, s3fs, rclone…) is remote, or promises nothing about fsync.
 _LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs"})
 _MOST_MESSAGES = 10_000
+
+COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages
+# Many commits change the same page of an index. With fewer checkpoints, it is written less often (SQLite: 1,000).
+LONG_LOG_PAGES = 8000
+_NEXT_COMMITS_SECONDS, _LOOK_SECONDS = 0.05, 0.001
 
 
 def refuse_network(folder: Path, mountinfo: Path = MOUNTINFO) -> None:
@@ -196,3 +206,141 @@ def cannot_open(path: Path, error: Exception) -> SettingRefused:
 def is_for_later(error: sqlite3.Error) -> bool:
     """Return whether a server may start with this failure of a write: a full disk refuses uploads, and may get room."""
     return code_of(error) in _LATER
+
+
+class Checkpointer:
+    """Moves committed pages from the log to the database file, so that no commit has to.
+
+    A thread moves them beside the commits. PASSIVE waits for no other connection. SQLite begins the log again only when
+    every page of it was moved, so `finish` moves the rest of a long log between two transactions. After a failure the
+    thread tries again later. It reports each reason, since no commit fails, and the log grows.
+
+    Up to SQLite 3.51.2, a checkpoint that begins when every page was moved can lose commits: those that begin the log
+    again at that moment (sqlite.org/wal.html, "The WAL-reset bug"). So here a checkpoint begins only while a page was
+    not moved, or while no connection can commit. Each commit after the end of every other checkpoint leaves such a
+    page. A lock of the folder keeps other processes from moving it.
+
+    If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
+    not count as moved.
+    """
+
+    def __init__(self, held: Held, folder: Path) -> None:
+        self._held = held
+        self._folder = folder
+        self._reported = set[str]()
+        self._commits = 0
+        self._due = threading.Event()
+        self._turn = threading.Lock()  # of the connection
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="uponce-checkpointer", daemon=True)
+        self.is_long = False
+
+    def note_commit(self) -> None:
+        """Count a commit. Call it after each commit of this process, in the thread that commits."""
+        self._commits += 1
+        if self._commits % COMMITS_PER_CHECKPOINT:
+            return
+        self._due.set()
+        if not self._thread.ident:  # before, a command or an idle server needs no thread for it
+            try:
+                self._thread.start()
+            except RuntimeError:  # the system allows no more threads
+                self.is_long = True
+
+    def finish(self, connection: Connection) -> None:
+        """Move all pages of the log, if the thread does not move them now. Call it in the thread that commits.
+
+        `connection` is the one that commits. It has no transaction, and gets one that ends before this returns: so no
+        commit comes in between, of no process.
+        """
+        if not self._turn.acquire(blocking=False):
+            return
+        self.is_long = False
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._move()
+            finally:
+                connection.execute("ROLLBACK")
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        self._closed = True
+        self._due.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._held.drop()
+
+    def _serve(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._closed:  # after the clear, which may also undo what `close` has set
+                break
+            try:
+                with self._turn, _alone(self._folder) as is_alone:
+                    if is_alone and self._leave_a_page():
+                        self._move()
+            except OSError as error:
+                self._report(str(error))
+
+    def _leave_a_page(self) -> bool:
+        """Return when a page was committed under the lock of the folder. Return False if that fails.
+
+        The first commit that is noted may have come before the lock. Without commits, this thread makes one.
+        """
+        second, end = self._commits + 2, time.monotonic() + _NEXT_COMMITS_SECONDS
+        while time.monotonic() < end:
+            if self._commits >= second:
+                return True
+            time.sleep(_LOOK_SECONDS)
+        return self._tried(self._touch)
+
+    def _touch(self) -> None:
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version = {version_of(connection)}")
+        connection.execute("COMMIT")
+
+    def _move(self) -> None:
+        def move() -> None:
+            ((busy, pages, _),) = self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if not busy:  # by another program
+                self._reported.clear()
+                self.is_long = pages > LONG_LOG_PAGES
+
+        self._tried(move)
+
+    def _tried(self, work: Callable[[], None]) -> bool:
+        try:
+            work()
+        except (sqlite3.Error, UponceError) as error:
+            self._held.drop()
+            self._report(failures.detail_of(error))
+            return False
+        return True
+
+    def _connected(self) -> Connection:
+        if self._held.is_moved():
+            self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
+        return self._held.connected()
+
+    def _report(self, reason: str) -> None:
+        if reason not in self._reported:
+            self._reported.add(reason)
+            log.error(
+                "the pages of uponce.db-wal cannot be moved to the database, so it grows: %s. Check the disk", reason
+            )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Lock the folder as `locked` does, and yield True. Yield False if another process holds it."""
+    with closing_file(os.open(folder, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
