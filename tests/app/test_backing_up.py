@@ -14,7 +14,7 @@ from tests.app.test_backup import LATER, Box, Interrupted, box, files, overwrite
 from tests.contract.databases import run
 from tests.world import START, assert_accepted
 from uponce.adapters.archive import Archive
-from uponce.adapters.database.sqlite import snapshot
+from uponce.adapters.database.sqlite import connection, snapshot
 from uponce.adapters.database.sqlite.snapshot import Snapshot
 from uponce.adapters.spool import uploads
 from uponce.adapters.system import write_all
@@ -198,7 +198,7 @@ def test_a_backup_without_room_drops_nothing_if_a_kept_database_is_damaged(
     assert files(box.folder / "media") == before
 
 
-@pytest.mark.parametrize("code", ["SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_READ"])
+@pytest.mark.parametrize("code", ["SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_READ"])
 def test_a_backup_without_room_for_the_database_drops_what_no_kept_one_names(
     box: Box, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
@@ -215,6 +215,7 @@ def test_a_backup_without_room_for_the_database_drops_what_no_kept_one_names(
         copy(*arguments, **how)
 
     monkeypatch.setattr(snapshot, "_copy", refuse)
+    monkeypatch.setattr(connection, "has_no_room", lambda folder: folder == box.folder)  # its quota is used up
     if code == "SQLITE_IOERR_READ":
         with pytest.raises(SettingRefused, match=r"refused\. Check the disk there"):
             box.back_up()

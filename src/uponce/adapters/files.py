@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR
+from tempfile import TemporaryFile
 from typing import Protocol, TypeVar
 
 from uponce.adapters.system import closing_file, sync_file, sync_folder, write_all
@@ -22,6 +23,7 @@ KEY = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
+_PROBE_BYTES = 64 * 1024
 # The file has gone, or its inode is damaged. The last number is EUCLEAN of Linux.
 _WITHOUT_FACTS = (errno.ENOENT, errno.EIO, errno.EBADMSG, 117)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some network shares
@@ -180,6 +182,17 @@ def refused(error: OSError) -> UponceError:
     return StorageUnavailable(
         "The server's storage cannot be used now. Nothing was stored. Send the request again.", detail=str(error)
     )
+
+
+def has_no_room(folder: Path) -> bool:
+    """Return whether no file there can grow now: its disk is full, or a quota is used up."""
+    try:
+        with TemporaryFile(dir=folder, buffering=0) as file:
+            write_all(file.fileno(), [os.urandom(_PROBE_BYTES)])  # zeros may need no room
+            sync_file(file.fileno())
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def has_no_inodes(disk: os.statvfs_result) -> bool:

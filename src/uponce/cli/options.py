@@ -118,6 +118,7 @@ _CURES = {
     errno.EACCES: " Run this command as a user that may use it: the server's user, or root.",
     errno.EPERM: " Run this command as a user that may use it: the server's user, or root.",
     errno.ENOSPC: " Make room on its disk.",
+    errno.EDQUOT: " Make room on its disk, or raise its quota.",
 }
 
 

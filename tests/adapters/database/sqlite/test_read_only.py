@@ -1,18 +1,21 @@
 """A file that cannot be written, and a connection that cannot write: of that time, of a reader, or without space."""
 
 import asyncio
+import errno
 import os
 import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.contract.databases import PlainBox, SteppedClock, open_sqlite, run
-from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite import SqliteDatabase, connection
 from uponce.adapters.database.sqlite.connection import Connection, connect, unavailable
-from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull
+from uponce.adapters.files import has_no_room
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull, UponceError
 
 
 def deny_writing(action: int, name: str | None, value: str | None, *_: str | None) -> int:
@@ -92,10 +95,67 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
     database.close()
 
 
+class Quota(Connection):
+    """It commits nothing, as on a file system whose quota is used up."""
+
+    code = 0
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if sql == "COMMIT" and Quota.code:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = Quota.code
+            raise error
+        return super().execute(sql, parameters)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_used_up", "expected"),
+    [
+        (sqlite3.SQLITE_IOERR_WRITE, True, StorageFull),
+        (sqlite3.SQLITE_IOERR_WRITE, False, OutcomeUnknown),
+        (sqlite3.SQLITE_IOERR_FSYNC, True, OutcomeUnknown),
+    ],
+)
+def test_a_quota_that_is_used_up_is_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_used_up: bool, expected: type[UponceError]
+) -> None:
+    """SQLite says so of ENOSPC only. A failed sync says nothing about the commit, on a full disk either."""
+    database = SqliteDatabase(
+        tmp_path / "uponce.db",
+        clock=SteppedClock(),
+        secrets=PlainBox(),
+        connect=lambda path: connect(path, factory=Quota),
+    )
+    monkeypatch.setattr(Quota, "code", 0)
+    database.open()
+    monkeypatch.setattr(Quota, "code", code)
+    monkeypatch.setattr(connection, "has_no_room", lambda folder: is_used_up and folder == tmp_path)
+    with pytest.raises(expected):
+        run(database.ping())
+    monkeypatch.setattr(Quota, "code", 0)
+    run(database.ping())
+    database.close()
+
+
+def test_a_disk_with_room_is_not_full(tmp_path: Path) -> None:
+    assert not has_no_room(tmp_path)
+    assert not has_no_room(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_without_room_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("uponce.adapters.files.write_all", refuse)
+    assert has_no_room(tmp_path)
+
+
 def test_sqlites_full_code_is_storage_full() -> None:
-    connection = sqlite3.connect(":memory:")
-    connection.execute("PRAGMA max_page_count = 1")
+    memory = sqlite3.connect(":memory:")
+    memory.execute("PRAGMA max_page_count = 1")
     with pytest.raises(sqlite3.OperationalError) as caught:
-        connection.execute("CREATE TABLE t (x)")
-    connection.close()
+        memory.execute("CREATE TABLE t (x)")
+    memory.close()
     assert isinstance(unavailable(caught.value), StorageFull)

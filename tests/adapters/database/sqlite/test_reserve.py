@@ -63,6 +63,7 @@ class Disk:
 
     folder: Path
     free: int = 64 * MIB
+    is_used_up: bool = False
     most: int = 64 * MIB
     code: int = sqlite3.SQLITE_IOERR_SHMSIZE
 
@@ -87,6 +88,7 @@ class Disk:
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(tmp_path)
     monkeypatch.setattr(reserve, "_room", lambda _: disk.free)
+    monkeypatch.setattr(reserve, "has_no_room", lambda _: disk.is_used_up)
     return disk
 
 
@@ -101,6 +103,14 @@ def test_the_reserve_gives_up_as_little_as_needed_and_is_whole_again_with_room(d
     disk.free, disk.most = 64 * MIB, MIB
     disk.open()
     assert disk.size() == MIB
+
+
+def test_the_reserve_gives_up_room_if_a_quota_is_used_up(disk: Disk) -> None:
+    """The free room of the disk does not show it."""
+    disk.open()
+    disk.is_used_up, disk.most = True, MIB - 1
+    disk.open()
+    assert disk.size() == MIB - 65_536
 
 
 def test_a_reserve_that_is_used_up_refuses_the_start(disk: Disk) -> None:

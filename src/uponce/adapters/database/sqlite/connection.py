@@ -16,6 +16,7 @@ from uponce.adapters.database import failures
 from uponce.adapters.database.committer import More, Records
 from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask, Operation, RefusedAfterWrite, Rows, Rules, Session, run
+from uponce.adapters.files import has_no_room
 from uponce.adapters.system import facts_of
 from uponce.app.ports import Clock, LateGroup
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
@@ -23,6 +24,7 @@ from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 MAX_GROUP = 256
 
 _PRIMARY_CODE = 0xFF
+_OF_QUOTAS = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 # Several server processes share the file. A writer waits this long for another process's transaction.
 BUSY_SECONDS = 5.0
@@ -133,6 +135,7 @@ class Held:
 
     def __init__(self, path: Path, connect: Callable[[], Connection], *settings: str) -> None:
         self._path = os.fspath(path)
+        self.folder = path.parent
         self._connect = connect
         self._settings = settings
         self._file = 0, 0
@@ -212,7 +215,7 @@ class Engine:
             self.disconnect()
             if self.late is not None:
                 self.late.abandon()
-            raise failed(error) from error
+            raise failed(seen_full(error, self._held.folder)) from error
         if any(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes):
             # The connection cannot do its work. If it was opened on a read-only file, it never becomes writable.
             self.disconnect()
@@ -300,6 +303,18 @@ def translated(error: Exception) -> Exception:
     if isinstance(error, UnicodeError):
         return failures.no_text()
     return error
+
+
+def seen_full(error: Exception, folder: Path) -> Exception:
+    """Return the error, or one of a full disk if a quota of the folder is used up.
+
+    SQLite reports ENOSPC as a full disk, and EDQUOT as a write that failed (unixWrite in os_unix.c).
+    """
+    if getattr(error, "sqlite_errorcode", None) not in _OF_QUOTAS or not has_no_room(folder):
+        return error
+    full = sqlite3.OperationalError(f"{error}, and the quota of {folder} is used up")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return full
 
 
 def _is_full(error: Exception) -> bool:

@@ -188,6 +188,7 @@ _OF_SYSTEM = {
     errno.EACCES: sqlite3.SQLITE_PERM,
     errno.EPERM: sqlite3.SQLITE_PERM,
     errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
     errno.EIO: sqlite3.SQLITE_IOERR,
 }
 _LATER = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uponce.adapters.database.sqlite.connection import Connection, code_of
-from uponce.adapters.files import exists, write_whole
+from uponce.adapters.files import exists, has_no_room, write_whole
 
 _BYTES = 1 << 20
 _STEP = 64 << 10  # of many starts on a full disk, each takes a part
@@ -41,7 +41,7 @@ def _shrunk(reserve: Path) -> bool:
     """Return whether the disk was full, and the reserve had room to give up."""
     with suppress(OSError):
         left = reserve.stat().st_size - _STEP
-        if left >= 0 and _room(reserve.parent) < _BYTES:
+        if left >= 0 and (_room(reserve.parent) < _BYTES or has_no_room(reserve.parent)):
             os.truncate(reserve, left)
             return True
     return False

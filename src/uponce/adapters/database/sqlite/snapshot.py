@@ -21,7 +21,7 @@ from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.commits import asset_of
 from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.connection import connect, lacks_room
+from uponce.adapters.database.sqlite.connection import connect, lacks_room, seen_full
 from uponce.adapters.database.sqlite.file import integrity, locked, make_private, migrate, restoring, version_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import Operation, Steps, operation, run
@@ -135,7 +135,7 @@ class Snapshot:
         try:
             yield
         except sqlite3.OperationalError as error:
-            _refuse_full(error)
+            _refuse_full(error, self.path.parent)
             raise SettingRefused(f"{self.path} cannot be used: {error}. Check the disk there.") from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from None
@@ -177,13 +177,13 @@ def take(live: Path, path: Path, progress: Progress) -> None:
             run(connection, upkeep.freeze().begin(0))
             connection.execute("COMMIT")
     except (OSError, sqlite3.Error) as error:
-        _refuse_full(error)
+        _refuse_full(error, path.parent)
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
 
 
-def _refuse_full(error: Exception) -> None:
-    """Raise StorageFull if the failure is a lack of room."""
-    if lacks_room(error):
+def _refuse_full(error: Exception, folder: Path) -> None:
+    """Raise StorageFull if the failure is a lack of room in the folder."""
+    if lacks_room(seen_full(error, folder)):
         raise refused(OSError(errno.ENOSPC, str(error))) from None
 
 
