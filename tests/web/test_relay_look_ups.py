@@ -3,13 +3,14 @@
 import asyncio
 from dataclasses import replace
 from itertools import repeat
+from typing import Any
 
 import pytest
 
-from tests.upstreams import StubUpstream, Trouble
+from tests.upstreams import StubAsset, StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop
 from tests.web.test_relay import reconcile, status_of
-from tests.world import World, assert_accepted, assert_refused
+from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.app.diagnose import State, of_upstreams
 from uponce.app.manage_clouds import set_upstream
 from uponce.app.ports import Rule, Waiting
@@ -44,6 +45,34 @@ def test_an_older_asset_counts_where_only_this_grant_can_have_its_name(
     (asset,) = stub.store.values()
     asset.etag, asset.version = "other bytes", asset.version - 1000
     assert until_it_ends(relay, fields) is status
+
+
+@pytest.mark.parametrize(("params", "status"), [({}, GrantStatus.USED), ({"public_id": "cat"}, GrantStatus.UNUSED)])
+def test_what_an_account_shows_of_a_deleted_asset_is_no_answer(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch, params: dict[str, object], status: GrantStatus
+) -> None:
+    """An account with backups shows it with `placeholder`, and perhaps with the etag of the file that was there.
+
+    Only this grant can have made the first one, so it was used.
+    """
+    document = StubAsset.document
+
+    def shown(asset: StubAsset, base: str, *, etag: bool = True) -> dict[str, Any]:
+        return document(asset, base, etag=etag) | {"placeholder": True, "bytes": 0}
+
+    fields, headers = relay.sign(params), {"idempotency-key": "one"}
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
+    (asset,) = stub.store.values()
+    asset.version -= 1000
+    monkeypatch.setattr(StubAsset, "document", shown)
+    assert until_it_ends(relay, fields) is status
+    monkeypatch.setattr(StubAsset, "document", document)
+    answer = relay.upload(fields, kind="raw", headers=headers)
+    if status is GrantStatus.USED:
+        assert_refused(answer, 400, "signature_used")
+    else:
+        assert assert_accepted(answer).json["bytes"] == len(PNG)
 
 
 @pytest.mark.parametrize("params", [{}, {"use_filename": "1"}, {"use_filename": "1", "unique_filename": "0"}])

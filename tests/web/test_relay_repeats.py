@@ -44,6 +44,23 @@ def test_a_repeat_after_a_lost_reply_gets_what_was_looked_up(
     assert len(stub.store) == 1
 
 
+@pytest.mark.parametrize("trouble", [Trouble.SILENT, Trouble.FAILED])
+@pytest.mark.parametrize("uses", [1, 2, None])
+def test_the_answer_asks_for_no_repeat_that_would_make_a_second_asset(
+    relay: World, stub: StubUpstream, uses: int | None, trouble: Trouble
+) -> None:
+    fields = relay.sign(key=relay.server) if uses is None else relay.sign({"max_uses": uses})
+    for headers in ({}, {"idempotency-key": "one"}):
+        stub.uploads = iter([trouble])
+        answer = relay.upload(fields, kind="raw", headers=headers)
+        assert_refused(answer, 503, "outcome_unknown")
+        is_safe = uses == 1 or bool(headers)
+        assert ("again: this signature has other uses" in answer.message) is not is_safe
+        assert (
+            answer.message.endswith("send this upload again.") or "send the request again" in answer.message
+        ) is is_safe
+
+
 def test_a_repeat_of_a_pending_upload_is_not_stale(relay: World, stub: StubUpstream) -> None:
     """Else a client would sign again, and the file would be stored twice: this one is found later."""
     relay.swap(limits=replace(LIMITS, relay_whole_bytes=len(PNG)))

@@ -74,7 +74,8 @@ class Found:
     """An asset that a look-up found. `version` and `upstream_now` are Unix seconds by the upstream's clock.
 
     `at` is the time of `upstream_now` by the database's clock, or later. A later `at` makes the asset look newer, never
-    older. `is_foreign`: the upload has a marker, and the asset has another one or none.
+    older. `is_foreign`: the upload has a marker, and the asset has another one or none. `is_gone`: it was deleted, and
+    the upstream only remembers it.
     """
 
     etag: str
@@ -83,6 +84,7 @@ class Found:
     at: float
     forwarded: Forwarded
     is_foreign: bool = False
+    is_gone: bool = False
 
 
 def signed_by(signer: Signer, answer: Forwarded) -> Forwarded:
@@ -204,7 +206,7 @@ def is_of(relay: Relay, found: Found) -> bool:
 
 def is_answer(relay: Relay, found: Found) -> bool:
     """Return whether a repeated upload gets the asset as its answer. An asset that counts may have other bytes."""
-    return not found.is_foreign or found.etag == relay.digest.md5
+    return not found.is_gone and (not found.is_foreign or found.etag == relay.digest.md5)
 
 
 def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:

@@ -232,12 +232,23 @@ def _document(reply: UpstreamReply, *, by_marker: bool) -> Mapping[str, Any] | N
 
 
 def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float, *, is_marked: bool) -> Found:
+    # An account with backups still shows a deleted asset. Then no bytes are there, and it is no answer.
+    is_gone = document.get("placeholder") is True
     # An asset that only this grant can have made counts as this upload's, also if an earlier attempt made it.
-    etag = relay.digest.md5 if relay.target.is_own and is_marked else str(document.get("etag", ""))
+    etag = "" if is_gone else str(document.get("etag", ""))
+    etag = relay.digest.md5 if relay.target.is_own and is_marked else etag
     version = document.get("version")
     answer = forwarded(replace(reply, document=document, body=json.dumps(document)), relay.digest.size)
     upstream_now = now if reply.date is None else reply.date
-    return Found(etag, version if isinstance(version, int) else 0, upstream_now, now, answer, is_foreign=not is_marked)
+    return Found(
+        etag,
+        version if isinstance(version, int) else 0,
+        upstream_now,
+        now,
+        answer,
+        is_foreign=not is_marked,
+        is_gone=is_gone,
+    )
 
 
 def _quota_wait(reply: UpstreamReply) -> int:

@@ -59,11 +59,12 @@ _UNCONFIRMED = (
 )
 _UNWRITTEN = (
     "The upstream accepted the upload, but the server's database does not answer. uponce records the upload later. "
-    f"Wait {_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
 )
-_UNKNOWN = (
-    "The upload was passed on, but the upstream did not say what became of it. uponce looks for it. Wait "
-    f"{_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
+_UNKNOWN = "The upload was passed on, but the upstream did not say what became of it. uponce looks for it. "
+_AGAIN = f"Wait {_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
+_NOT_AGAIN = (
+    "A repeat may store the file again: this signature has other uses. Look for the file in the account first. With an "
+    "Idempotency-Key a repeat is safe."
 )
 
 
@@ -92,6 +93,7 @@ class Relaying:
         self._attempt = services.ids.hex(32)
         key = admitted.idempotency_key
         self._key_hash = None if key is None else repeat_hash(key)
+        self._may_double = key is None and admitted.grant.max_uses > 1
         seed = seed_of(admitted.grant, self._attempt, self._key_hash)
         self._target = aim(upstream, admitted.spec, admitted.params, admitted.requested, admitted.filename, seed)
         self._pending: Relay | None = None
@@ -118,6 +120,8 @@ class Relaying:
             if self._pending is None and await self._is_taken_back():
                 raise DatabaseUnavailable(_UNCONFIRMED, detail=error.detail) from error
             await self._hasten()
+            if self._may_double:
+                raise self._unknown(_UNKNOWN, error.detail) from error
             raise
         except UpstreamUnavailable:  # without its signature the request is not complete
             await self._free()
@@ -219,8 +223,13 @@ class Relaying:
             raise _refusal(reply)
         if outcome is Outcome.UNKNOWN:
             await self._hasten()
-            raise OutcomeUnknown(_UNKNOWN, detail=told(reply), retry_after=_RETRY_SECONDS)
+            raise self._unknown(_UNKNOWN, told(reply))
         return await self._spend(self._pending, reply)
+
+    def _unknown(self, what: str, detail: str) -> OutcomeUnknown:
+        """Return the error with what its client may do."""
+        cure = _NOT_AGAIN if self._may_double else _AGAIN
+        return OutcomeUnknown(what + cure, detail=detail, retry_after=_RETRY_SECONDS)
 
     async def _spend(self, pending: Relay, reply: UpstreamReply) -> Forwarded:
         answer = forwarded(reply, pending.digest.size)
@@ -229,7 +238,7 @@ class Relaying:
             owned = await self._end(pending, answer, _code(pending, reply))
         except Unavailable as error:
             await self._hasten()
-            raise OutcomeUnknown(_UNWRITTEN, detail=error.for_operator, retry_after=_RETRY_SECONDS) from error
+            raise self._unknown(_UNWRITTEN, error.for_operator) from error
         if not owned:
             log.warning("relay %s: its outcome was written before %r was answered", pending.id, answer.public_id)
         return answer
