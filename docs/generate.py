@@ -291,7 +291,7 @@ def _with_part(records: str, part: str) -> str:
 
 
 def campaigns_section(records: Iterable[Mapping[str, Any]]) -> str:
-    """One table for each campaign: its figures over all of its runs, and what each run was made of."""
+    """One table for each campaign: its figures over all runs of each shape, and what each run was made of."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         groups.setdefault(record["report"]["campaign"], []).append(record)
@@ -299,19 +299,28 @@ def campaigns_section(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _campaign(name: str, runs: list[Mapping[str, Any]]) -> str:
+    shapes: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        shapes.setdefault(run["shape"], []).append(run)
+    columns = [_campaign_figures(each) for each in shapes.values()]
+    rows = [(title, *(column[title] for column in columns)) for title in columns[0]]
+    return f"### {name}\n\n`make campaign CAMPAIGN={name}`\n\n" + _table(("", *shapes), rows)
+
+
+def _campaign_figures(runs: list[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the cells of one column, by the titles of their rows."""
     reports = [run["report"] for run in runs]
-    rows = [
-        ("runs, minutes", f"{len(runs)}, {sum(run['took'] for run in runs) / 60:.1f}"),
-        ("done", _figures(report["counts"] for report in reports)),
-        ("inside the window", f"{sum(report['inside'] for report in reports):,}"),
-        ("violations", _figures(report["zeros"] for report in reports)),
-        ("found by the controls", _figures(report["controls"] for report in reports)),
-        ("commits", ", ".join(dict.fromkeys(f"`{run['commit']}`{' + changes' * run['dirty']}" for run in runs))),
-        ("seeds", ", ".join(str(report["seed"]) for report in reports)),
-        ("dates", ", ".join(sorted({run["date"] for run in runs}))),
-        ("machines", "; ".join(dict.fromkeys(_machine(run["machine"]) for run in runs))),
-    ]
-    return f"### {name}\n\n" + _table(("", f"`make campaign CAMPAIGN={name}`"), rows)
+    return {
+        "runs, minutes": f"{len(runs)}, {sum(run['took'] for run in runs) / 60:.1f}",
+        "done": _figures(report["counts"] for report in reports),
+        "inside the window": f"{sum(report['inside'] for report in reports):,}",
+        "violations": _figures(report["zeros"] for report in reports),
+        "found by the controls": _figures(report["controls"] for report in reports),
+        "commits": ", ".join(dict.fromkeys(f"`{run['commit']}`{' + changes' * run['dirty']}" for run in runs)),
+        "seeds": ", ".join(str(report["seed"]) for report in reports),
+        "dates": ", ".join(sorted({run["date"] for run in runs})),
+        "machines": "; ".join(dict.fromkeys(_machine(run["machine"]) for run in runs)),
+    }
 
 
 def _figures(parts: Iterable[Mapping[str, int]]) -> str:

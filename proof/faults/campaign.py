@@ -34,13 +34,19 @@ from uponce.adapters.system import file_system
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "proof/records/campaigns.jsonl"
 _PROGRESS_SECONDS = 10
+# What the servers do with uploads. Each change here makes a new column of figures: "single uploads" had a file and a
+# transaction for each, "groups and packs" synced a pack before the transaction of its group.
+SHAPE = "late sync"
 # What a change of would make figures of another program.
 _CODE = ("src", "tests", "proof/faults", "pyproject.toml", "requirements.lock")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of the published figures. `took` and `seconds` are what the run needed and what it was given."""
+    """One line of the published figures. `took` and `seconds` are what the run needed and what it was given.
+
+    `shape` names how servers stored uploads at that commit.
+    """
 
     date: str
     commit: str
@@ -49,6 +55,7 @@ class Record:
     seconds: float
     took: float
     report: Report
+    shape: str = SHAPE
 
     def line(self) -> str:
         return json.dumps(asdict(self), sort_keys=True) + "\n"

@@ -62,7 +62,7 @@ def test_records_add_a_line_for_each_run(monkeypatch: pytest.MonkeyPatch, tmp_pa
     first, second = map(json.loads, (tmp_path / "records").read_text().splitlines())
     assert first["report"] == second["report"]
     assert (first["report"]["seed"], first["report"]["counts"], first["seconds"]) == (7, {"signatures": 1500}, 1.0)
-    assert first.keys() == {"date", "commit", "dirty", "machine", "seconds", "took", "report"}
+    assert first.keys() == {"date", "commit", "dirty", "machine", "seconds", "took", "report", "shape"}
 
 
 def test_a_campaign_that_could_not_run_proves_nothing(

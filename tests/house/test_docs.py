@@ -53,16 +53,17 @@ def test_codes_outside_the_tree_of_errors_are_documented() -> None:
 
 
 def test_figures_of_a_campaign_add_up_over_its_runs() -> None:
-    """Violations too; measures do not; other campaigns stand apart."""
+    """Violations too; measures do not; other campaigns, and runs of another shape, stand apart."""
 
-    def recorded(name: str, seed: int, counts: dict[str, int], lost: int) -> dict[str, object]:
+    def recorded(name: str, seed: int, counts: dict[str, int], lost: int, shape: str = "new") -> dict[str, object]:
         zeros, controls = {"lost": lost}, {"mutant": 2}
         did = {"campaign": name, "seed": seed, "counts": counts, "inside": 1000}
         run = {"date": "2025-11-25", "commit": f"c{seed}", "dirty": seed == 2, "machine": {"cores": 2}, "took": 30.0}
-        return {**run, "report": {**did, "zeros": zeros, "controls": controls}}
+        return {**run, "shape": shape, "report": {**did, "zeros": zeros, "controls": controls}}
 
     section = GENERATOR.campaigns_section(
         [
+            recorded("kill", 8, {"kills": 600}, 0, "old"),
             recorded("kill", 1, {"kills": 700, "worst ms": 9}, 0),
             recorded("race", 3, {"signatures": 5}, 0),
             recorded("kill", 2, {"kills": 800, "worst ms": 7}, 1),
@@ -71,12 +72,13 @@ def test_figures_of_a_campaign_add_up_over_its_runs() -> None:
 
     kill, race = section.split("### race")
     for figure in (
-        "1,500 kills<br>9 worst ms",
-        "| 2,000 |",
-        "| 1 lost |",
+        "|  | old | new |",
+        "| 600 kills | 1,500 kills<br>9 worst ms |",
+        "| 1,000 | 2,000 |",
+        "| 0 lost | 1 lost |",
         "4 mutant",
         "`c1`, `c2` + changes",
-        "| 1, 2 |",
+        "| 8 | 1, 2 |",
     ):
         assert figure in kill
     assert "5 signatures" in race
