@@ -34,8 +34,8 @@ from uponce.adapters.system import file_system
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "proof/records/campaigns.jsonl"
 _PROGRESS_SECONDS = 10
-# What the servers do with uploads. Each change here makes a new column of figures: "single uploads" had a file and a
-# transaction for each, "groups and packs" synced a pack before the transaction of its group.
+# What the servers do with uploads. Each change here makes a new column of figures, and proof/records/campaigns.md says
+# what it means.
 SHAPE = "late sync"
 # What a change of would make figures of another program.
 _CODE = ("src", "tests", "proof/faults", "pyproject.toml", "requirements.lock")

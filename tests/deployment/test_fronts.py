@@ -201,7 +201,7 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
         server = stack.enter_context(Server(tmp_path / "one"))
         stack.callback(nginx.stop)
         nginx.run([server], limit=2)
-        front = Front("nginx", nginx.url, (server, server))
+        front = Front("nginx", nginx.url, (server, server), nginx.folder / "access.log")
         for number in range(2):
             grant = urlencode(server.signed({"nonce": number}))
             held = stack.enter_context(socket.create_connection(("127.0.0.1", urlsplit(nginx.url).port or 0), 20))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.house.language import MAX_WORDS
 from uponce import cli
 from uponce.core import errors
 
@@ -69,14 +70,15 @@ def _docstrings(tree: ast.Module) -> set[ast.AST]:
 def _sentence(node: ast.AST, seen: set[ast.AST]) -> Iterator[str]:
     """A literal of three words or more. `seen` has what is a part of another text, or no text.
 
-    A long literal without the end of a sentence is a list of names.
+    A long literal without the end of a sentence is a list of names, or the skeleton of a page.
     """
     if node in seen or not isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp)):
         return
     text = _plain(node)
     if text:
         seen.update(ast.walk(node))
-    if text.count(" ") in range(2, 30) or (text.count(" ") >= 30 and re.search(r"[.!?](?:\s|$)", text)):
+    is_list = len(re.findall(r"\w+", text)) > MAX_WORDS and not re.search(r"[.!?](?:\s|$)", text)
+    if text.count(" ") >= 2 and not is_list:
         yield text
 
 

@@ -75,6 +75,8 @@ class _Parser(PushMultipartParser):  # type: ignore[misc]
     characters. It is a label.
     """
 
+    _lines = 0  # of the headers of this part
+
     def _on_segment_headerline(self, line: bytes) -> None:
         if b"\n" in line or b"\r" in line:
             raise MultipartError(_LINE_BREAK)
