@@ -94,7 +94,7 @@ adapters.database.postgres          _SLACK_SECONDS                   -10_000
 adapters.database.postgres.pool     MAX_GROUP                        3
 adapters.database.postgres.pool     _MAX_WAVES                       2
 adapters.database.sqlite.connection MAX_GROUP                        3
-adapters.database.sqlite.file       COMMITS_PER_CHECKPOINT           7
+adapters.database.sqlite.connection COMMITS_PER_CHECKPOINT           7
 adapters.database.sqlite.file       LONG_LOG_PAGES                   30
 adapters.database.sqlite.snapshot   _PAGES                           5
 """

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, open_sqlite, run
-from uponce.adapters.database.sqlite import SqliteDatabase, file
-from uponce.adapters.database.sqlite.connection import Connection, Held, connect
-from uponce.adapters.database.sqlite.file import COMMITS_PER_CHECKPOINT, Checkpointer
+from uponce.adapters.database.sqlite import SqliteDatabase, connection, file
+from uponce.adapters.database.sqlite.connection import COMMITS_PER_CHECKPOINT, Connection, Held, connect
+from uponce.adapters.database.sqlite.file import Checkpointer
 
 WAIT_SECONDS = 60
 
@@ -109,7 +109,7 @@ def test_no_checkpoint_begins_while_every_page_is_moved(path: Path, checkpointer
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT - 1)
     for _ in range(3):
         move_all(path)
-        for _ in range(COMMITS_PER_CHECKPOINT - checkpointer._commits % COMMITS_PER_CHECKPOINT):
+        for _ in range(COMMITS_PER_CHECKPOINT - checkpointer.commits % COMMITS_PER_CHECKPOINT):
             checkpointer.note_commit()  # of an earlier commit, whose pages are moved. The last one makes it due
         assert Told.over.acquire(timeout=WAIT_SECONDS)
     end_when_moved(path, checkpointer, writer)
@@ -252,7 +252,7 @@ class Durable(Told):
 
 def test_every_connection_of_a_database_is_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that commits, one that moves pages, and those that read: SQLite moves pages with the last one it closes."""
-    monkeypatch.setattr(file, "COMMITS_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(connection, "COMMITS_PER_CHECKPOINT", 1)
     monkeypatch.setattr(Durable, "levels", [])
     monkeypatch.setattr(Durable, "moves", set())
     monkeypatch.setattr(Told, "over", threading.Semaphore(0))

@@ -22,6 +22,7 @@ from uponce.app.ports import Clock, LateGroup
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 MAX_GROUP = 256
+COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages
 
 _PRIMARY_CODE = 0xFF
 _OF_QUOTAS = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -163,12 +164,19 @@ class Held:
 
 
 class Log(Protocol):
-    """The log of the database, as a thread that commits sees it: file.Checkpointer."""
+    """The log of the database, as the thread that commits sees it: file.Checkpointer."""
 
-    is_long: bool
+    commits: int = 0
+    is_long: bool = False
 
     def note_commit(self) -> None:
-        """Count a commit, right after it."""
+        """Count a commit. Call it after each commit of this process, in the thread that commits."""
+        self.commits += 1
+        if self.commits % COMMITS_PER_CHECKPOINT == 0:
+            self.make_due()
+
+    def make_due(self) -> None:
+        """Let another thread move pages of the log to the file."""
 
     def finish(self, connection: Connection) -> None:
         """Empty the log while no commit is under way."""

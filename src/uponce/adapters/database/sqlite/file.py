@@ -17,7 +17,7 @@ from pathlib import Path
 
 from uponce.adapters.database import failures, upkeep
 from uponce.adapters.database.failures import refuse_newer, refuse_older
-from uponce.adapters.database.sqlite.connection import Connection, Held, code_of
+from uponce.adapters.database.sqlite.connection import Connection, Held, Log, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import exists, make_file
@@ -34,7 +34,6 @@ _NETWORK = frozenset(
 _LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs"})
 _MOST_MESSAGES = 10_000
 
-COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages
 # Many commits change the same page of an index. With fewer checkpoints, it is written less often (SQLite: 1,000).
 LONG_LOG_PAGES = 8000
 _NEXT_COMMITS_SECONDS, _LOOK_SECONDS = 0.05, 0.001
@@ -209,7 +208,7 @@ def is_for_later(error: sqlite3.Error) -> bool:
     return code_of(error) in _LATER
 
 
-class Checkpointer:
+class Checkpointer(Log):
     """Moves committed pages from the log to the database file, so that no commit has to.
 
     A thread moves them beside the commits. PASSIVE waits for no other connection. SQLite begins the log again only when
@@ -229,18 +228,13 @@ class Checkpointer:
         self._held = held
         self._folder = folder
         self._reported = set[str]()
-        self._commits = 0
         self._due = threading.Event()
         self._turn = threading.Lock()  # of the connection
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="uponce-checkpointer", daemon=True)
-        self.is_long = False
 
-    def note_commit(self) -> None:
-        """Count a commit. Call it after each commit of this process, in the thread that commits."""
-        self._commits += 1
-        if self._commits % COMMITS_PER_CHECKPOINT:
-            return
+    def make_due(self) -> None:
+        """Let the thread move pages soon."""
         self._due.set()
         if not self._thread.ident:  # before, a command or an idle server needs no thread for it
             try:
@@ -291,9 +285,9 @@ class Checkpointer:
 
         The first commit that is noted may have come before the lock. Without commits, this thread makes one.
         """
-        second, end = self._commits + 2, time.monotonic() + _NEXT_COMMITS_SECONDS
+        second, end = self.commits + 2, time.monotonic() + _NEXT_COMMITS_SECONDS
         while time.monotonic() < end:
-            if self._commits >= second:
+            if self.commits >= second:
                 return True
             time.sleep(_LOOK_SECONDS)
         return self._tried(self._touch)
