@@ -59,6 +59,25 @@ def test_the_rest_is_copied(world: World, target: Blobs, damaged: str, number: i
     assert list(done.lost) == ["demo/raw/upload/damaged"]
 
 
+@pytest.mark.parametrize("number", DAMAGED)
+def test_a_check_reports_the_blobs_of_a_damaged_pack_and_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    put(world, "kept", LARGE)
+    world.whole_bodies = True
+    put(world, "packed", b"small")
+    real = os.open
+
+    def opened(path: Any, flags: int, *more: Any, **how: Any) -> int:
+        if Path(path).parent.name == "packs":
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, flags, *more, **how)
+
+    monkeypatch.setattr("uponce.adapters.store.records.os", SimpleNamespace(**{**vars(os), "open": opened}))
+    report = run(fsck(world.services, grace_seconds=0, audit_seconds=10**6, settle_seconds=0))
+    assert [(kind.name, len(found)) for kind, found in report.findings.items()] == [("hollow", 1)]
+
+
 class Unreadable:
     """An entry of a folder whose inode the disk cannot read."""
 

@@ -74,7 +74,7 @@ def test_the_check_goes_red_when_the_sync_comes_after_the_commit(world: World, m
     engine = world.database._engine
     late = engine.late
     assert late is not None
-    log = Mock(is_long=False, note_commit=late.seal)
+    log = Mock(is_long=False, note_commit=lambda _: late.seal())
     engine.late, engine._log = replace(late, seal=engine._log.note_commit), log
     assert order(world, monkeypatch) != ORDER
 

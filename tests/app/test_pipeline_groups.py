@@ -142,7 +142,8 @@ def test_a_database_that_fails_ends_the_group(world: World, monkeypatch: pytest.
         looked.append(args)
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(committer, "run", broken)
+    for way in ("run", "run_in_step"):
+        monkeypatch.setattr(committer, way, broken)
     beside = Beside(world, monkeypatch)
     answer = upload()(world)
     assert (answer.code, [each.code for each in beside.answers]) == ("database_unavailable", ["database_unavailable"])

@@ -223,3 +223,41 @@ def test_a_cloud_is_known_where_a_key_is_not(database: Database) -> None:
     with pytest.raises(UnknownApiKey):
         run(database.commit_arrival(sent, ready, MOST_REFUSALS))
     assert seen == [(None, True, False)]
+
+
+class Counting:
+    """A session that counts how often it waits for the database."""
+
+    def __init__(self, session: Any) -> None:
+        self.statements = session.statements
+        self.waits = 0
+        self._session = session
+
+    def ask(self, asks: Sequence[Any]) -> Any:
+        self.waits += bool(asks)
+        return self._session.ask(asks)
+
+
+def test_strangers_keep_no_group_waiting(database: Database) -> None:
+    """What a group names is read together: keys that exist or not, of other clouds, and revoked ones."""
+    run(database.add_key(replace(KEY, api_key="revoked")))
+    run(database.revoke_key("revoked"))
+    named = [(str(number), f"cloud-{number}") for number in range(64)]
+    named += [(KEY.api_key, "demo"), (KEY.api_key, "elsewhere"), ("revoked", "demo")]
+    found: list[Any] = []
+
+    def look(records: Any) -> None:
+        records._session = counting = Counting(records._session)
+        records.load(named)
+        found.append([(records.find_key(name), records.has_cloud(cloud)) for name, cloud in named])
+        found.append(counting.waits)
+
+    run(database.commit_arrival(Sent(grant("a"), draft(blob="a"), CALLER, look), ready, MOST_REFUSALS))
+    (answers, waits) = found
+    assert waits <= 3
+    assert answers[:64] == [(None, False)] * 64
+    assert [(key.api_key, known) for key, known in answers[64:]] == [
+        (KEY.api_key, True),
+        (KEY.api_key, False),
+        ("revoked", True),
+    ]

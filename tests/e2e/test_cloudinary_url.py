@@ -19,8 +19,7 @@ def test_cloudinary_url_signs_a_shorter_life(server: Server, media: Path, tmp_pa
     assert signed["fields"]["valid_for"] == "60"
     own = {"CLOUDINARY_URL": f"cloudinary://{key.key}:{key.secret}@media?upload_prefix={server.base}"}
     assert server.base in printed(uponce("upload", media / "cat.jpg", "--set", "valid_for=60", env=own, cwd=tmp_path))
-    refused = uponce("sign", "valid_for=604801", env=own, cwd=tmp_path)
-    assert "The limit of this key is 604800 seconds" in refused.stderr
+    assert uponce("sign", "valid_for=604801", env=own, cwd=tmp_path).code == 1
 
 
 @pytest.mark.parametrize("command", [["sign"], ["upload", __file__], ["prove"]], ids=lambda words: words[0])

@@ -46,6 +46,17 @@ def test_an_account_that_takes_no_file_now_leaves_the_chunks_for_the_next_try(
     assert not relay.traces().spooled
 
 
+def test_the_last_chunk_of_a_pending_upload_is_not_stale(relay: World, stub: StubUpstream) -> None:
+    relay.swap(limits=Limits(max_failed_credentials=10**6))
+    fields = relay.sign({"valid_for": 60})
+    chunk(relay, fields, FILE, 0, HALF)
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(chunk(relay, fields, FILE, HALF, len(FILE)), 503, "outcome_unknown")
+    relay.clock.time += 61
+    assert_refused(chunk(relay, fields, FILE, HALF, len(FILE)), 503, "outcome_unknown")
+    assert_refused(chunk(relay, relay.sign({"valid_for": 60}) | fields, FILE, 0, HALF, "new"), 503, "outcome_unknown")
+
+
 def test_a_clock_of_the_relay_that_is_ahead_costs_no_complete_series(
     relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

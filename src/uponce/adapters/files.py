@@ -24,8 +24,9 @@ SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
 _PROBE_BYTES = 64 * 1024
-# The file has gone, or its inode is damaged. The last number is EUCLEAN of Linux.
-_WITHOUT_FACTS = (errno.ENOENT, errno.EIO, errno.EBADMSG, 117)
+# A page or the inode of a file is damaged. Linux calls the last one EUCLEAN.
+_EUCLEAN = 117
+UNREADABLE = (errno.EIO, errno.EBADMSG, _EUCLEAN)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some network shares
 _FIRST_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
@@ -313,7 +314,7 @@ def blobs_in(folder: Path) -> Iterator[StoredBlob]:
                     continue
                 facts = entry.stat(follow_symlinks=False)
             except OSError as error:
-                if error.errno not in _WITHOUT_FACTS:
+                if error.errno not in (errno.ENOENT, *UNREADABLE):
                     raise
                 continue
             yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)

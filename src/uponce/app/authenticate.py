@@ -4,7 +4,7 @@ import hmac
 
 from uponce.app.authorise import is_of
 from uponce.app.services import Services
-from uponce.core.errors import BadCredentials, ScopeDenied, UnknownCloud
+from uponce.core.errors import BadCredentials, ScopeDenied, UnknownCloud, shown
 from uponce.core.signature import DUMMY_KEY
 from uponce.core.values import ApiKey, KeyScope
 
@@ -21,7 +21,7 @@ async def authenticate(services: Services, cloud: str, api_key: str, secret: str
     if key is not None and any(matches):
         return key
     if not await services.database.has_cloud(cloud):
-        raise UnknownCloud(f"Invalid cloud_name {cloud}")
+        raise UnknownCloud(f"Invalid cloud_name {shown(cloud)}")
     raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
 
 

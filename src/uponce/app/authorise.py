@@ -11,7 +11,7 @@ from uponce.app.services import Services
 from uponce.core import errors
 from uponce.core.parameters import Call, UploadSpec, check_route, narrowed, parse_timestamp, read_parameters
 from uponce.core.policy import Limits
-from uponce.core.refusals import refusal_of
+from uponce.core.refusals import refusal_of, still_pending
 from uponce.core.signature import (
     DUMMY_KEY,
     Signer,
@@ -178,24 +178,30 @@ async def authorise(services: Services, request: UploadRequest, params: Mapping[
         check_watermark(verified.grant.timestamp, verified.key.watermark)
         check_origin(verified.spec, request.origin)
         return verified
-    await check_in_time(services, verified, request)
+    await check_in_time(services, verified, request, record)
     check_origin(verified.spec, request.origin)
     await _refuse_spent(services, verified.grant, record, request.caller)
     return verified
 
 
-async def check_in_time(services: Services, verified: Verified, request: UploadRequest) -> None:
-    """Raise StaleRequest or FutureTimestamp unless the grant is fresh. Raise OutcomeUnknown if it is stale and pending.
+async def check_in_time(
+    services: Services, verified: Verified, request: UploadRequest, record: GrantRecord | None = None
+) -> None:
+    """Raise StaleRequest or FutureTimestamp unless the grant is fresh.
 
-    That upload began in time, and a repeat gets its answer once the outcome is known.
+    A stale grant may be pending: its upload began in time, and a repeat gets its answer once the outcome is known. Then
+    raise OutcomeUnknown, unless other uses are left and no Idempotency-Key shows that it may be a repeat. `record` is
+    what the ledger knew when its answers were looked up.
     """
     try:
         check_grant_fresh(services, verified)
     except errors.StaleRequest:
-        record = await services.database.find_grant(verified.grant.key)
+        record = record or await services.database.find_grant(verified.grant.key)
         if record is not None and record.pending:
             check_origin(verified.spec, request.origin)
             await _refuse_spent(services, verified.grant, record, request.caller)
+            if request.idempotency_key is not None:
+                raise still_pending() from None
         raise
 
 
@@ -248,15 +254,16 @@ def _unknown(cloud: str, params: Mapping[str, str], *, is_known: bool) -> errors
     with suppress(errors.InvalidSignature):
         verify(params, DUMMY_KEY)  # a known key takes as long
     if not is_known:
-        return errors.UnknownCloud(f"Invalid cloud_name {cloud}")
+        return errors.UnknownCloud(f"Invalid cloud_name {errors.shown(cloud)}")
     return errors.UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
 
 
 def check_origin(spec: UploadSpec, origin: str | None) -> None:
     if spec.origin is not None and origin not in spec.origin:
+        sender = errors.printable(origin[:300]) if origin else "no web origin"
         raise errors.OriginMismatch(
-            f"This signature is for uploads from {', '.join(spec.origin)}. The request came from "
-            f"{origin or 'no web origin'}. Upload from the signed origin, or sign another one."
+            f"This signature is for uploads from {', '.join(spec.origin)}. The request came from {sender}. Upload from "
+            "the signed origin, or sign another one."
         )
 
 

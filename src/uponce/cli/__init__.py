@@ -113,7 +113,7 @@ def _root(
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 refused, failed or interrupted by a signal, 2 usage."""
+    """Run a command. Exit codes: 0 done, 1 refused, failed or interrupted by Ctrl-C, 2 usage."""
     try:
         app()
     except (UponceError, OSError) as error:

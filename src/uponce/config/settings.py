@@ -339,7 +339,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[
         str,
         "`debug`, `info`, `warning` or `error`. `info` logs one line for each upload, deletion and refusal; `debug` "
-        "logs every request.",
+        "logs every request. `error` hides the warnings of a start too.",
         one_of("debug", "info", "warning", "error"),
     ] = "warning"
     log_format: Annotated[str, "`text`, or `json` for one JSON object a line.", one_of("text", "json")] = "text"

@@ -162,7 +162,7 @@ def error_message(document: Mapping[str, object]) -> str | None:
 def refuses_timestamp(reply_status: int, document: Mapping[str, object] | None) -> bool:
     """Return whether the upstream refuses the time of a signature. uponce made it, so no client is the cause.
 
-    Both texts begin alike in Cloudinary and in uponce. Only uponce refuses times of the future.
+    The first text begins alike in Cloudinary and in uponce. The second one is of uponce.
     """
     return reply_status == 400 and (error_message(document or {}) or "").startswith(_OF_TIME)
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from uponce.adapters.database import commits, keys, ledger
 from uponce.adapters.database.failures import closed, in_the_way, no_answer, outcome_unknown
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.steps import Operation, Session, run
+from uponce.adapters.database.steps import Operation, Session, run, run_in_step
 from uponce.app.ports import Prepare
 from uponce.core.errors import StorageFull, StorageUnavailable, Unavailable, UponceError
 from uponce.core.values import ApiKey, GrantRecord
@@ -90,6 +90,9 @@ class Records:
     _now: float = 0.0
     _keys: dict[str, ApiKey] = field(default_factory=dict)
     _clouds: set[str] = field(default_factory=set)
+    # What `load` found, also that something does not exist, or the error of a look-up. Only until the next group.
+    _loaded_keys: dict[str, ApiKey | UponceError | None] = field(default_factory=dict)
+    _loaded_clouds: dict[str, bool] = field(default_factory=dict)
     _version: Hashable = None
     _since: float = 0.0
 
@@ -100,16 +103,41 @@ class Records:
 
     def refresh(self, session: Session, now: float, version: Hashable) -> None:
         self._session, self._now = session, now
+        self._loaded_keys, self._loaded_clouds = {}, {}
         if version != self._version or not 0 <= now - self._since < _REMEMBERED_SECONDS:
             self.forget()
             self._version, self._since = version, now
 
+    def load(self, named: Iterable[tuple[str, str]]) -> None:
+        unknown = {(api_key, cloud) for api_key, cloud in named if api_key not in self._keys}
+        if not unknown:
+            return
+        names = sorted({api_key for api_key, _ in unknown})
+        found = self._run_all(keys.find(self.secrets, name) for name in names)
+        self._loaded_keys = dict(zip(names, found, strict=True))
+        self._keys |= {name: key for name, key in self._loaded_keys.items() if isinstance(key, ApiKey)}
+        # A refusal says whether the cloud exists.
+        refused = {cloud for name, cloud in unknown if not _is_usable(self._keys.get(name), cloud)}
+        clouds = sorted(refused - self._clouds)
+        self._loaded_clouds = dict(zip(clouds, self._run_all(map(keys.has_cloud, clouds)), strict=True))
+        self._clouds |= {cloud for cloud, exists in self._loaded_clouds.items() if exists}
+
     def find_key(self, api_key: str) -> ApiKey | None:
-        if api_key not in self._keys and (found := self._run(keys.find(self.secrets, api_key))) is not None:
+        if api_key in self._keys:
+            return self._keys[api_key]
+        if api_key in self._loaded_keys:
+            found = self._loaded_keys[api_key]
+        else:
+            found = self._run(keys.find(self.secrets, api_key))
+        if isinstance(found, UponceError):
+            raise found
+        if found is not None:
             self._keys[api_key] = found
-        return self._keys.get(api_key)
+        return found
 
     def has_cloud(self, cloud: str) -> bool:
+        if cloud in self._loaded_clouds:
+            return self._loaded_clouds[cloud]
         if cloud not in self._clouds and self._run(keys.has_cloud(cloud)):
             self._clouds.add(cloud)
         return cloud in self._clouds
@@ -117,12 +145,25 @@ class Records:
     def find_grant(self, key: bytes) -> GrantRecord | None:
         return self._run(ledger.find(key)) if self.knows_grants else None
 
+    def _run_all(self, operations: Iterable[Operation[Any]]) -> list[Any]:
+        """Return for each operation its result, or the error with which it refused."""
+        assert self._session is not None
+        steps = [operation.begin(self._now) for operation in operations]
+        try:
+            return run_in_step(self._session, steps) if steps else []
+        except Exception as error:
+            raise self.failed(error) from error
+
     def _run(self, operation: Operation[T]) -> T:
         assert self._session is not None
         try:
             return run(self._session, operation.begin(self._now))
         except Exception as error:
             raise self.failed(error) from error
+
+
+def _is_usable(key: ApiKey | None, cloud: str) -> bool:
+    return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
 @dataclass(slots=True, eq=False)

@@ -88,7 +88,7 @@ def record(_: float, series_id: str, span: Span, total: int | None, parts: Seque
     check_parts(before, span, parts)
     series = replace(grown(before, Chunk(span, total)), parts=before.parts + len(parts))
     sizes = params_of(series, "total arrived parts") | {"spans": _spans_text(series.spans)}
-    yield [  # in the order of `freeze`, which may wait for this row
+    yield [  # the series first: `freeze` locks the tables in this order
         ("grow_series", sizes | {"series_id": series_id}),
         *(("add_part", _part_params(series_id, part)) for part in parts),
     ]

@@ -18,10 +18,10 @@ MOST_SECONDS = 300  # of one purge for one kind of rows: they may come as fast a
 _AUDIT_STEP = 6 * 3600  # a server purges every ten minutes or more often
 
 FROZEN = "The database is frozen: it is a backup, or was moved away from."
-# In the order of their locks in other operations: `thaw` waits for readers too.
+# In the order of most other operations, since `thaw` waits for readers too.
 _FREEZABLE = (
     "api_keys upstreams replies grants assets condemned audit series series_grants series_parts "
-    "relay_grants relays outbox"
+    "relays relay_grants outbox"
 ).split()
 _EVENTS = "insert update delete".split()
 

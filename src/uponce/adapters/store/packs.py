@@ -23,7 +23,7 @@ from contextlib import closing, suppress
 from itertools import compress
 from pathlib import Path
 
-from uponce.adapters.files import SAFE, is_packed, make_file, refused
+from uponce.adapters.files import SAFE, UNREADABLE, is_packed, make_file, refused
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.store.records import (
     CRC,
@@ -287,7 +287,7 @@ class Packs:
                 _erase(descriptor, record)
 
     def records(self, prefix: str = "", *, drop_empty: bool = False) -> Iterator[StoredBlob]:
-        """Yield every blob whose key begins with the prefix, except blobs whose header the disk cannot read.
+        """Yield every blob whose key begins with the prefix, except what the disk cannot read: a header, or a pack.
 
         `drop_empty` deletes the packs that have no blob and that no process appends to. In the other packs it completes
         deletions that broke off. A pack with a page that the disk cannot read stays: a later read may succeed. A
@@ -296,14 +296,19 @@ class Packs:
         now = time.time()
         for path in self._packs(prefix):
             is_empty, broken_off = True, list[Record]()
-            with suppress(FileNotFoundError), closing(walk(path)) as records:
-                for record in records:
-                    if record is not None and record.is_deleted:
-                        broken_off.append(record)
-                        continue
-                    is_empty = False
-                    if record is not None and record.key.startswith(prefix):
-                        yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
+            try:
+                with closing(walk(path)) as records:
+                    for record in records:
+                        if record is not None and record.is_deleted:
+                            broken_off.append(record)
+                            continue
+                        is_empty = False
+                        if record is not None and record.key.startswith(prefix):
+                            yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, *UNREADABLE):
+                    raise
+                is_empty = False
             if drop_empty:
                 self._tidy(path, broken_off, is_empty=is_empty)
 

@@ -1,6 +1,6 @@
 """The Database port, and the values that go through it."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -40,6 +40,12 @@ class Records(Protocol):
 
     DatabaseUnavailable means that the database fails: then no upload can take its steps.
     """
+
+    def load(self, named: Iterable[tuple[str, str]]) -> None:
+        """Read the keys and clouds of these pairs of API key and cloud, all together.
+
+        The other methods would wait for the database each time, and strangers can name what does not exist.
+        """
 
     def find_key(self, api_key: str) -> ApiKey | None:
         """Return what Keys.find_key returns."""

@@ -62,10 +62,7 @@ _UNWRITTEN = (
 )
 _UNKNOWN = "The upload was passed on, but the upstream did not say what became of it. uponce looks for it. "
 _AGAIN = f"Wait {_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
-_NOT_AGAIN = (
-    "A repeat may store the file again: this signature has other uses. Look for the file in the account first. With an "
-    "Idempotency-Key a repeat is safe."
-)
+_NOT_AGAIN = "A repeat may store the file again: this signature has other uses. Look for the file in the account first."
 
 
 class Repeated(Exception):
@@ -120,7 +117,7 @@ class Relaying:
             if self._pending is None and await self._is_taken_back():
                 raise DatabaseUnavailable(_UNCONFIRMED, detail=error.detail) from error
             await self._hasten()
-            if self._may_double:
+            if self._may_double and self._pending is not None:
                 raise self._unknown(_UNKNOWN, error.detail) from error
             raise
         except UpstreamUnavailable:  # without its signature the request is not complete

@@ -299,6 +299,7 @@ class Pipeline:
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
         """Return for each arrival what the transaction must do, or the error that ends the upload here."""
+        records.load((dict(each.fields).get("api_key", ""), each.request.cloud) for each in arrivals)
         outcomes: list[Candidate | Refusal | Exception | None] = [self._refused(each, records) for each in arrivals]
         good = [arrival for arrival, refused in zip(arrivals, outcomes, strict=True) if refused is None]
         failed = self._store(good) if good else None

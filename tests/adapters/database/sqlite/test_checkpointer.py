@@ -109,8 +109,8 @@ def test_no_checkpoint_begins_while_every_page_is_moved(path: Path, checkpointer
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT - 1)
     for _ in range(3):
         move_all(path)
-        for _ in range(COMMITS_PER_CHECKPOINT - checkpointer.commits % COMMITS_PER_CHECKPOINT):
-            checkpointer.note_commit()  # of an earlier commit, whose pages are moved. The last one makes it due
+        for _ in range(COMMITS_PER_CHECKPOINT + 2):
+            checkpointer.note_commit()  # of transactions without a change: they leave no page
         assert Told.over.acquire(timeout=WAIT_SECONDS)
     end_when_moved(path, checkpointer, writer)
     assert len(Told.left) >= 3 and 0 not in Told.left
@@ -121,8 +121,9 @@ def test_no_checkpoint_begins_beside_that_of_another_process(path: Path, checkpo
     with file.locked(path.parent):
         writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
         assert wait_until(lambda: not checkpointer._due.is_set())
-        with checkpointer._turn:
-            pass
+        checkpointer.is_long = True
+        checkpointer.finish(writer)
+        assert checkpointer.is_long
         assert Told.left == []
     for _ in range(COMMITS_PER_CHECKPOINT):
         checkpointer.note_commit()
@@ -152,6 +153,25 @@ def test_the_log_begins_again_though_commits_never_pause(
     writer.close()
     assert begun_again == 3
     assert most > 2 * COMMITS_PER_CHECKPOINT
+
+
+def test_a_reader_that_needs_the_log_keeps_no_commit_waiting(
+    path: Path, checkpointer: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it ends, the thread moves what it needed, beside the commits."""
+    monkeypatch.setattr(file, "LONG_LOG_PAGES", 10)
+    writer = committed(path, checkpointer, 1)
+    with closing(connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+        committed(path, checkpointer, COMMITS_PER_CHECKPOINT).close()
+        assert Told.over.acquire(timeout=WAIT_SECONDS)
+        assert wait_until(lambda: not checkpointer._due.is_set())
+        assert not checkpointer.is_long
+        reader.execute("COMMIT")
+    for _ in range(COMMITS_PER_CHECKPOINT):
+        checkpointer.note_commit()
+    end_when_moved(path, checkpointer, writer)
 
 
 def test_commits_move_the_log_where_no_thread_can_start(
@@ -227,9 +247,20 @@ def test_nothing_is_moved_while_no_file_has_the_name(path: Path, checkpointer: C
     end_when_moved(path, checkpointer, writer)
 
 
+def test_a_large_group_counts_as_many_commits(path: Path, checkpointer: Checkpointer) -> None:
+    writer = committed(path, checkpointer, 0)
+    for _ in range(8):
+        assert pages_left(path) == 0
+        writer.execute("INSERT INTO t VALUES (0)")
+        checkpointer.note_commit(connection.OPERATIONS_PER_CHECKPOINT)
+        assert wait_until(lambda: pages_left(path) == 0)
+    checkpointer.close()
+    writer.close()
+
+
 def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noted: list[None] = []
-    monkeypatch.setattr(Checkpointer, "note_commit", lambda _: noted.append(None))
+    noted: list[int] = []
+    monkeypatch.setattr(Checkpointer, "note_commit", lambda _, operations: noted.append(operations))
     database = open_sqlite(path.with_name("other.db"))
     run(database.add_key(KEY))
     assert len(noted) == 1

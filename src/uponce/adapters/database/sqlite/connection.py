@@ -22,10 +22,9 @@ from uponce.app.ports import Clock, LateGroup
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 MAX_GROUP = 256
-COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages
+COMMITS_PER_CHECKPOINT, OPERATIONS_PER_CHECKPOINT = 450, 2000  # an upload changes some ten pages, in a large group five
 
 _PRIMARY_CODE = 0xFF
-_OF_QUOTAS = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 # Several server processes share the file. A writer waits this long for another process's transaction.
 BUSY_SECONDS = 5.0
@@ -136,7 +135,9 @@ class Held:
 
     def __init__(self, path: Path, connect: Callable[[], Connection], *settings: str) -> None:
         self._path = os.fspath(path)
-        self.folder = path.parent
+        self.folder = (
+            path.resolve().parent
+        )  # that of the file itself, which has the log beside it, if the path is a link
         self._connect = connect
         self._settings = settings
         self._file = 0, 0
@@ -167,12 +168,15 @@ class Log(Protocol):
     """The log of the database, as the thread that commits sees it: file.Checkpointer."""
 
     commits: int = 0
+    operations: int = 0
     is_long: bool = False
 
-    def note_commit(self) -> None:
+    def note_commit(self, operations: int = 1) -> None:
         """Count a commit. Call it after each commit of this process, in the thread that commits."""
         self.commits += 1
-        if self.commits % COMMITS_PER_CHECKPOINT == 0:
+        self.operations += operations
+        if self.commits >= COMMITS_PER_CHECKPOINT or self.operations >= OPERATIONS_PER_CHECKPOINT:
+            self.commits = self.operations = 0
             self.make_due()
 
     def make_due(self) -> None:
@@ -209,6 +213,7 @@ class Engine:
         try:
             connection = self._held.connected()
             if self._log.is_long:
+                self._refuse_moved()
                 self._log.finish(connection)
             connection.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
@@ -217,7 +222,7 @@ class Engine:
                 self.late.seal()
             failed = outcome_unknown  # from here on only reading back shows whether it was committed
             connection.execute("COMMIT")
-            self._log.note_commit()
+            self._log.note_commit(len(outcomes))
             self._refuse_moved()
         except Exception as error:
             self.disconnect()
@@ -318,7 +323,8 @@ def seen_full(error: Exception, folder: Path) -> Exception:
 
     SQLite reports ENOSPC as a full disk, and EDQUOT as a write that failed (unixWrite in os_unix.c).
     """
-    if getattr(error, "sqlite_errorcode", None) not in _OF_QUOTAS or not has_no_room(folder):
+    is_write = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_WRITE
+    if not is_write or not has_no_room(folder):
         return error
     full = sqlite3.OperationalError(f"{error}, and the quota of {folder} is used up")
     full.sqlite_errorcode = sqlite3.SQLITE_FULL

@@ -36,7 +36,7 @@ _MOST_MESSAGES = 10_000
 
 # Many commits change the same page of an index. With fewer checkpoints, it is written less often (SQLite: 1,000).
 LONG_LOG_PAGES = 8000
-_NEXT_COMMITS_SECONDS, _LOOK_SECONDS = 0.05, 0.001
+_NEXT_COMMIT_SECONDS, _LOOK_SECONDS = 0.05, 0.001
 
 
 def refuse_network(folder: Path, mountinfo: Path = MOUNTINFO) -> None:
@@ -217,8 +217,8 @@ class Checkpointer(Log):
 
     Up to SQLite 3.51.2, a checkpoint that begins when every page was moved can lose commits: those that begin the log
     again at that moment (sqlite.org/wal.html, "The WAL-reset bug"). So here a checkpoint begins only while a page was
-    not moved, or while no connection can commit. Each commit after the end of every other checkpoint leaves such a
-    page. A lock of the folder keeps other processes from moving it.
+    not moved, or while no connection can commit. A lock of the folder keeps the checkpoints of all processes apart, so
+    a page that is committed under this lock stays until the checkpoint that follows.
 
     If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
     not count as moved.
@@ -236,25 +236,30 @@ class Checkpointer(Log):
     def make_due(self) -> None:
         """Let the thread move pages soon."""
         self._due.set()
-        if not self._thread.ident:  # before, a command or an idle server needs no thread for it
-            try:
-                self._thread.start()
-            except RuntimeError:  # the system allows no more threads
-                self.is_long = True
+        if self._thread.is_alive():
+            return
+        try:  # before, a command or an idle server needs no thread for it
+            self._thread.start()
+        except RuntimeError:  # the system allows no more threads, or the thread has failed
+            self.is_long = True
 
     def finish(self, connection: Connection) -> None:
-        """Move all pages of the log, if the thread does not move them now. Call it in the thread that commits.
+        """Move all pages of the log, unless other pages are moved now. Call it in the thread that commits.
 
         `connection` is the one that commits. It has no transaction, and gets one that ends before this returns: so no
         commit comes in between, of no process.
         """
         if not self._turn.acquire(blocking=False):
             return
-        self.is_long = False
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                self._move()
+                with _alone(self._folder) as is_alone:
+                    if is_alone:
+                        self._move()
+                        self.is_long = False
+            except OSError as error:
+                self._report(str(error))
             finally:
                 connection.execute("ROLLBACK")
         finally:
@@ -268,42 +273,42 @@ class Checkpointer(Log):
         self._held.drop()
 
     def _serve(self) -> None:
-        while True:
+        while not self._closed:
             self._due.wait()
+            if not self._closed:
+                self._serve_once()
+            # Not before: under load the next round would begin at once, and leave no time for `finish`.
             self._due.clear()
-            if self._closed:  # after the clear, which may also undo what `close` has set
-                break
-            try:
-                with self._turn, _alone(self._folder) as is_alone:
-                    if is_alone and self._leave_a_page():
-                        self._move()
-            except OSError as error:
-                self._report(str(error))
 
-    def _leave_a_page(self) -> bool:
-        """Return when a page was committed under the lock of the folder. Return False if that fails.
+    def _serve_once(self) -> None:
+        try:
+            with self._turn, _alone(self._folder) as is_alone:
+                if is_alone and self._tried(self._leave_a_page):
+                    self._move()
+        except OSError as error:
+            self._report(str(error))
 
-        The first commit that is noted may have come before the lock. Without commits, this thread makes one.
+    def _leave_a_page(self) -> None:
+        """Return when a page was committed since this began. Without commits, make one.
+
+        A transaction without a change leaves none, and does not change `data_version`.
         """
-        second, end = self.commits + 2, time.monotonic() + _NEXT_COMMITS_SECONDS
-        while time.monotonic() < end:
-            if self.commits >= second:
-                return True
+        connection, end = self._connected(), time.monotonic() + _NEXT_COMMIT_SECONDS
+        before = _data_version(connection)
+        while _data_version(connection) == before:
+            if time.monotonic() >= end:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"PRAGMA user_version = {version_of(connection)}")
+                connection.execute("COMMIT")
+                return
             time.sleep(_LOOK_SECONDS)
-        return self._tried(self._touch)
-
-    def _touch(self) -> None:
-        connection = self._connected()
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(f"PRAGMA user_version = {version_of(connection)}")
-        connection.execute("COMMIT")
 
     def _move(self) -> None:
         def move() -> None:
-            ((busy, pages, _),) = self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            ((busy, pages, moved),) = self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if not busy:  # by another program
                 self._reported.clear()
-                self.is_long = pages > LONG_LOG_PAGES
+                self.is_long = pages > LONG_LOG_PAGES and moved == pages  # else a reader needs the rest
 
         self._tried(move)
 
@@ -312,7 +317,8 @@ class Checkpointer(Log):
             work()
         except (sqlite3.Error, UponceError) as error:
             self._held.drop()
-            self._report(failures.detail_of(error))
+            if code_of(error) != sqlite3.SQLITE_BUSY:  # a long transaction: the next round comes soon
+                self._report(failures.detail_of(error))
             return False
         return True
 
@@ -327,6 +333,12 @@ class Checkpointer(Log):
             log.error(
                 "the pages of uponce.db-wal cannot be moved to the database, so it grows: %s. Check the disk", reason
             )
+
+
+def _data_version(connection: Connection) -> int:
+    """Return a number that each change by another connection changes."""
+    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    return version
 
 
 @contextmanager
