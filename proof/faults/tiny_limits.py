@@ -95,6 +95,7 @@ adapters.database.postgres.pool     MAX_GROUP                        3
 adapters.database.postgres.pool     _MAX_WAVES                       2
 adapters.database.sqlite.connection MAX_GROUP                        3
 adapters.database.sqlite.connection COMMITS_PER_CHECKPOINT           7
+adapters.database.sqlite.connection OPERATIONS_PER_CHECKPOINT        11
 adapters.database.sqlite.file       LONG_LOG_PAGES                   30
 adapters.database.sqlite.snapshot   _PAGES                           5
 """

@@ -22,7 +22,8 @@ from uponce.app.ports import Clock, LateGroup
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 MAX_GROUP = 256
-COMMITS_PER_CHECKPOINT, OPERATIONS_PER_CHECKPOINT = 450, 2000  # an upload changes some ten pages, in a large group five
+COMMITS_PER_CHECKPOINT = 450
+OPERATIONS_PER_CHECKPOINT = 2000  # an upload changes some ten pages, in a large group five
 
 _PRIMARY_CODE = 0xFF
 
