@@ -134,6 +134,20 @@ def test_a_defect_that_one_upload_meets_ends_that_upload(world: World, monkeypat
     assert [answer.status for answer in beside.answers] == [200]
 
 
+def test_no_upload_of_a_group_is_looked_up_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger can name an API key in several ways. Each look-up on PostgreSQL keeps the group waiting."""
+
+    def alone(*args: Any) -> None:
+        raise AssertionError(args)
+
+    monkeypatch.setattr(committer, "run", alone)
+    beside = Beside(world, monkeypatch)
+    fields = {"api_key[]": "999", "signature": "0" * 40, "timestamp": str(int(world.clock.time))}
+    answer = world.post(parts_of(fields), part("file", PNG, "a.png"), END)
+    assert (answer.code, [each.code for each in beside.answers]) == ("unknown_api_key", ["ok"])
+    assert beside.groups == [2]
+
+
 def test_a_database_that_fails_ends_the_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """No look-up is made for each upload of a group: each may wait as long as the database may take to answer."""
     looked: list[Any] = []

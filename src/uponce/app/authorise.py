@@ -1,6 +1,6 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, and the parameters themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeGuard
@@ -15,6 +15,7 @@ from uponce.core.refusals import refusal_of, still_pending
 from uponce.core.signature import (
     DUMMY_KEY,
     Signer,
+    bare_name,
     check_fresh,
     check_watermark,
     grant_key,
@@ -128,6 +129,13 @@ async def verify_signed(
     return verified_by(services.limits, key, params, call)
 
 
+def names_in(fields: Iterable[tuple[str, str]], cloud: str) -> list[tuple[str, str]]:
+    """Return the API keys that the fields name, each with the cloud, to look them up with those of other uploads."""
+    return [
+        (value, cloud) for name, value in fields if name[:7] == "api_key" and value and bare_name(name) == "api_key"
+    ]
+
+
 def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiKey:
     """Return the key that the parameters name. Raise as `verify_signed` does. Blocks."""
     require_credentials(params, may_be_upload=True)
@@ -190,8 +198,8 @@ async def check_in_time(
     """Raise StaleRequest or FutureTimestamp unless the grant is fresh.
 
     A stale grant may be pending: its upload began in time, and a repeat gets its answer once the outcome is known. Then
-    raise OutcomeUnknown, unless other uses are left and no Idempotency-Key shows that it may be a repeat. `record` is
-    what the ledger knew when its answers were looked up.
+    raise OutcomeUnknown, unless other uses are left and no Idempotency-Key shows that it may be a repeat, or what its
+    origin and its uses refuse. `record` is what the ledger knew when its answers were looked up.
     """
     try:
         check_grant_fresh(services, verified)

@@ -279,7 +279,7 @@ class Packs:
             try:
                 record = record_at(descriptor, name, start)
             except OSError as error:
-                if error.errno != errno.EIO:
+                if error.errno not in UNREADABLE:
                     raise
                 erase(descriptor, start, PAGE)  # no other blob was ever here
                 return
@@ -291,7 +291,8 @@ class Packs:
 
         `drop_empty` deletes the packs that have no blob and that no process appends to. In the other packs it completes
         deletions that broke off. A pack with a page that the disk cannot read stays: a later read may succeed. A
-        failure gets a line in the log.
+        failure gets a line in the log. If a pack cannot be read at all, raise OSError, so that the sweep counts as
+        failed.
         """
         now = time.time()
         for path in self._packs(prefix):
@@ -306,7 +307,7 @@ class Packs:
                         if record is not None and record.key.startswith(prefix):
                             yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
             except OSError as error:
-                if error.errno not in (errno.ENOENT, *UNREADABLE):
+                if error.errno != errno.ENOENT and (drop_empty or error.errno not in UNREADABLE):
                     raise
                 is_empty = False
             if drop_empty:

@@ -55,7 +55,7 @@ def record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | N
 
 
 def walk(path: Path) -> Generator[Record | None, None, None]:
-    """Yield the records of a pack, in order, and None for each page whose header the disk cannot read (EIO).
+    """Yield the records of a pack, in order, and None for each page whose header the disk cannot read.
 
     A deleted record is among them while a part of it is left. Skip everything else: holes, and the incomplete end of a
     failed group.

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from uponce.app.authorise import (
@@ -23,6 +24,7 @@ from uponce.app.authorise import (
     check_origin,
     check_scripted,
     find_key_in,
+    names_in,
     record_refusal,
     verified_by,
 )
@@ -299,7 +301,7 @@ class Pipeline:
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
         """Return for each arrival what the transaction must do, or the error that ends the upload here."""
-        records.load((dict(each.fields).get("api_key", ""), each.request.cloud) for each in arrivals)
+        records.load(chain.from_iterable(names_in(each.fields, each.request.cloud) for each in arrivals))
         outcomes: list[Candidate | Refusal | Exception | None] = [self._refused(each, records) for each in arrivals]
         good = [arrival for arrival, refused in zip(arrivals, outcomes, strict=True) if refused is None]
         failed = self._store(good) if good else None

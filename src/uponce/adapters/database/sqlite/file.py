@@ -256,8 +256,8 @@ class Checkpointer(Log):
             try:
                 with _alone(self._folder) as is_alone:
                     if is_alone:
-                        self._move()
-                        self.is_long = False
+                        self.is_long = False  # after a failure, until the next round
+                        self._move()  # it stays long until the log has begun again: a reader may be in the way
             except OSError as error:
                 self._report(str(error))
             finally:
@@ -297,6 +297,7 @@ class Checkpointer(Log):
         before = _data_version(connection)
         while _data_version(connection) == before:
             if time.monotonic() >= end:
+                connection = self._connected()  # another file may have the path by now
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(f"PRAGMA user_version = {version_of(connection)}")
                 connection.execute("COMMIT")
@@ -308,7 +309,7 @@ class Checkpointer(Log):
             ((busy, pages, moved),) = self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if not busy:  # by another program
                 self._reported.clear()
-                self.is_long = pages > LONG_LOG_PAGES and moved == pages  # else a reader needs the rest
+                self.is_long = pages > LONG_LOG_PAGES >= pages - moved  # else a reader needs the bulk of it
 
         self._tried(move)
 
