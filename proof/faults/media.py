@@ -2,9 +2,10 @@
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -47,7 +48,8 @@ class Folder:
         return frozenset(path.name for path in self._files()) | self._packed().keys()
 
     def sums(self) -> Mapping[str, str]:
-        return {path.name: _sha256(path) for path in self._files()} | self._packed()
+        found = ((path.name, _sha256(path)) for path in self._files())
+        return {name: sha256 for name, sha256 in found if sha256} | self._packed()
 
     def parts(self) -> Mapping[tuple[str, str], str]:
         return {}
@@ -91,17 +93,24 @@ class Bucket:
         return {(key, name): sha256 for (_, key, name), sha256 in found}
 
     def _read(self, folder: str) -> dict[str, str]:
-        def read(name: str) -> tuple[str, str]:
-            data = bytes(obstore.get(self._store, name).bytes())
-            return name, hashlib.sha256(data).hexdigest()
+        def read(name: str) -> Sequence[tuple[str, str]]:
+            try:
+                data = bytes(obstore.get(self._store, name).bytes())
+            except FileNotFoundError:  # a server deletes what no row names after its answer, so also after the listing
+                return ()
+            return [(name, hashlib.sha256(data).hexdigest())]
 
         with ThreadPoolExecutor(_READERS) as pool:
-            return dict(pool.map(read, self._names(folder)))
+            return dict(chain.from_iterable(pool.map(read, self._names(folder))))
 
     def _names(self, folder: str) -> list[str]:
         return [meta["path"] for batch in obstore.list(self._store, folder) for meta in batch]
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return nothing for a file that a server has deleted after the listing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
