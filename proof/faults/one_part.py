@@ -23,7 +23,7 @@ from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.resumable import Address, Part, address_of, begin, resume
+from uponce.app.uploading.resumable import Part, SeriesAddress, address_of, begin, resume
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series
 from uponce.core.spans import Span
@@ -83,9 +83,9 @@ def stored(outcome: Uploaded | Forwarded | Series) -> Uploaded | Series:
     return outcome
 
 
-def address_in(film: Film) -> Address:
+def address_in(film: Film) -> SeriesAddress:
     cloud, grant_key, series_id = film.address.split("/")
-    return Address(cloud, bytes.fromhex(grant_key), series_id)
+    return SeriesAddress(cloud, bytes.fromhex(grant_key), series_id)
 
 
 async def _blocks(start: int, end: int) -> AsyncIterator[bytes]:

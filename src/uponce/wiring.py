@@ -163,9 +163,9 @@ def missing(settings: Settings) -> str | None:
         case "sqlite":
             return None if exists(sqlite_path(settings.database_url)) else str(settings.data_dir)
         case "postgresql" | "postgres":
-            from uponce.adapters.database.postgres import Address, is_set_up
+            from uponce.adapters.database.postgres import DatabaseAddress, is_set_up
 
-            address = Address(settings.database_url, settings.database_seconds)
+            address = DatabaseAddress(settings.database_url, settings.database_seconds)
             return None if is_set_up(address) else address.shown
         case _:  # `build` refuses it
             return None

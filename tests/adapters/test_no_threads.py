@@ -11,7 +11,7 @@ import pytest
 
 from tests.adapters.descriptors import descriptors
 from tests.adapters.packing import opened
-from uponce.adapters.database.postgres.connection import Address
+from uponce.adapters.database.postgres.connection import DatabaseAddress
 from uponce.adapters.database.postgres.pool import Pool
 from uponce.adapters.database.sqlite.readers import Readers
 from uponce.adapters.store.bucket import PART_BYTES
@@ -85,7 +85,7 @@ def test_a_bucket_begins_no_work_for_a_refused_request(allow: Allow) -> None:
 
 def test_a_database_without_a_thread_does_not_answer(allow: Allow) -> None:
     none: Any = None
-    pool, readers = Pool(Address("postgresql://", 1), 2, None, none, none), Readers(lambda: none)
+    pool, readers = Pool(DatabaseAddress("postgresql://", 1), 2, None, none, none), Readers(lambda: none)
     allow("uponce")
     for run in (pool.run, readers.run):
         with pytest.raises(DatabaseUnavailable, match="no signature was spent"):

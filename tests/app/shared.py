@@ -13,7 +13,7 @@ from tests.stores.sick import SickStore
 from tests.world import World
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.parts import ObjectParts
-from uponce.app.fsck import Finding, fsck
+from uponce.app.fsck import FsckFinding, fsck
 from uponce.app.ports import StoredBlob
 from uponce.app.sweep import Swept, sweep
 from uponce.core.policy import Limits
@@ -71,8 +71,8 @@ class Pair:
     def sweep(self, grace: float = 0) -> list[Swept]:
         return [asyncio.run(sweep(world.services, grace_seconds=grace, audit_seconds=10**6)) for world in self.both]
 
-    def findings(self, grace: float = 0) -> list[Finding]:
-        async def collect() -> list[Finding]:
+    def findings(self, grace: float = 0) -> list[FsckFinding]:
+        async def collect() -> list[FsckFinding]:
             report = await fsck(self.one.services, grace_seconds=grace, audit_seconds=10**6, settle_seconds=0)
             return list(chain.from_iterable(report.findings.values()))
 

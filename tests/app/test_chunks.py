@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from uponce.app.relaying.chunks import Chunk, cut, cut_arriving
+from uponce.app.relaying.chunks import RelayChunk, cut, cut_arriving
 
 MIB = 1024 * 1024
 
@@ -47,7 +47,7 @@ async def blocks_of(file: bytes, size: int) -> AsyncIterator[bytes]:
         yield file[start : start + size]
 
 
-async def read(chunk: Chunk) -> bytes:
+async def read(chunk: RelayChunk) -> bytes:
     return b"".join([bytes(block) async for block in chunk.blocks])
 
 

@@ -34,7 +34,7 @@ from uponce.app.fsck import (
     SIZE,
     UNREADABLE,
     Examined,
-    Finding,
+    FsckFinding,
     Severity,
     fsck,
 )
@@ -53,11 +53,11 @@ class Checked:
     """What one check said: the subjects by kind, and the last counts."""
 
     found: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[FsckFinding] = field(default_factory=list)
     examined: Examined = field(default_factory=Examined)
 
     @property
-    def damage(self) -> list[Finding]:
+    def damage(self) -> list[FsckFinding]:
         return [finding for finding in self.findings if finding.kind.severity is Severity.DAMAGE]
 
 

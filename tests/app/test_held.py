@@ -10,7 +10,7 @@ import pytest
 from uponce.app.attempts import Memory
 from uponce.app.relaying import held
 from uponce.app.relaying.chunks import Data
-from uponce.app.relaying.held import Held, Stream
+from uponce.app.relaying.held import HeldFile, Stream
 from uponce.core.errors import UpstreamUnavailable
 from uponce.core.policy import Limits
 
@@ -119,5 +119,5 @@ def test_a_file_that_is_certainly_large_is_not_gathered(
     limits = Limits(small_body_bytes=1000, max_form_bytes=200)
     services: Any = SimpleNamespace(limits=limits, attempts=SimpleNamespace(memory=Memory()))
     passing: Any = SimpleNamespace(filename=filename)
-    asyncio.run(Held(services, passing, length).write(b"0123456789"))
+    asyncio.run(HeldFile(services, passing, length).write(b"0123456789"))
     assert sum(map(len, taken)) == sent

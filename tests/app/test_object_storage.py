@@ -16,7 +16,7 @@ from tests.stores import seaweedfs
 from tests.stores.sick import Illness, SickStore, healthy, sick
 from tests.world import PNG, World, assert_accepted, assert_refused, run
 from uponce.adapters.store.blobs import Blobs
-from uponce.app.fsck import Finding, fsck
+from uponce.app.fsck import FsckFinding, fsck
 from uponce.app.sweep import Swept, sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown
 from uponce.core.policy import Limits
@@ -62,8 +62,8 @@ def spooled(world: World) -> list[Path]:
     return list(world.blobs.folder.iterdir())
 
 
-def findings(world: World) -> list[Finding]:
-    async def collect() -> list[Finding]:
+def findings(world: World) -> list[FsckFinding]:
+    async def collect() -> list[FsckFinding]:
         report = await fsck(world.services, grace_seconds=0, audit_seconds=10**6, settle_seconds=0)
         return list(chain.from_iterable(report.findings.values()))
 

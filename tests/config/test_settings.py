@@ -12,7 +12,7 @@ import pytest
 from uponce.app.manage_keys import MAX_WINDOW
 from uponce.cli.address import unreachable
 from uponce.config import MASK, Settings, as_environment, effective, load, noted, with_noted
-from uponce.config.settings import DATABASE, STORAGE, Rule
+from uponce.config.settings import DATABASE, STORAGE, ValueRule
 from uponce.core.errors import SettingRefused
 
 
@@ -222,7 +222,7 @@ CHOICES = [
     (name, choice)
     for name, hint in get_type_hints(Settings, include_extras=True).items()
     for rule in get_args(hint)[1:]
-    if isinstance(rule, Rule) and rule.any_case
+    if isinstance(rule, ValueRule) and rule.any_case
     for choice in rule.expected.split(" or ")
 ]
 

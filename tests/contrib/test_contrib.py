@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from uponce import UponceError
-from uponce.contrib import MAX_BODY, Reply, SignRules
+from uponce.contrib import MAX_BODY, SignReply, SignRules
 
 URL = "cloudinary://123:secret@media?upload_prefix=https://media.example"
 JSON = "application/json; charset=utf-8"
 ALLOW = {"folder": ["cats", "dogs"], "public_id": ["avatars/*"]}
 
 
-def ask(params: dict[str, Any], granted: Any = True, **more: Any) -> Reply:
+def ask(params: dict[str, Any], granted: Any = True, **more: Any) -> SignReply:
     rules = SignRules(URL, "auto", ALLOW, {"max_bytes": 1000, "valid_for": 60})
     return rules.reply(granted, JSON, json.dumps({"params": params, **more}).encode())
 
 
-def refusal(reply: Reply) -> tuple[int, str, str]:
+def refusal(reply: SignReply) -> tuple[int, str, str]:
     error = reply.body["error"]
     return reply.status, error["code"], error["message"]
 

@@ -19,11 +19,11 @@ from uponce.core.policy import Limits
 from uponce.core.relaying import (
     Forwarded,
     Found,
+    GrantVerdict,
     Judgement,
     Missing,
     Outcome,
     Relay,
-    Verdict,
     bound,
     is_answer,
     judge_look_up,
@@ -327,10 +327,10 @@ class Search:
     def _judge(self, state: State, relay: Relay, found: Found | Missing, owner: int = OLD) -> State:
         judgement = self._rules.judge(relay, found, state.now - self._world.latency, LIMITS)
         number = int(relay.id)
-        if judgement.verdict is Verdict.WAIT:
+        if judgement.verdict is GrantVerdict.WAIT:
             rows = tuple((*row[:2], judgement.misses) if row[0] == number else row for row in state.ledger.rows)
             return state._replace(ledger=state.ledger._replace(rows=rows))
-        spent = judgement.verdict is Verdict.SPENT
+        spent = judgement.verdict is GrantVerdict.SPENT
         ledger = self._end(state.ledger, number, spent)
         is_told = spent and isinstance(found, Found) and self._rules.is_answer(relay, found)
         return state._replace(ledger=ledger, lied=state.lied or (is_told and owner != number))

@@ -28,11 +28,11 @@ from uponce.core.policy import Limits
 from uponce.core.relaying import (
     Forwarded,
     Found,
+    GrantVerdict,
     Judgement,
     Missing,
     Outcome,
     Relay,
-    Verdict,
     judge_look_up,
     outcome_of,
     trailer_timestamp,
@@ -47,12 +47,12 @@ def test_no_order_of_events_breaks_a_promise(world: World) -> None:
 
 
 def free_at_the_first_miss(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
-    return Judgement(Verdict.FREE, 1) if found is Missing.NOTHING else judge_look_up(relay, found, now, limits)
+    return Judgement(GrantVerdict.FREE, 1) if found is Missing.NOTHING else judge_look_up(relay, found, now, limits)
 
 
 def free_after_one_miss(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
     judgement = judge_look_up(relay, found, now, limits)
-    return Judgement(Verdict.FREE, 1) if judgement.misses else judgement
+    return Judgement(GrantVerdict.FREE, 1) if judgement.misses else judgement
 
 
 def compare_etags_only(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
@@ -61,7 +61,7 @@ def compare_etags_only(relay: Relay, found: Found | Missing, now: float, limits:
 
 
 def take_any_asset(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
-    return Judgement(Verdict.SPENT, 0) if isinstance(found, Found) else judge_look_up(relay, found, now, limits)
+    return Judgement(GrantVerdict.SPENT, 0) if isinstance(found, Found) else judge_look_up(relay, found, now, limits)
 
 
 def pair_with_the_question(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
@@ -75,7 +75,7 @@ def take_silence_for_nothing(relay: Relay, found: Found | Missing, now: float, l
 
 def wait_for_the_asset(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
     judgement = judge_look_up(relay, found, now, limits)
-    return Judgement(Verdict.WAIT, relay.misses) if judgement.verdict is Verdict.FREE else judgement
+    return Judgement(GrantVerdict.WAIT, relay.misses) if judgement.verdict is GrantVerdict.FREE else judgement
 
 
 def judge_early(seconds: int, relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:

@@ -9,10 +9,10 @@ from uponce.core.relaying import (
     MISSES,
     Forwarded,
     Found,
+    GrantVerdict,
     Missing,
     Outcome,
     Relay,
-    Verdict,
     bound,
     judge_look_up,
     outcome_of,
@@ -47,27 +47,27 @@ def missed(count: int) -> Relay:
 @pytest.mark.parametrize(
     ("seen", "now", "verdict"),
     [
-        (found("the md5", BEGUN - 9999), BEGUN + 10, Verdict.SPENT),
-        (found("other", BEGUN + 1), BEGUN + 10, Verdict.SPENT),
-        (found("other", BEGUN - 60), BEGUN + 10, Verdict.WAIT),
-        (found("other", BEGUN + 7201, ahead=7200), BEGUN + 10, Verdict.SPENT),
-        (found("other", BEGUN + 7100, ahead=7200), BEGUN + 10, Verdict.WAIT),
-        (found("other", BEGUN - 3599, ahead=-3600), BEGUN + 10, Verdict.SPENT),
-        (found("other", BEGUN + 1, took=60), BEGUN + 10, Verdict.SPENT),
-        (found("other", BEGUN - 60, took=60), BEGUN + 10, Verdict.WAIT),
-        (Missing.NOTHING, BEGUN + 10, Verdict.WAIT),
-        (Missing.NOTHING, END - 1, Verdict.WAIT),
-        (Missing.UNREADABLE, END + 9999, Verdict.WAIT),
+        (found("the md5", BEGUN - 9999), BEGUN + 10, GrantVerdict.SPENT),
+        (found("other", BEGUN + 1), BEGUN + 10, GrantVerdict.SPENT),
+        (found("other", BEGUN - 60), BEGUN + 10, GrantVerdict.WAIT),
+        (found("other", BEGUN + 7201, ahead=7200), BEGUN + 10, GrantVerdict.SPENT),
+        (found("other", BEGUN + 7100, ahead=7200), BEGUN + 10, GrantVerdict.WAIT),
+        (found("other", BEGUN - 3599, ahead=-3600), BEGUN + 10, GrantVerdict.SPENT),
+        (found("other", BEGUN + 1, took=60), BEGUN + 10, GrantVerdict.SPENT),
+        (found("other", BEGUN - 60, took=60), BEGUN + 10, GrantVerdict.WAIT),
+        (Missing.NOTHING, BEGUN + 10, GrantVerdict.WAIT),
+        (Missing.NOTHING, END - 1, GrantVerdict.WAIT),
+        (Missing.UNREADABLE, END + 9999, GrantVerdict.WAIT),
     ],
 )
-def test_only_a_certain_outcome_ends_the_wait(seen: Found | Missing, now: int, verdict: Verdict) -> None:
+def test_only_a_certain_outcome_ends_the_wait(seen: Found | Missing, now: int, verdict: GrantVerdict) -> None:
     assert judge_look_up(missed(MISSES), seen, now, LIMITS).verdict is verdict
 
 
 def test_a_grant_is_free_after_the_bound_and_two_look_ups_that_find_nothing() -> None:
     first = judge_look_up(RELAY, Missing.NOTHING, END, LIMITS)
-    assert (first.verdict, first.misses) == (Verdict.WAIT, 1)
-    assert judge_look_up(missed(1), Missing.NOTHING, END + 10, LIMITS).verdict is Verdict.FREE
+    assert (first.verdict, first.misses) == (GrantVerdict.WAIT, 1)
+    assert judge_look_up(missed(1), Missing.NOTHING, END + 10, LIMITS).verdict is GrantVerdict.FREE
 
 
 def test_look_ups_before_the_bound_do_not_count() -> None:
@@ -79,12 +79,12 @@ def test_the_greater_bound_counts_of_the_server_that_signed_and_the_one_that_loo
     """Servers may have other limits while they restart one after the other. Older ones have stored no bound."""
     relay = replace(missed(MISSES), bound=stored)
     verdicts = [judge_look_up(relay, Missing.NOTHING, now, LIMITS).verdict for now in (end - 1, end)]
-    assert verdicts == [Verdict.WAIT, Verdict.FREE]
+    assert verdicts == [GrantVerdict.WAIT, GrantVerdict.FREE]
 
 
 def test_an_older_asset_of_that_name_counts_as_nothing() -> None:
     old = found("other", BEGUN - 60, now=END)
-    assert judge_look_up(missed(1), old, END, LIMITS).verdict is Verdict.FREE
+    assert judge_look_up(missed(1), old, END, LIMITS).verdict is GrantVerdict.FREE
 
 
 def test_the_signature_is_dead_when_the_fence_is_over() -> None:

@@ -19,10 +19,10 @@ from rich.console import Console
 
 from uponce.core.account import Account
 from uponce.demo import _ending_on_signals, run, sdk, tell
-from uponce.demo.client import Answer, Client, Media
+from uponce.demo.client import Client, Media, Reply
 from uponce.demo.server import Server, ServerFailed
-from uponce.demo.story import STORY, Outcome, Step, World, leave
-from uponce.demo.table import FULL_WIDTH, Board
+from uponce.demo.story import STORY, Step, StepResult, World, leave
+from uponce.demo.table import FULL_WIDTH, StepBoard
 
 WHOLE_STORY = (*STORY, leave(keep=False))
 
@@ -121,8 +121,8 @@ def output() -> io.StringIO:
 
 
 @pytest.fixture
-def board(output: io.StringIO) -> Board:
-    return Board(Console(file=output, width=FULL_WIDTH))
+def board(output: io.StringIO) -> StepBoard:
+    return StepBoard(Console(file=output, width=FULL_WIDTH))
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_key_whose_signatures_work_twice_is_shown_to_break_the_promise(server: Server, board: Board) -> None:
+def test_a_key_whose_signatures_work_twice_is_shown_to_break_the_promise(server: Server, board: StepBoard) -> None:
     """The mutation: post with the unlimited key, and each line about reuse must turn red."""
     server.start()
     _, unlimited = server.keys
@@ -153,11 +153,14 @@ def test_without_the_sdk_it_tells_how_to_install_it(output: io.StringIO, monkeyp
     assert "pip install 'cloudinary>=1.46.3'" in output.getvalue()
 
 
-def test_a_step_that_breaks_is_not_as_promised_and_the_story_goes_on(board: Board, output: io.StringIO) -> None:
-    def broken(_: World) -> Outcome:
+def test_a_step_that_breaks_is_not_as_promised_and_the_story_goes_on(board: StepBoard, output: io.StringIO) -> None:
+    def broken(_: World) -> StepResult:
         raise ConnectionResetError("gone")
 
-    steps = (Step("One", "It breaks", "kept", broken), Step("Two", "It works", "kept", lambda _: Outcome(True, "fine")))
+    steps = (
+        Step("One", "It breaks", "kept", broken),
+        Step("Two", "It works", "kept", lambda _: StepResult(True, "fine")),
+    )
     assert tell(steps, World.__new__(World), board) == [False, True]
     board.sum_up([False, True], 1.0, None)
     broke, works, verdict = (
@@ -185,11 +188,11 @@ class Stalling:
     def sign(self, public_id: str, timestamp: int) -> dict[str, str]:
         return {"public_id": public_id, "timestamp": str(timestamp)}
 
-    def post(self, fields: dict[str, str], _: Media) -> Answer:
+    def post(self, fields: dict[str, str], _: Media) -> Reply:
         self.posts += 1
         stalled = self.posts <= self.stalls
         self.now += self.seconds if stalled else 0
-        return Answer(400, {"error": {"code": "stale_request"}}) if stalled else Answer(200, {"secure_url": "url"})
+        return Reply(400, {"error": {"code": "stale_request"}}) if stalled else Reply(200, {"secure_url": "url"})
 
     def fetch(self, _: str) -> bytes:
         return b"photo"
@@ -212,9 +215,9 @@ def test_a_stall_at_the_last_moment_is_no_broken_promise(
     assert len(world.signed) == 2
 
 
-def test_each_row_of_the_story_fits_in_one_line_of_80_columns(board: Board, output: io.StringIO) -> None:
+def test_each_row_of_the_story_fits_in_one_line_of_80_columns(board: StepBoard, output: io.StringIO) -> None:
     for number, step in enumerate(WHOLE_STORY, 1):
-        board.row(number, step, Outcome(True, "400 signature_revoked"), 0.999)
+        board.row(number, step, StepResult(True, "400 signature_revoked"), 0.999)
     rows = [line for line in output.getvalue().splitlines() if line and line[:2].strip().isdigit()]
     others = [line for line in output.getvalue().splitlines() if line.strip() and line not in rows]
     assert len(rows) == len(WHOLE_STORY)
@@ -224,15 +227,15 @@ def test_each_row_of_the_story_fits_in_one_line_of_80_columns(board: Board, outp
 
 
 def test_a_narrow_window_folds_and_loses_nothing(output: io.StringIO) -> None:
-    step = Step("chapter", "what happens is lower case", "promised", lambda _: Outcome(True, ""))
-    Board(Console(file=output, width=40)).row(1, step, Outcome(False, "OTHER_BYTES_THAN_SENT"), 12.5)
+    step = Step("chapter", "what happens is lower case", "promised", lambda _: StepResult(True, ""))
+    StepBoard(Console(file=output, width=40)).row(1, step, StepResult(False, "OTHER_BYTES_THAN_SENT"), 12.5)
     assert max(map(len, output.getvalue().splitlines())) <= 40
     assert "".join(re.findall("[A-Z_]+", output.getvalue())) == "OTHER_BYTES_THAN_SENT"
 
 
 def test_the_reason_of_a_refusal_is_told_once_and_again_when_it_was_not_promised(
-    board: Board, output: io.StringIO
+    board: StepBoard, output: io.StringIO
 ) -> None:
     for kept in (True, True, False):
-        board.row(1, STORY[3], Outcome(kept, "400 signature_used", "Used at noon."), 0.0)
+        board.row(1, STORY[3], StepResult(kept, "400 signature_used", "Used at noon."), 0.0)
     assert output.getvalue().count('"Used at noon."') == 2

@@ -27,7 +27,7 @@ from tests.server import Server
 from uponce.cli.credentials import credentials_of
 from uponce.core.signature import verify
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
-from uponce.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
+from uponce.prove.checks import CheckResult, Plan, Verdict, checks, judge_race, worst
 from uponce.prove.exchange import NO_REPLY, Reply
 from uponce.prove.site import Site, dot
 
@@ -298,7 +298,7 @@ def test_a_reply_is_shown_without_commands_to_the_terminal() -> None:
 
 
 def test_the_worst_verdict_counts() -> None:
-    outcomes = [Outcome(verdict, "") for verdict in Verdict]
+    outcomes = [CheckResult(verdict, "") for verdict in Verdict]
     assert [worst(o.verdict for o in outcomes[:number]) for number in (1, 2, 3)] == list(Verdict)
 
 

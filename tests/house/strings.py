@@ -23,6 +23,7 @@ SAYS = {
     "Option",
     "Argument",
     "Typer",
+    "FsckFinding",
     "Finding",
     "_bytes",
     "_number",

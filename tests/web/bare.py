@@ -8,14 +8,14 @@ from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.web.errors import refusal
 from uponce.web.failures import FailedCredentials
-from uponce.web.request import Header, Receive, Request, Scope, Send, Site
+from uponce.web.request import Common, Header, Receive, Request, Scope, Send
 from uponce.web.response import send_response
 
 
 def request(scope: Scope, receive: Receive, *, complete: bool = False) -> Request:
     """A request whose body was read to its end if `complete`."""
-    site = Site(None, FailedCredentials(Limits(), MovableClock()), Limits(), Forms())
-    bare = Request({"path": "/", **scope}, receive, site, "f" * 32)
+    common = Common(None, FailedCredentials(Limits(), MovableClock()), Limits(), Forms())
+    bare = Request({"path": "/", **scope}, receive, common, "f" * 32)
     bare.body.complete = complete
     return bare
 

@@ -16,7 +16,16 @@ from uponce.app.relaying import reconcile
 from uponce.app.relaying.chunks import Data
 from uponce.app.relaying.relay import Relaying
 from uponce.core.errors import OutcomeUnknown
-from uponce.core.relaying import Forwarded, Found, Judgement, Missing, Relay, Verdict, judge_look_up, trailer_timestamp
+from uponce.core.relaying import (
+    Forwarded,
+    Found,
+    GrantVerdict,
+    Judgement,
+    Missing,
+    Relay,
+    judge_look_up,
+    trailer_timestamp,
+)
 from uponce.core.upstream import signed
 from uponce.core.values import GrantStatus, Upstream
 
@@ -104,7 +113,7 @@ async def sign_when_awake(self: Relaying) -> Mapping[str, str]:
 
 
 def free_at_the_first_miss(relay: Relay, found: Found | Missing, *rest: Any) -> Judgement:
-    return Judgement(Verdict.FREE, 1) if found is Missing.NOTHING else judge_look_up(relay, found, *rest)
+    return Judgement(GrantVerdict.FREE, 1) if found is Missing.NOTHING else judge_look_up(relay, found, *rest)
 
 
 def free_at_the_first_miss_after_the_bound(relay: Relay, found: Found | Missing, *rest: Any) -> Judgement:

@@ -47,7 +47,7 @@ SIZES = {"counter": 2 * 1024 * 1024, "histogram": 2 * 1024 * 1024, **dict.fromke
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerPlace:
     """The place of one worker: the number in the names of its files, and the lock that it holds while it lives."""
 
     folder: Path
@@ -61,7 +61,7 @@ class PrometheusMetrics(Metrics):
     A process can have one such object at a time: the library decides by a global variable where it keeps a number.
     """
 
-    def __init__(self, version: str, server: str, place: Place | None = None) -> None:
+    def __init__(self, version: str, server: str, place: WorkerPlace | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         _count_in(place)
         self._place = place
@@ -161,7 +161,7 @@ class PrometheusMetrics(Metrics):
             raise StorageUnavailable("The metrics cannot be read.", detail=str(error)) from error
 
 
-def _count_in(place: Place | None) -> None:
+def _count_in(place: WorkerPlace | None) -> None:
     if place is None:
         storage.ValueClass = storage.MutexValue
     else:
@@ -210,7 +210,7 @@ def _drop_abandoned(place: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def take_place() -> Place:
+def take_place() -> WorkerPlace:
     """Return the first free place. Raise OSError without a folder, or without room in it."""
     if not os.environ.get(VARIABLE):
         raise FileNotFoundError(f"no folder for them could be made in any of {', '.join(PLACES)}")
@@ -226,7 +226,7 @@ def take_place() -> Place:
         mark_process_dead(number, str(folder))  # type: ignore[no-untyped-call]
         for kind, size in SIZES.items():
             _reserve(folder / f"{kind}_{number}.db", size)
-        return Place(folder, number, lock)
+        return WorkerPlace(folder, number, lock)
     raise AssertionError("unreachable")
 
 

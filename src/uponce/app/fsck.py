@@ -108,7 +108,7 @@ RULES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FsckFinding:
     """One fault. `subject` is an asset's name, a blob's key or a grant's key in hex."""
 
     kind: Kind
@@ -138,9 +138,9 @@ class Report:
 
     examined: Examined = field(default_factory=Examined)
     counts: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
-    findings: dict[Kind, list[Finding]] = field(default_factory=lambda: defaultdict(list))
+    findings: dict[Kind, list[FsckFinding]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: FsckFinding) -> None:
         self.counts[finding.kind] += 1
         if self.counts[finding.kind] <= _LISTED:
             self.findings[finding.kind].append(finding)
@@ -149,7 +149,7 @@ class Report:
         return sum(count for kind, count in self.counts.items() if kind.severity is severity)
 
 
-Suspects = Mapping[str, Finding]  # by blob key, which is the subject
+Suspects = Mapping[str, FsckFinding]  # by blob key, which is the subject
 
 
 async def fsck(
@@ -168,7 +168,7 @@ async def fsck(
     """
     report = Report()
     for fault in await services.database.integrity(deep=deep):
-        report.add(Finding(DATABASE if fault.is_damage else UNCHECKED, "database", fault.message))
+        report.add(FsckFinding(DATABASE if fault.is_damage else UNCHECKED, "database", fault.message))
     try:
         await _check_rows(services, audit_seconds, report)
         await _Comparison(services, grace_seconds, deep, settle_seconds, progress, report).run()
@@ -182,13 +182,13 @@ async def _check_rows(services: Services, audit_seconds: int, report: Report) ->
     try:
         await check_owner(services.database, services.blobs)
     except SettingRefused as error:
-        report.add(Finding(OWNER, "UPONCE_STORAGE", error.message))
+        report.add(FsckFinding(OWNER, "UPONCE_STORAGE", error.message))
     for api_key, reason in (await services.database.unreadable_keys()).items():
-        report.add(Finding(SECRET, api_key, reason))
+        report.add(FsckFinding(SECRET, api_key, reason))
     for rule, kind in RULES.items():
         subjects = await services.database.violations(rule, audit_seconds, _LISTED)
         for subject in subjects:
-            report.add(Finding(kind, subject))
+            report.add(FsckFinding(kind, subject))
         if len(subjects) == _LISTED:
             report.counts[kind] = max(_LISTED, await services.database.count_violations(rule, audit_seconds))
 
@@ -225,7 +225,7 @@ class _Comparison:
                 if found.kind.severity is REMOVABLE:
                     self.report.add(found)
                 elif asset := await self.services.database.find_commit(key):
-                    self.report.add(Finding(found.kind, str(asset.name), f"blob {key}: {found.detail}"))
+                    self.report.add(FsckFinding(found.kind, str(asset.name), f"blob {key}: {found.detail}"))
 
     async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
         """Return the suspects in one place. `again` are those of the first look; only that one counts in Examined."""
@@ -254,7 +254,7 @@ class _Comparison:
             blobs[part.key] = StoredBlob(part.key, size, min(part.age, known.age))
         return blobs
 
-    async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Finding]:
+    async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, FsckFinding]:
         """Return the blobs without a row, except young ones: an upload may be about to commit them."""
         without_row = blobs.keys() - rows.keys()
         if not without_row:  # as in nearly every place: this saves a query
@@ -267,9 +267,9 @@ class _Comparison:
             if key in condemned or blob.age >= self.grace_seconds
         }
 
-    async def _rotten(self, rows: Mapping[str, Digest], *, counted: bool) -> dict[str, Finding]:
+    async def _rotten(self, rows: Mapping[str, Digest], *, counted: bool) -> dict[str, FsckFinding]:
         """Return the blobs that have the right size but other bytes, or that cannot be read."""
-        suspects: dict[str, Finding] = {}
+        suspects: dict[str, FsckFinding] = {}
         left = iter(rows.items())
         while batch := dict(islice(left, _READ_AT_ONCE)):
             verdicts = await asyncio.gather(*(self._verdict(key, digest) for key, digest in batch.items()))
@@ -278,15 +278,15 @@ class _Comparison:
             self.progress(self.report.examined)
         return suspects
 
-    async def _verdict(self, key: str, expected: Digest) -> Finding | None:
+    async def _verdict(self, key: str, expected: Digest) -> FsckFinding | None:
         try:
             found = await self.services.blobs.digest(key)
         except StorageUnavailable as error:
-            return Finding(UNREADABLE, key, error.detail)
+            return FsckFinding(UNREADABLE, key, error.detail)
         if found is None:
-            return Finding(HOLLOW, key, _ABSENT)
+            return FsckFinding(HOLLOW, key, _ABSENT)
         if found != expected:
-            return Finding(HASH, key, f"its SHA-256 is {found.sha256} instead of {expected.sha256}")
+            return FsckFinding(HASH, key, f"its SHA-256 is {found.sha256} instead of {expected.sha256}")
         return None
 
     def _count(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob], suspects: Suspects) -> None:
@@ -297,18 +297,18 @@ class _Comparison:
         examined.in_flight += len(blobs.keys() - rows.keys() - suspects.keys())
 
 
-def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Finding]:
+def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, FsckFinding]:
     """Return the rows whose blob is missing or has another size or SHA-256."""
-    suspects = {key: Finding(HOLLOW, key, _ABSENT) for key in rows.keys() - blobs.keys()}
+    suspects = {key: FsckFinding(HOLLOW, key, _ABSENT) for key in rows.keys() - blobs.keys()}
     for key in rows.keys() & blobs.keys():
         expected, found = rows[key].size, blobs[key].size
         if found != expected:
-            suspects[key] = Finding(SIZE, key, f"it has {found} bytes instead of {expected}")
+            suspects[key] = FsckFinding(SIZE, key, f"it has {found} bytes instead of {expected}")
         elif blobs[key].sha256 not in (None, rows[key].sha256):
             detail = f"the store has noted the SHA-256 {blobs[key].sha256} instead of {rows[key].sha256}"
-            suspects[key] = Finding(HASH, key, detail)
+            suspects[key] = FsckFinding(HASH, key, detail)
     return suspects
 
 
-def _left(kind: Kind, blob: StoredBlob) -> Finding:
-    return Finding(kind, blob.key, f"{blob.size} bytes, {int(blob.age)} seconds old")
+def _left(kind: Kind, blob: StoredBlob) -> FsckFinding:
+    return FsckFinding(kind, blob.key, f"{blob.size} bytes, {int(blob.age)} seconds old")

@@ -11,7 +11,7 @@ from uponce.cli.credentials import Credentials, credentials_of, find_credentials
 from uponce.cli.options import Data, Json, print_json
 from uponce.config import masked
 from uponce.prove import prove
-from uponce.prove.board import Board
+from uponce.prove.board import CheckBoard
 from uponce.prove.checks import Plan, Verdict
 from uponce.prove.site import Site
 
@@ -33,7 +33,7 @@ def run(
     promise holds.
     """
     plan, target = Plan(signatures, at_once, seconds), _target(url, key, data)
-    site, board = Site(target.base, target.key, plan.seconds), Board(Console(stderr=as_json))
+    site, board = Site(target.base, target.key, plan.seconds), CheckBoard(Console(stderr=as_json))
     try:
         proof = asyncio.run(prove(site, board, plan))
     except asyncio.CancelledError:

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from uponce.config.settings import NOTED, SECRET, Rule, Settings, between
+from uponce.config.settings import NOTED, SECRET, Settings, ValueRule, between
 from uponce.config.sources import ENCODING, PREFIX, RESOLVED, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
@@ -149,8 +149,8 @@ def _of_flat(values: Mapping[str, Any]) -> Settings:
     return Settings(**own, limits=Limits(**limits))
 
 
-def _rules(name: str) -> list[Rule]:
-    return [note for note in _NOTES.get(name, ()) if isinstance(note, Rule)]
+def _rules(name: str) -> list[ValueRule]:
+    return [note for note in _NOTES.get(name, ()) if isinstance(note, ValueRule)]
 
 
 def _converted(name: str, given: Given) -> Any:

@@ -15,7 +15,7 @@ from uponce.core.policy import MOST_BYTES, MOST_NUMBER, MOST_SECONDS, Limits
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ValueRule:
     """The values that a setting may have. `expected` completes an error: "it must be …"."""
 
     expected: str
@@ -28,8 +28,8 @@ SECRET = "secret"  # no output shows the value
 NOTED = "noted"  # a server writes the value to the database, for commands in shells without its settings
 
 
-def between(least: int, most: int) -> Rule:
-    return Rule(f"{least} to {most}", lambda number: least <= number <= most)
+def between(least: int, most: int) -> ValueRule:
+    return ValueRule(f"{least} to {most}", lambda number: least <= number <= most)
 
 
 WEEK = 7 * DAY  # the longest time that S3 signs a URL for, and that a key gives its signatures
@@ -42,12 +42,12 @@ PROCESSES = between(1, 1_000)
 OF_A_SERVICE = between(1, DAY)  # in seconds; PostgreSQL and obstore take no times of years
 
 
-def one_of(*choices: str) -> Rule:
-    return Rule(" or ".join(choices), lambda text: text in choices, any_case=True)
+def one_of(*choices: str) -> ValueRule:
+    return ValueRule(" or ".join(choices), lambda text: text in choices, any_case=True)
 
 
-def matching(pattern: str, expected: str) -> Rule:
-    return Rule(expected, lambda text: re.fullmatch(pattern, text) is not None)
+def matching(pattern: str, expected: str) -> ValueRule:
+    return ValueRule(expected, lambda text: re.fullmatch(pattern, text) is not None)
 
 
 def _is_url(text: str) -> bool:
@@ -94,12 +94,12 @@ def _are_networks(text: str) -> bool:
     return True
 
 
-NETWORKS = Rule(
+NETWORKS = ValueRule(
     "IP addresses or networks, separated by commas, without host bits: 10.0.0.0/8 and not 10.0.0.5/8", _are_networks
 )
 
 
-DATABASE = Rule(
+DATABASE = ValueRule(
     "sqlite:////path/to/file or postgresql://user:password@host/database. Remove the setting to use uponce.db in the "
     "data folder",
     lambda url: url != "",
@@ -112,7 +112,7 @@ def _is_storage(url: str | None) -> bool:
     return url != "" and not (place and {":", "@"} & {*place[1]})
 
 
-STORAGE = Rule(
+STORAGE = ValueRule(
     "file:///path/to/folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without credentials: "
     "they come from the environment. Remove the setting to use media in the data folder",
     _is_storage,
@@ -123,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an operator, with defaults. Sizes in bytes, times in seconds. The reference prints the texts."""
 
     data: Annotated[
-        str, "Folder of the database, the media and the secret key.", Rule("a folder, such as ./uponce-data", bool)
+        str, "Folder of the database, the media and the secret key.", ValueRule("a folder, such as ./uponce-data", bool)
     ] = "./uponce-data"
     database: Annotated[
         str | None,
@@ -230,7 +230,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[
         str,
         "Address to listen on. `0.0.0.0` is every address of this machine.",
-        Rule("an address of this machine, such as 127.0.0.1", bool),
+        ValueRule("an address of this machine, such as 127.0.0.1", bool),
     ] = "127.0.0.1"
     port: Annotated[int, "Port to listen on. 0 picks a free port.", between(0, 65535)] = 8000
     workers: Annotated[int, "Number of server processes.", PROCESSES] = 1
@@ -253,7 +253,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "Base of the URLs in answers. The default is the host that the client called. uponce needs a host name for "
         "itself: its pages do not work below a path.",
-        Rule(
+        ValueRule(
             "a URL like https://media.example or https://xn--bcher-kva.example, without a path",
             lambda url: url is None or _is_base(url),
         ),
@@ -262,7 +262,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         "Where uponce posts the answer of each upload, unless the upload signs its own `notification_url`. Empty: "
         "nowhere. uponce posts no upload that a relay passes on, and none of the playground.",
-        Rule("empty, or a URL like https://app.example/uploaded", lambda url: not url or _is_url(url)),
+        ValueRule("empty, or a URL like https://app.example/uploaded", lambda url: not url or _is_url(url)),
     ] = ""
     notification_networks: Annotated[
         str,

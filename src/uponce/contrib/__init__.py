@@ -36,7 +36,7 @@ Granted = bool | Mapping[str, Any]
 Allow = Mapping[str, Collection[str]]
 
 
-class Reply(NamedTuple):
+class SignReply(NamedTuple):
     """A status and a body for JSON."""
 
     status: int
@@ -66,13 +66,13 @@ class SignRules:
                 )
         self._sign({}, self.fixed)
 
-    def reply(self, granted: Granted, content_type: str, body: bytes) -> Reply:
+    def reply(self, granted: Granted, content_type: str, body: bytes) -> SignReply:
         """Return the answer for the page. `granted` is what `authorise` returned."""
         try:
-            return Reply(200, self._signed(granted, content_type, body))
+            return SignReply(200, self._signed(granted, content_type, body))
         except UponceError as error:
             status = 403 if isinstance(error, ScopeDenied) else 400
-            return Reply(status, {"error": {"code": error.code, "message": error.message}})
+            return SignReply(status, {"error": {"code": error.code, "message": error.message}})
 
     def _signed(self, granted: Granted, content_type: str, body: bytes) -> Signed:
         if granted is False or not (granted is True or isinstance(granted, Mapping)):

@@ -121,7 +121,7 @@ class Missing(Enum):
     UNREADABLE = "the upstream did not answer the look-up"
 
 
-class Verdict(Enum):
+class GrantVerdict(Enum):
     SPENT = "the upload completed: the grant is spent"
     FREE = "the upload can no longer complete: the grant is free again"
     WAIT = "the outcome is still unknown"
@@ -131,7 +131,7 @@ class Verdict(Enum):
 class Judgement:
     """The verdict of a look-up. `misses` is the count to store with the row."""
 
-    verdict: Verdict
+    verdict: GrantVerdict
     misses: int
 
 
@@ -215,10 +215,10 @@ def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limi
     Only a certain outcome ends the wait.
     """
     if found is Missing.UNREADABLE:
-        return Judgement(Verdict.WAIT, relay.misses)
+        return Judgement(GrantVerdict.WAIT, relay.misses)
     if isinstance(found, Found) and is_of(relay, found):
-        return Judgement(Verdict.SPENT, relay.misses)
+        return Judgement(GrantVerdict.SPENT, relay.misses)
     if now < dies_at(relay, limits):
-        return Judgement(Verdict.WAIT, relay.misses)
+        return Judgement(GrantVerdict.WAIT, relay.misses)
     misses = relay.misses + 1
-    return Judgement(Verdict.FREE if misses >= MISSES else Verdict.WAIT, misses)
+    return Judgement(GrantVerdict.FREE if misses >= MISSES else GrantVerdict.WAIT, misses)

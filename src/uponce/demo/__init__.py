@@ -14,8 +14,8 @@ from rich.console import Console
 from uponce.demo import sdk
 from uponce.demo.client import Client
 from uponce.demo.server import Server, ServerFailed
-from uponce.demo.story import STORY, Outcome, Step, World, leave, relay_story, setting_of
-from uponce.demo.table import Board
+from uponce.demo.story import STORY, Step, StepResult, World, leave, relay_story, setting_of
+from uponce.demo.table import StepBoard
 
 
 def run(console: Console, keep: bool = False, *, relay: bool = False) -> int:
@@ -24,7 +24,7 @@ def run(console: Console, keep: bool = False, *, relay: bool = False) -> int:
     With `relay` that server passes uploads on to a second one. No process stays, and no file unless `keep`: also after
     a failure, an interruption or a SIGTERM.
     """
-    board = Board(console)
+    board = StepBoard(console)
     if not sdk.installed():
         board.fail(sdk.HOW_TO_INSTALL)
         return 1
@@ -43,7 +43,7 @@ def run(console: Console, keep: bool = False, *, relay: bool = False) -> int:
     return 0 if all(kept) else 1
 
 
-def tell(story: Sequence[Step], world: World, board: Board) -> list[bool]:
+def tell(story: Sequence[Step], world: World, board: StepBoard) -> list[bool]:
     """Run the steps in order. Return for each whether its promise holds. An exception counts as a broken promise."""
     kept = []
     for number, step in enumerate(story, 1):
@@ -55,19 +55,19 @@ def tell(story: Sequence[Step], world: World, board: Board) -> list[bool]:
     return kept
 
 
-def _act(step: Step, world: World) -> Outcome:
+def _act(step: Step, world: World) -> StepResult:
     try:
         return step.act(world)
     except Exception as error:
-        return Outcome(False, type(error).__name__, str(error))
+        return StepResult(False, type(error).__name__, str(error))
 
 
-def _show(board: Board, folder: Path, keep: bool) -> list[bool]:
+def _show(board: StepBoard, folder: Path, keep: bool) -> list[bool]:
     with Server(folder) as server:
         return _told(board, server, (*STORY, leave(keep)))
 
 
-def _show_relay(board: Board, folder: Path, keep: bool) -> list[bool]:
+def _show_relay(board: StepBoard, folder: Path, keep: bool) -> list[bool]:
     places = folder / "account", folder / "relay"
     for place in places:
         place.mkdir()
@@ -78,7 +78,7 @@ def _show_relay(board: Board, folder: Path, keep: bool) -> list[bool]:
             return _told(board, server, (*relay_story(account), leave(keep)))
 
 
-def _told(board: Board, server: Server, story: Sequence[Step]) -> list[bool]:
+def _told(board: StepBoard, server: Server, story: Sequence[Step]) -> list[bool]:
     with board.busy("Starting a server in an empty folder, making a JPEG, a GIF and an MP4"):
         server.start()
         browser_key, server_key = server.keys

@@ -26,7 +26,7 @@ class Media:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     status: int
     body: Mapping[str, Any]
 
@@ -62,7 +62,7 @@ class Client:
         signed = {"public_id": public_id, "timestamp": str(int(time.time()) if timestamp is None else timestamp)}
         return signed | {"api_key": self._key.api_key, "signature": sdk.sign(signed, self._key.secret)}
 
-    def post(self, fields: Fields, media: Media) -> Answer:
+    def post(self, fields: Fields, media: Media) -> Reply:
         """Post the form as a browser does, and return the answer."""
         body, content_type = _form(fields, media)
         return self._request("POST", "auto/upload", body, {"Content-Type": content_type})
@@ -84,7 +84,7 @@ class Client:
         """Return the status of a signature: unused, used, revoked."""
         return str(self._manage("status", fields).body.get("status", ""))
 
-    def revoke(self, fields: Fields) -> Answer:
+    def revoke(self, fields: Fields) -> Reply:
         return self._manage("revoke", fields)
 
     def fetch(self, url: str) -> bytes:
@@ -98,15 +98,15 @@ class Client:
         path = f"/v1_1/{key.cloud}/resources/image/upload/{public_id}"
         return self._pool.request("GET", url + path, headers=credentials).status
 
-    def _manage(self, action: str, fields: Fields) -> Answer:
+    def _manage(self, action: str, fields: Fields) -> Reply:
         credentials = urllib3.make_headers(basic_auth=f"{self._key.api_key}:{self._key.secret}")
         headers = {**credentials, "Content-Type": "application/json"}
         return self._request("POST", f"signatures/{action}", json.dumps(fields).encode(), headers)
 
-    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         url = f"{self._url}/v1_1/{self._key.cloud}/{path}"
         response = self._pool.request(method, url, body=body, headers=headers)
-        return Answer(response.status, json.loads(response.data))
+        return Reply(response.status, json.loads(response.data))
 
 
 def _form(fields: Fields, media: Media) -> tuple[bytes, str]:

@@ -12,7 +12,7 @@ from uponce.adapters.files import exists
 from uponce.adapters.media import samples
 from uponce.core.account import Account, account_url
 from uponce.demo import sdk
-from uponce.demo.client import Answer, Client, Fields, Media
+from uponce.demo.client import Client, Fields, Media, Reply
 from uponce.demo.server import Server
 
 USED = "signature_used"
@@ -23,7 +23,7 @@ _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepResult:
     """The result of a step, and whether the promise holds. `quote` is the server's own sentence."""
 
     kept: bool
@@ -69,26 +69,26 @@ class Step:
     chapter: str
     title: str
     promise: str
-    act: Callable[[World], Outcome]
+    act: Callable[[World], StepResult]
 
 
-def sign_and_post(public_id: str, pick: Callable[[World], Media]) -> Callable[[World], Outcome]:
+def sign_and_post(public_id: str, pick: Callable[[World], Media]) -> Callable[[World], StepResult]:
     return lambda world: _accepted(world, world.client.post(world.sign(public_id), pick(world)), pick(world))
 
 
-def post_signed(public_id: str, pick: Callable[[World], Media]) -> Callable[[World], Outcome]:
+def post_signed(public_id: str, pick: Callable[[World], Media]) -> Callable[[World], StepResult]:
     return lambda world: _accepted(world, world.client.post(world.signed[public_id], pick(world)), pick(world))
 
 
-def post_refused(public_id: str, code: str, pick: Callable[[World], Media]) -> Callable[[World], Outcome]:
+def post_refused(public_id: str, code: str, pick: Callable[[World], Media]) -> Callable[[World], StepResult]:
     return lambda world: _refused(world.client.post(world.signed[public_id], pick(world)), code)
 
 
-def race(world: World) -> list[Answer]:
+def race(world: World) -> list[Reply]:
     """Return the answers to many posts of one signature at once."""
     fields, start = world.sign("race"), threading.Barrier(RIVALS)
 
-    def post(_: int) -> Answer:
+    def post(_: int) -> Reply:
         start.wait(timeout=30)
         return world.client.post(fields, world.photo)
 
@@ -96,22 +96,22 @@ def race(world: World) -> list[Answer]:
         return list(rivals.map(post, range(RIVALS)))
 
 
-def race_once(world: World) -> Outcome:
+def race_once(world: World) -> StepResult:
     answers = race(world)
     winners = sum(answer.status == 200 for answer in answers)
     refused = sum(is_refusal(answer, USED, "signature_in_use") for answer in answers)
     others = RIVALS - winners - refused
     seen = f"{winners} stored, {refused} refused" + (f", {others} other" if others else "")
-    return Outcome(winners == 1 and refused == RIVALS - 1, seen)
+    return StepResult(winners == 1 and refused == RIVALS - 1, seen)
 
 
-def tear(world: World) -> Outcome:
+def tear(world: World) -> StepResult:
     fields = world.sign("torn")
     world.client.begin(fields, world.film).close()
     return _unused(world.client.status(fields))
 
 
-def post_at_the_last_moment(world: World) -> Outcome:
+def post_at_the_last_moment(world: World) -> StepResult:
     """Post a signature just before it expires. Sign again if the machine stalled for longer than was left."""
     for _ in range(_TRIES):
         born = int(time.time()) + SECONDS_LEFT - WINDOW
@@ -122,21 +122,21 @@ def post_at_the_last_moment(world: World) -> Outcome:
     return _accepted(world, answer, world.photo)
 
 
-def post_too_late(world: World) -> Outcome:
+def post_too_late(world: World) -> StepResult:
     fields = world.signed["too-late"]
     time.sleep(max(0.0, int(fields["timestamp"]) + WINDOW + 0.1 - time.time()))
     answer = world.client.post(fields, world.photo)
     outcome = _refused(answer, "stale_request")
-    return Outcome(outcome.kept and answer.message.startswith("Stale request"), outcome.seen, outcome.quote)
+    return StepResult(outcome.kept and answer.message.startswith("Stale request"), outcome.seen, outcome.quote)
 
 
-def revoke(world: World) -> Outcome:
+def revoke(world: World) -> StepResult:
     answer = world.client.revoke(world.sign("revoked"))
     status = str(answer.body.get("status", answer.code))
-    return Outcome(answer.status == 200 and status == "revoked", f"{answer.status} {status}")
+    return StepResult(answer.status == 200 and status == "revoked", f"{answer.status} {status}")
 
 
-def crash(world: World) -> Outcome:
+def crash(world: World) -> StepResult:
     fields = world.sign("crashed")
     with world.client.begin(fields, world.film):
         # The answer also shows that the server has received the upload before it dies.
@@ -147,44 +147,44 @@ def crash(world: World) -> Outcome:
     world.server.start()
     after = world.client.status(fields)
     kept = before == after == "unused"
-    return Outcome(kept, f"after {time.monotonic() - began:.1f} s" if kept else f"signature {before}, {after}")
+    return StepResult(kept, f"after {time.monotonic() - began:.1f} s" if kept else f"signature {before}, {after}")
 
 
-def fetch_all(world: World) -> Outcome:
+def fetch_all(world: World) -> StepResult:
     same = sum(world.client.fetch(url) == media.data for url, media in world.stored.items())
-    return Outcome(same == len(world.stored) > 0, f"{same} of {len(world.stored)} the same")
+    return StepResult(same == len(world.stored) > 0, f"{same} of {len(world.stored)} the same")
 
 
-def upload_twice(world: World) -> Outcome:
+def upload_twice(world: World) -> StepResult:
     versions = [
         sdk.upload(world.photo.data, world.server_key, world.server.url, public_id="poster")["version"]
         for _ in range(2)
     ]
-    return Outcome(versions[0] < versions[1], "stored, stored again")
+    return StepResult(versions[0] < versions[1], "stored, stored again")
 
 
-def _accepted(world: World, answer: Answer, media: Media) -> Outcome:
+def _accepted(world: World, answer: Reply, media: Media) -> StepResult:
     """Return the outcome of an upload: stored if the answer is 200 and its URL serves the bytes that were sent."""
     if answer.status != 200:
-        return Outcome(False, f"{answer.status} {answer.code}", answer.message)
+        return StepResult(False, f"{answer.status} {answer.code}", answer.message)
     url = str(answer.body["secure_url"])
     same = world.client.fetch(url) == media.data
     world.stored[url] = media
     size = f"{len(media.data) / 1000:,.0f} kB"
-    return Outcome(same, f"200, {size}, same bytes" if same else f"200, {size}, OTHER BYTES")
+    return StepResult(same, f"200, {size}, same bytes" if same else f"200, {size}, OTHER BYTES")
 
 
-def _refused(answer: Answer, *codes: str) -> Outcome:
+def _refused(answer: Reply, *codes: str) -> StepResult:
     seen = f"{answer.status} {answer.code}" if answer.code else f"{answer.status}, it was stored"
-    return Outcome(is_refusal(answer, *codes), seen, answer.message)
+    return StepResult(is_refusal(answer, *codes), seen, answer.message)
 
 
-def is_refusal(answer: Answer, *codes: str) -> bool:
+def is_refusal(answer: Reply, *codes: str) -> bool:
     return answer.status == 400 and answer.code in codes
 
 
-def _unused(status: str) -> Outcome:
-    return Outcome(status == "unused", f"signature {status or 'unknown'}")
+def _unused(status: str) -> StepResult:
+    return StepResult(status == "unused", f"signature {status or 'unknown'}")
 
 
 photo, other_photo, animation, film = map(attrgetter, ("photo", "other_photo", "animation", "film"))
@@ -225,14 +225,14 @@ STORY = (
 def leave(keep: bool) -> Step:
     """Return the last step: the server stops when asked to, and its folder is deleted, or kept if `keep`."""
 
-    def act(world: World) -> Outcome:
+    def act(world: World) -> StepResult:
         world.client.hang_up()
         stopped = world.server.stop()
         if not keep:
             shutil.rmtree(world.server.folder)
         is_there = exists(world.server.folder)
         seen = f"{'stopped' if stopped else 'KILLED'}, folder {'kept' if is_there else 'gone'}"
-        return Outcome(stopped and is_there is keep, seen)
+        return StepResult(stopped and is_there is keep, seen)
 
     promise = "folder kept" if keep else "nothing left"
     return Step(_LEAVE, "Stop the server", promise, act)
@@ -250,15 +250,15 @@ def relay_story(upstream: Server) -> tuple[Step, ...]:
     The upstream, a second uponce, plays the account.
     """
 
-    def in_the_account(public_id: str) -> Callable[[World], Outcome]:
-        def act(world: World) -> Outcome:
+    def in_the_account(public_id: str) -> Callable[[World], StepResult]:
+        def act(world: World) -> StepResult:
             found = world.client.fetch_resource(upstream.url, upstream.keys[1], public_id)
             here = sum(url.startswith(world.server.url) for url in world.stored)
-            return Outcome(found == 200 and not here, f"{found}, {here} in the relay")
+            return StepResult(found == 200 and not here, f"{found}, {here} in the relay")
 
         return act
 
-    def race_and_ask_again(world: World) -> Outcome:
+    def race_and_ask_again(world: World) -> StepResult:
         """Race, then repeat the uploads that were asked to wait. Return whether each gets a definite refusal."""
         answers = race(world)
         waiting = sum(answer.status == 503 and answer.code == "outcome_unknown" for answer in answers)
@@ -267,16 +267,16 @@ def relay_story(upstream: Server) -> tuple[Step, ...]:
         refused = sum(is_refusal(answer, USED, "signature_in_use") for answer in (*answers, *again))
         found = world.client.fetch_resource(upstream.url, upstream.keys[1], "race")
         kept = (winners, refused, found) == (1, RIVALS - 1, 200)
-        return Outcome(kept, f"{winners} stored, {refused} refused")
+        return StepResult(kept, f"{winners} stored, {refused} refused")
 
-    def without_the_account(world: World) -> Outcome:
+    def without_the_account(world: World) -> StepResult:
         fields = world.sign("patient")
         upstream.kill()
         answer = world.client.post(fields, world.photo)
         upstream.start()
         status = world.client.status(fields)
         kept = answer.status == 503 and answer.code == "upstream_unavailable" and status == "unused"
-        return Outcome(kept, f"{answer.status}, signature {status}", answer.message)
+        return StepResult(kept, f"{answer.status}, signature {status}", answer.message)
 
     return (
         Step(_ONE, "JPEG: sign, post, fetch", "stored", sign_and_post("photo", photo)),

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from uponce.demo.story import Outcome, Step
+from uponce.demo.story import Step, StepResult
 
 # Also the width without a terminal. No row of the story wraps in it.
 FULL_WIDTH = 80
@@ -20,7 +20,7 @@ _TITLE = FULL_WIDTH - _FIXED - _PROMISE - _SEEN
 _INDENT = _NUMBER + 2
 
 
-class Board:
+class StepBoard:
     """Shows the steps. It uses named colours only: they follow the reader's theme, dark or light."""
 
     def __init__(self, console: Console) -> None:
@@ -42,7 +42,7 @@ class Board:
         """Return a spinner beside `what`. It shows nothing without a terminal."""
         return self._console.status(Text(what), spinner_style="cyan")
 
-    def row(self, number: int, step: Step, outcome: Outcome, seconds: float) -> None:
+    def row(self, number: int, step: Step, outcome: StepResult, seconds: float) -> None:
         if step.chapter != self._chapter:
             self._chapter = step.chapter
             self._print(Text())
@@ -80,7 +80,7 @@ class Board:
         # On one line, whatever the width, so that a command in it can be copied.
         self._console.print(Text(message, style="red"), soft_wrap=True)
 
-    def _explain(self, outcome: Outcome) -> None:
+    def _explain(self, outcome: StepResult) -> None:
         """Print the server's own sentence: once for each kind of refusal, and always after a broken promise."""
         if not outcome.quote or (outcome.kept and outcome.seen in self._explained):
             return

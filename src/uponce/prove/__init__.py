@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from uponce.core.errors import SettingRefused
-from uponce.prove.board import Board
-from uponce.prove.checks import Check, Outcome, Plan, Verdict, checks, worst
+from uponce.prove.board import CheckBoard
+from uponce.prove.checks import Check, CheckResult, Plan, Verdict, checks, worst
 from uponce.prove.site import CleanUp, Site, clean_up
 
 
@@ -19,7 +19,7 @@ class Proof:
 
     site: Site
     checks: Sequence[Check]
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[CheckResult]
     cleaned: CleanUp
     seconds: float
 
@@ -43,7 +43,7 @@ class Proof:
         }
 
 
-async def prove(site: Site, board: Board, plan: Plan) -> Proof:
+async def prove(site: Site, board: CheckBoard, plan: Plan) -> Proof:
     """Run all checks on a site, show each outcome on the board at once, and return the proof.
 
     Raise SettingRefused, and send nothing else, if the server does not accept the first upload. If SIGTERM ends the
@@ -56,7 +56,9 @@ async def prove(site: Site, board: Board, plan: Plan) -> Proof:
     return proof
 
 
-async def _prove(site: Site, board: Board, every: Sequence[Check], plan: Plan) -> tuple[list[Outcome], CleanUp]:
+async def _prove(
+    site: Site, board: CheckBoard, every: Sequence[Check], plan: Plan
+) -> tuple[list[CheckResult], CleanUp]:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -80,13 +82,13 @@ async def _prove(site: Site, board: Board, every: Sequence[Check], plan: Plan) -
     return outcomes, cleaned
 
 
-async def _act(check: Check, site: Site) -> Outcome:
+async def _act(check: Check, site: Site) -> CheckResult:
     if site.time_is_up:
-        return Outcome(Verdict.UNCLEAR, "not tried: time was up")
+        return CheckResult(Verdict.UNCLEAR, "not tried: time was up")
     return await check.act(site)
 
 
-def _require_a_working_key(site: Site, first: Outcome) -> None:
+def _require_a_working_key(site: Site, first: CheckResult) -> None:
     if first.verdict is not Verdict.HOLDS:
         what = f"{first.seen}, {first.quote.rstrip('.')}" if first.quote else first.seen
         raise SettingRefused(

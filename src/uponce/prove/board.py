@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from uponce.prove.checks import Check, Outcome, Plan, Verdict, worst
+from uponce.prove.checks import Check, CheckResult, Plan, Verdict, worst
 from uponce.prove.site import CleanUp, Site, dot
 
 FULL_WIDTH = 80
@@ -42,7 +42,7 @@ class Bar:
         self._progress.advance(self._task)
 
 
-class Board:
+class CheckBoard:
     """Shows the checks. It uses named colours only: they follow the reader's theme, dark or light."""
 
     def __init__(self, console: Console) -> None:
@@ -68,7 +68,7 @@ class Board:
             )
         )
 
-    def row(self, check: Check, outcome: Outcome) -> None:
+    def row(self, check: Check, outcome: CheckResult) -> None:
         if check.chapter != self._chapter:
             self._chapter = check.chapter
             self._print(Text())
@@ -83,7 +83,7 @@ class Board:
         self._print(grid)
         self._quote(outcome)
 
-    def sum_up(self, outcomes: Sequence[Outcome], seconds: float, sent: int) -> None:
+    def sum_up(self, outcomes: Sequence[CheckResult], seconds: float, sent: int) -> None:
         verdict = worst(outcome.verdict for outcome in outcomes)
         good = sum(outcome.verdict is Verdict.HOLDS for outcome in outcomes)
         self._print(Text())
@@ -107,7 +107,7 @@ class Board:
             )
         )
 
-    def _quote(self, outcome: Outcome) -> None:
+    def _quote(self, outcome: CheckResult) -> None:
         """Print the server's own sentence: once for each kind of answer, and always after a broken promise."""
         if not outcome.quote or (outcome.verdict is Verdict.HOLDS and outcome.seen in self._quoted):
             return

@@ -24,7 +24,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckResult:
     """The result of a check, and its verdict on the promise. `quote` is the server's own sentence."""
 
     verdict: Verdict
@@ -40,7 +40,7 @@ class Check:
     title: str
     promise: str
     requests: int
-    act: Callable[[Site], Awaitable[Outcome]]
+    act: Callable[[Site], Awaitable[CheckResult]]
     files: int = 1
 
 
@@ -51,16 +51,16 @@ class Plan:
     seconds: float = 120
 
 
-async def first_upload(site: Site) -> Outcome:
+async def first_upload(site: Site) -> CheckResult:
     return _stored(await site.upload(site.new_signature(), dot(1)))
 
 
 def replay(
     number: int, *, kind: str = "image", query: bool = False, pause: float = 0
-) -> Callable[[Site], Awaitable[Outcome]]:
+) -> Callable[[Site], Awaitable[CheckResult]]:
     """Return a check that uploads, and then uploads again with the same signature and file `number`."""
 
-    async def act(site: Site) -> Outcome:
+    async def act(site: Site) -> CheckResult:
         fields = site.new_signature()
         first = await site.upload(fields, dot(1))
         if not first.accepted:
@@ -74,29 +74,29 @@ def replay(
 
 def after(
     spoil: Callable[[Fields], tuple[Fields, bytes | None]], *, taken: Verdict
-) -> Callable[[Site], Awaitable[Outcome]]:
+) -> Callable[[Site], Awaitable[CheckResult]]:
     """Return a check that makes a try that must fail, then a good upload with the same signature.
 
     `taken` is the verdict if the try succeeds.
     """
 
-    async def act(site: Site) -> Outcome:
+    async def act(site: Site) -> CheckResult:
         fields = site.new_signature()
         bad = await site.upload(*spoil(fields))
         if bad.accepted:
-            return Outcome(taken, "200, it was taken")
+            return CheckResult(taken, "200, it was taken")
         return await _still_works(site, fields)
 
     return act
 
 
-def torn(cut: Callable[[int, int, int], int]) -> Callable[[Site], Awaitable[Outcome]]:
+def torn(cut: Callable[[int, int, int], int]) -> Callable[[Site], Awaitable[CheckResult]]:
     """Return a check whose upload ends early, by FIN and then by RST. After each it uses the same signature again."""
 
-    async def act(site: Site) -> Outcome:
+    async def act(site: Site) -> CheckResult:
         return _together([await one(site, reset=reset) for reset in (False, True)])
 
-    async def one(site: Site, *, reset: bool) -> Outcome:
+    async def one(site: Site, *, reset: bool) -> CheckResult:
         fields, file = site.new_signature(), dot(1)
         request = site.form(fields, file)
         head = request.index(b"\r\n\r\n") + 4
@@ -106,32 +106,32 @@ def torn(cut: Callable[[int, int, int], int]) -> Callable[[Site], Awaitable[Outc
     return act
 
 
-def lost(*, reset: bool = False, at_once: bool = False) -> Callable[[Site], Awaitable[Outcome]]:
+def lost(*, reset: bool = False, at_once: bool = False) -> Callable[[Site], Awaitable[CheckResult]]:
     """Return a check that sends a whole upload, hangs up unread, and asks twice more with other files.
 
     It cannot know whether the first upload was stored. But at most one of the three may be.
     """
 
-    async def act(site: Site) -> Outcome:
+    async def act(site: Site) -> CheckResult:
         fields = site.new_signature()
         request = site.form(fields, dot(1))
         await site.tear(request, len(request), reset=reset, at_once=at_once)
         second = await site.upload(fields, dot(2))
         third = await site.upload(fields, dot(3))
         if second.replaced or third.replaced:
-            return Outcome(Verdict.BROKEN, "it was stored twice")
+            return CheckResult(Verdict.BROKEN, "it was stored twice")
         if second.accepted or third.accepted:
             outcome = _refused(third if second.accepted else second)
-            return Outcome(outcome.verdict, f"stored, then {outcome.seen}", outcome.quote)
+            return CheckResult(outcome.verdict, f"stored, then {outcome.seen}", outcome.quote)
         return _together([_refused(second), _refused(third)])
 
     return act
 
 
-def race(plan: Plan) -> Callable[[Site], Awaitable[Outcome]]:
+def race(plan: Plan) -> Callable[[Site], Awaitable[CheckResult]]:
     """Return a check that uses each signature in many uploads of other files, which complete at one moment."""
 
-    async def act(site: Site) -> Outcome:
+    async def act(site: Site) -> CheckResult:
         replies: list[list[Reply]] = []
         while len(replies) < plan.signatures and not site.time_is_up:
             replies.append(await site.race(site.new_signature(), [dot(number) for number in range(plan.at_once)]))
@@ -140,7 +140,7 @@ def race(plan: Plan) -> Callable[[Site], Awaitable[Outcome]]:
     return act
 
 
-def judge_race(contests: Sequence[Sequence[Reply]], asked: int) -> Outcome:
+def judge_race(contests: Sequence[Sequence[Reply]], asked: int) -> CheckResult:
     winners = [sum(reply.accepted for reply in contest) for contest in contests]
     refused = sum(reply.refused for contest in contests for reply in contest)
     others = [reply for contest in contests for reply in contest if not (reply.accepted or reply.refused)]
@@ -150,41 +150,41 @@ def judge_race(contests: Sequence[Sequence[Reply]], asked: int) -> Outcome:
     )
     quote = next((r.message for contest in contests for r in contest if r.refused), "")
     if doubles:
-        return Outcome(Verdict.BROKEN, f"{doubles} of {len(contests)} stored several", quote)
+        return CheckResult(Verdict.BROKEN, f"{doubles} of {len(contests)} stored several", quote)
     if others or not contests:
         problem = next((reply.problem for reply in others), "")
-        return Outcome(Verdict.UNCLEAR, f"{len(others)} without a clear answer", problem)
+        return CheckResult(Verdict.UNCLEAR, f"{len(others)} without a clear answer", problem)
     if 0 in winners:
-        return Outcome(Verdict.BROKEN, f"{winners.count(0)} of {len(contests)} had no winner", quote)
+        return CheckResult(Verdict.BROKEN, f"{winners.count(0)} of {len(contests)} had no winner", quote)
     cut = f" of {asked}: time was up" if len(contests) < asked else ""
-    return Outcome(Verdict.HOLDS, f"{len(contests)} stored{cut}, {refused} refused", quote)
+    return CheckResult(Verdict.HOLDS, f"{len(contests)} stored{cut}, {refused} refused", quote)
 
 
-def _stored(reply: Reply) -> Outcome:
+def _stored(reply: Reply) -> CheckResult:
     if reply.replaced:
-        return Outcome(Verdict.BROKEN, "it was stored twice")
+        return CheckResult(Verdict.BROKEN, "it was stored twice")
     if reply.accepted:
-        return Outcome(Verdict.HOLDS, "200, stored")
-    return Outcome(Verdict.BROKEN if reply.refused else Verdict.UNCLEAR, str(reply), reply.message or reply.problem)
+        return CheckResult(Verdict.HOLDS, "200, stored")
+    return CheckResult(Verdict.BROKEN if reply.refused else Verdict.UNCLEAR, str(reply), reply.message or reply.problem)
 
 
-def _refused(reply: Reply) -> Outcome:
+def _refused(reply: Reply) -> CheckResult:
     if reply.accepted:
-        return Outcome(Verdict.BROKEN, "200, stored again")
-    return Outcome(Verdict.HOLDS if reply.refused else Verdict.UNCLEAR, str(reply), reply.message or reply.problem)
+        return CheckResult(Verdict.BROKEN, "200, stored again")
+    return CheckResult(Verdict.HOLDS if reply.refused else Verdict.UNCLEAR, str(reply), reply.message or reply.problem)
 
 
-async def _still_works(site: Site, fields: Fields) -> Outcome:
+async def _still_works(site: Site, fields: Fields) -> CheckResult:
     """Return the outcome of a good upload. Try twice: a server may take a while to notice that a connection is gone."""
     reply = await site.upload(fields, dot(2))
     if not reply.accepted:
         await asyncio.sleep(PAUSE_SECONDS)
         reply = await site.upload(fields, dot(2))
     outcome = _stored(reply)
-    return Outcome(outcome.verdict, f"then {outcome.seen}", outcome.quote)
+    return CheckResult(outcome.verdict, f"then {outcome.seen}", outcome.quote)
 
 
-def _together(outcomes: Sequence[Outcome]) -> Outcome:
+def _together(outcomes: Sequence[CheckResult]) -> CheckResult:
     verdict = worst(outcome.verdict for outcome in outcomes)
     return next(outcome for outcome in outcomes if outcome.verdict is verdict)
 

@@ -27,7 +27,7 @@ from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal, status_of
 from uponce.web.failures import FailedCredentials
-from uponce.web.request import REQUEST_ID_LENGTH, Header, Message, Receive, Request, Scope, Send, Site
+from uponce.web.request import REQUEST_ID_LENGTH, Common, Header, Message, Receive, Request, Scope, Send
 from uponce.web.response import ANY_ORIGIN, PLAIN_TEXT, VARY, Endpoint, Response, length_header, send_response
 
 log = logging.getLogger("uponce")
@@ -205,7 +205,7 @@ class App:
         self._passed_on: Counter[str] = Counter()  # running requests by the network of the client behind a proxy
         self._lifespan = Router(lifespan=lifespan)
         failures = FailedCredentials(services.limits, services.clock)
-        self._site = Site(public_url, failures, services.limits, services.attempts.forms)
+        self._common = Common(public_url, failures, services.limits, services.attempts.forms)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -225,7 +225,7 @@ class App:
         # The browser's question before an upload always gets its answer: without it, a page cannot read a refusal.
         crowded = bool(network) and self._passed_on[network] > self._limit and scope["method"] != "OPTIONS"
         match = self.match(scope["path"].removeprefix(scope.get("root_path", "")))
-        request = Request(scope, receive, self._site, self._services.ids.hex(REQUEST_ID_LENGTH))
+        request = Request(scope, receive, self._common, self._services.ids.hex(REQUEST_ID_LENGTH))
         try:
             if crowded:
                 await _send(match.route, request, match.route.dialect(request, self._crowded()), send)

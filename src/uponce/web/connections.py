@@ -7,7 +7,7 @@ _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _UNSENT_BYTES = 64 * 1024
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """A connection to a client. `abort` ends it at once, with whatever its client has not read yet."""
 
     def is_answering(self) -> bool: ...
@@ -21,9 +21,9 @@ class Connections:
     """At most `limit` connections of one network are open, by the address of their clients."""
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[Connection, None]] = {}  # by network; the oldest connection first
+        self._open: dict[str, dict[ClientConnection, None]] = {}  # by network; the oldest connection first
 
-    def add(self, connection: Connection, network: str, limit: int) -> bool:
+    def add(self, connection: ClientConnection, network: str, limit: int) -> bool:
         """Add the connection. At the limit, end the oldest one that has no request under way.
 
         Return False, and add nothing, if all are busy. Unsent bytes are the end of an answer that a client reads
@@ -40,7 +40,7 @@ class Connections:
         neighbours[connection] = None
         return True
 
-    def remove(self, connection: Connection, network: str) -> None:
+    def remove(self, connection: ClientConnection, network: str) -> None:
         neighbours = self._open.get(network, {})
         neighbours.pop(connection, None)
         if not neighbours:

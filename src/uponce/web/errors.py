@@ -80,7 +80,7 @@ def refusal(
     A browser that opens an address gets a page with the same status and the same headers. `status` replaces the status
     of the table. Clients that failed with too many credentials get TooManyFailures.
     """
-    judged = request.site.failures.judge(request.address, _public(error))
+    judged = request.common.failures.judge(request.address, _public(error))
     if judged is not error:
         error, status = judged, None
     request.note_error(error)

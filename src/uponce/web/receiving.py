@@ -63,7 +63,7 @@ class _Pool:
 POOL = _Pool(_MOST_BLOCKS)
 
 
-class Connection(Protocol):
+class BodyConnection(Protocol):
     """The parts of a connection's protocol that a large body uses."""
 
     transport: asyncio.Transport
@@ -89,7 +89,7 @@ class LargeBody(asyncio.BufferedProtocol):
     The first bytes come through the parser: they may suffice to refuse the request.
     """
 
-    def __init__(self, connection: Connection, cycle: RequestResponseCycle, length: int) -> None:
+    def __init__(self, connection: BodyConnection, cycle: RequestResponseCycle, length: int) -> None:
         self._connection = connection
         self._cycle = cycle
         self._length = length

@@ -155,7 +155,7 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Common:
     """What all requests to one server share. `public_url` is None unless it is set."""
 
     public_url: str | None
@@ -173,15 +173,26 @@ class Request:
     """
 
     __slots__ = (
-        "_body", "_head", "address", "facts", "id", "method", "params", "path", "receive", "refused", "scope", "site",
+        "_body",
+        "_head",
+        "address",
+        "common",
+        "facts",
+        "id",
+        "method",
+        "params",
+        "path",
+        "receive",
+        "refused",
+        "scope",
         "status",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, site: Site, request_id: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, common: Common, request_id: str) -> None:
         client = scope.get("client")
         self.scope = scope
         self.receive = receive
-        self.site = site
+        self.common = common
         self.id = request_id
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -209,7 +220,7 @@ class Request:
         if self._body is None:
             cycle = self.scope.get("extensions", {}).get(CYCLE)
             is_there = cycle is not None and not cycle.more_body
-            self._body = Body(self.receive, self.site.limits.idle_seconds, is_there=is_there)
+            self._body = Body(self.receive, self.common.limits.idle_seconds, is_there=is_there)
         return self._body
 
     @property
@@ -237,7 +248,7 @@ class Request:
 
     def base_url(self) -> str:
         """Return the base of the answers' URLs: the setting, or the host that the client called."""
-        public_url = self.site.public_url
+        public_url = self.common.public_url
         return self.called_url() if public_url is None else public_url.rstrip("/")
 
     def called_url(self) -> str:

@@ -19,7 +19,7 @@ async def in_time(request: Request, reading: Awaitable[T]) -> T:
 
     Raise RequestTooSlow if it takes more than a minute, ServerBusy if it is the oldest form and there are too many.
     """
-    forms, limits = request.site.forms, request.site.limits
+    forms, limits = request.common.forms, request.common.limits
     attempt = Attempt(network_of(request.address), asyncio.get_running_loop().time())
 
     def hold(size: int) -> None:

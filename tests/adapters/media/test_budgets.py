@@ -9,7 +9,7 @@ import pytest
 
 from tests.adapters.media.pools import AVIF, decoder_pids, run
 from tests.hostile.bombs import fragments, png, png_chunk
-from uponce.adapters.media.messages import Answer, Job
+from uponce.adapters.media.messages import DecoderAnswer, Job
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderKilled, DecoderProcess, DecoderTimeUsed
 from uponce.config import Settings
@@ -90,7 +90,7 @@ def test_decoders_that_the_system_ended_prove_nothing_about_a_file(
     """Also after they used the time of its grant: the answer stays 503, and the file is no longer tried."""
     asked = 0
 
-    async def killed(process: DecoderProcess, job: Job) -> Answer:
+    async def killed(process: DecoderProcess, job: Job) -> DecoderAnswer:
         nonlocal asked
         asked += 1
         raise DecoderKilled("killed")

@@ -14,7 +14,7 @@ import pytest
 from tests import samples
 from tests.adapters.media.hostile import NOT_MEDIA
 from tests.adapters.media.pools import AVIF, TIFF, decoder_pids, kill_idle, run, status
-from uponce.adapters.media.messages import Answer, Job, Setup
+from uponce.adapters.media.messages import DecoderAnswer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderLost, DecoderProcess
 from uponce.core.errors import InvalidMedia, Refused, ServerBusy, SettingRefused
@@ -96,7 +96,7 @@ def test_a_system_that_kills_decoders_says_nothing_about_the_file(
     """A machine short of memory may kill all at once, idle or not. The upload can be sent again."""
     ask, deaths = DecoderProcess.ask, []
 
-    async def die(process: DecoderProcess, job: Job) -> Answer:
+    async def die(process: DecoderProcess, job: Job) -> DecoderAnswer:
         deaths.append(job)
         os.kill(process._process.pid, signal.SIGKILL)
         return await ask(process, job)
@@ -119,7 +119,7 @@ def test_a_file_that_kills_decoders_is_refused(
     """After the second; the next file is read as if nothing had been."""
     ask, deaths = DecoderProcess.ask, []
 
-    async def die_of_webp(process: DecoderProcess, job: Job) -> Answer:
+    async def die_of_webp(process: DecoderProcess, job: Job) -> DecoderAnswer:
         if job.format == "avif":
             deaths.append(job)
             os.kill(process._process.pid, signal.SIGSEGV)
@@ -302,7 +302,7 @@ def test_a_decoder_starts_without_the_servers_secrets(tmp_path: Path, monkeypatc
 
 ORPHANING = """
 import asyncio, sys
-from uponce.adapters.media.messages import Answer, Job, Setup
+from uponce.adapters.media.messages import DecoderAnswer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
 async def main():

@@ -8,7 +8,7 @@ import pytest
 
 from tests import samples
 from tests.hostile import bombs
-from uponce.adapters.media.mp4 import Claims, scan_mp4
+from uponce.adapters.media.mp4 import Mp4Claims, scan_mp4
 from uponce.adapters.media.screens import screen
 from uponce.core.errors import MediaTooLarge
 from uponce.core.policy import Limits
@@ -72,7 +72,7 @@ def test_sound_in_pcm_may_have_any_number_of_samples(tmp_path: Path) -> None:
     path = tmp_path / "spooled"
     path.write_bytes(bombs.mp4(170_000_000).replace(b"vide", b"soun"))
     with path.open("rb") as file:
-        assert scan_mp4(file, FEW) == Claims()
+        assert scan_mp4(file, FEW) == Mp4Claims()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from uponce.adapters.database.steps import (
     of_name,
     operation,
 )
-from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Refusal, StoredReply
 from uponce.core.errors import BlobCondemned, GrantRefused, UnknownApiKey, UponceError
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded, repeat_hash
@@ -339,7 +339,7 @@ def ask_reply(grant_key: bytes, idempotency_key: str) -> Ask:
     return "find_reply", {"grant_key": grant_key, "key_hash": repeat_hash(idempotency_key)}
 
 
-def repetition(reply: Reply, draft: Draft) -> Committed | None:
+def repetition(reply: StoredReply, draft: Draft) -> Committed | None:
     """Return the answer to the first upload under that Idempotency-Key. Raise IdempotencyKeyReused for other bytes.
 
     Return None if that upload was passed on to an upstream: then the spend decides.
@@ -363,8 +363,8 @@ def reply_params(grant: Grant, key_hash: bytes, digest: Digest, answer: Committe
     }
 
 
-def reply_of(row: Row) -> Reply:
+def reply_of(row: Row) -> StoredReply:
     stored = _ANSWER.decode(row["answer"])
     answer = stored.committed or stored.forwarded
     assert answer is not None
-    return Reply(answer, row["sha256"])
+    return StoredReply(answer, row["sha256"])

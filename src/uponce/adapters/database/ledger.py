@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uponce.adapters.database import commits
 from uponce.adapters.database.failures import bad_cursor
 from uponce.adapters.database.steps import Row, Rules, Steps, of_grant, operation
-from uponce.app.ports import Page, Reply
+from uponce.app.ports import Page, StoredReply
 from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
 from uponce.core.values import AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
 
@@ -25,7 +25,9 @@ def find(_: float, key: bytes, forgotten: bool = False) -> Steps[GrantRecord | N
 
 
 @operation()
-def find_reply(_: float, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False) -> Steps[Reply | None]:
+def find_reply(
+    _: float, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False
+) -> Steps[StoredReply | None]:
     name, values = commits.ask_reply(grant_key, idempotency_key)
     (rows,) = yield [("find_reply_also_revoked" if also_revoked else name, values)]
     return commits.reply_of(rows[0]) if rows else None

@@ -25,7 +25,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DecoderAnswer:
     """The facts of a file, or an error's code, public message and private detail. `seconds` of CPU time.
 
     A decoder's first answer has no job: `sandboxed` is False in it if the kernel has no Landlock.

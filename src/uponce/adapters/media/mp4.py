@@ -40,14 +40,14 @@ class _Movie:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class Mp4Claims:
     """The rotation of the first video track, in degrees clockwise (0 to 359), and whether its edits are cheap."""
 
     rotation: int = 0
     has_cheap_edits: bool = True
 
 
-def scan_mp4(file: BinaryIO, limits: Limits) -> Claims:
+def scan_mp4(file: BinaryIO, limits: Limits) -> Mp4Claims:
     """Return what the file claims. Raise MediaTooLarge for more boxes, tracks or samples than FFmpeg may get.
 
     FFmpeg applies an edit list by a copy of the samples for each edit. That is cheap for few edits or few samples, if
@@ -66,7 +66,7 @@ def scan_mp4(file: BinaryIO, limits: Limits) -> Claims:
         )
     copies = sum(max(track.samples, track.shifts) * track.edits for track in movie.tracks)
     is_cheap = copies <= limits.max_samples and not movie.is_hidden and movie.edit_lists == 0
-    return Claims(next((track.rotation for track in movie.tracks if track.kind == b"vide"), 0), is_cheap)
+    return Mp4Claims(next((track.rotation for track in movie.tracks if track.kind == b"vide"), 0), is_cheap)
 
 
 def _top_level(file: BinaryIO, movie: _Movie) -> Iterator[tuple[bytes, bytes]]:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from uponce.adapters.media.messages import Answer, Job, Setup
+from uponce.adapters.media.messages import DecoderAnswer, Job, Setup
 from uponce.adapters.media.process import DecoderKilled, DecoderLost, DecoderProcess, DecoderTimeUsed
 from uponce.adapters.media.sniff import HEAD_BYTES, SCAN_BYTES, admit, ordinary_facts
 from uponce.adapters.media.turns import Turn, Turns
@@ -171,7 +171,7 @@ class DecoderPool:
             if len(self._wasted) > _MOST_GRANTS:
                 self._wasted.popitem(last=False)
 
-    async def _decode(self, job: Job, format_: Format, payer: Payer) -> Answer:
+    async def _decode(self, job: Job, format_: Format, payer: Payer) -> DecoderAnswer:
         try:
             return await _twice(lambda: self._run(job, payer))
         except DecoderTimeUsed as error:
@@ -195,10 +195,10 @@ class DecoderPool:
                 detail=f"decoder lost: {error}",
             ) from error
 
-    async def _run(self, job: Job, payer: Payer) -> Answer:
+    async def _run(self, job: Job, payer: Payer) -> DecoderAnswer:
         return await self._use(await self._take(payer), job)
 
-    async def _use(self, turn: Turn[DecoderProcess], job: Job) -> Answer:
+    async def _use(self, turn: Turn[DecoderProcess], job: Job) -> DecoderAnswer:
         """Return the answer. Raise TimeoutError, DecoderTimeUsed or DecoderLost.
 
         After one of these, or if the caller is cancelled, the process ends.

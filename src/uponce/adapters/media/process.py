@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import msgspec
 
-from uponce.adapters.media.messages import Answer, Job, Setup
+from uponce.adapters.media.messages import DecoderAnswer, Job, Setup
 
 _WORKER = "uponce.adapters.media.worker"
-_ANSWERS = msgspec.json.Decoder(Answer)
+_ANSWERS = msgspec.json.Decoder(DecoderAnswer)
 
 # One vips thread and one malloc arena: memory is limited, and headers need no more.
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "1"}
@@ -71,7 +71,7 @@ class DecoderProcess:
         has_closed = stdin.is_closing() or stdout.at_eof() or stdout.exception() is not None
         return self._process.returncode is None and not has_closed
 
-    async def ask(self, job: Job) -> Answer:
+    async def ask(self, job: Job) -> DecoderAnswer:
         """Return the answer to one job, one at a time. Raise DecoderTimeUsed, DecoderKilled or DecoderLost."""
         self.jobs += 1
         stdin = self._process.stdin
@@ -89,7 +89,7 @@ class DecoderProcess:
                 raise DecoderKilled(str(lost)) from lost
             raise
 
-    async def _read(self) -> Answer:
+    async def _read(self) -> DecoderAnswer:
         stdout = self._process.stdout
         assert stdout is not None
         try:

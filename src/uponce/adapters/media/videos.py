@@ -13,7 +13,7 @@ import av.subtitles.codeccontext  # PyAV loads it at the first subtitle: too lat
 import av.subtitles.stream
 from av.stream import Disposition
 
-from uponce.adapters.media.mp4 import Claims, scan_mp4
+from uponce.adapters.media.mp4 import Mp4Claims, scan_mp4
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import Format
 from uponce.core.policy import Limits, judge_dimensions
@@ -45,13 +45,13 @@ def inspect_video(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
 
     Raise InvalidMedia, MediaTooLarge, or an error of PyAV.
     """
-    claims = scan_mp4(file, limits) if format_.decoder == "mov" else Claims()
+    claims = scan_mp4(file, limits) if format_.decoder == "mov" else Mp4Claims()
     file.seek(0)
     with _open(file, format_, limits, claims) as container:
         return judge_dimensions(_facts(container, format_, limits, claims.rotation), limits)
 
 
-def _open(file: BinaryIO, format_: Format, limits: Limits, claims: Claims) -> Any:
+def _open(file: BinaryIO, format_: Format, limits: Limits, claims: Mp4Claims) -> Any:
     # Opening a file may decode a few frames, for facts that its header lacks. Without the edits of an MP4 its duration
     # includes the parts that they cut. With 5,000 edits to apply, FFmpeg takes 11 seconds.
     options = {

@@ -1,4 +1,4 @@
-"""A warm decoder process: reads a Job per line from standard input, writes an Answer per line to standard output.
+"""A warm decoder process: reads a Job per line from standard input, writes a DecoderAnswer per line to standard output.
 
 `process.py` starts it as `python -m uponce.adapters.media.worker SETUP PARENT`. It loads all it needs, gives up every
 right that it does not need, and then waits. It ends when its input ends, when its parent ends, or when a file uses too
@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 import msgspec
 
 from uponce.adapters.media.images import block_other_loaders, inspect_image
-from uponce.adapters.media.messages import Answer, Job, Setup
+from uponce.adapters.media.messages import DecoderAnswer, Job, Setup
 from uponce.adapters.media.sandbox import confine, die_first, limit_resources
 from uponce.adapters.media.screens import screen
 from uponce.adapters.media.videos import inspect_video
@@ -43,7 +43,7 @@ def main() -> None:
     jobs, answers = _take_pipes()
     die_first()
     limit_resources(setup.memory_bytes)
-    _say(answers, Answer(sandboxed=confine(setup.roots)))
+    _say(answers, DecoderAnswer(sandboxed=confine(setup.roots)))
     for line in jobs:
         _say(answers, _timed(msgspec.json.decode(line, type=Job), setup))
 
@@ -73,12 +73,12 @@ def _take_pipes() -> tuple[BinaryIO, IO[bytes]]:
     return jobs, answers
 
 
-def _say(answers: IO[bytes], answer: Answer) -> None:
+def _say(answers: IO[bytes], answer: DecoderAnswer) -> None:
     answers.write(msgspec.json.encode(answer) + b"\n")
     answers.flush()
 
 
-def _timed(job: Job, setup: Setup) -> Answer:
+def _timed(job: Job, setup: Setup) -> DecoderAnswer:
     begun = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, setup.cpu_seconds)
     answer = _answer(job, setup)
@@ -86,9 +86,9 @@ def _timed(job: Job, setup: Setup) -> Answer:
     return replace(answer, seconds=time.process_time() - begun)
 
 
-def _answer(job: Job, setup: Setup) -> Answer:
+def _answer(job: Job, setup: Setup) -> DecoderAnswer:
     if job.format is None:
-        return Answer()
+        return DecoderAnswer()
     try:
         with _Source(job.path) as source, io.BufferedReader(source) as file:
             answer = _judged(file, FORMATS[job.format], setup)
@@ -97,7 +97,7 @@ def _answer(job: Job, setup: Setup) -> Answer:
             return answer
     except OSError as error:
         message = "The received file cannot be read. Send the upload again."
-        return Answer(code=StorageUnavailable.code, message=message, detail=str(error))
+        return DecoderAnswer(code=StorageUnavailable.code, message=message, detail=str(error))
 
 
 class _Source(io.FileIO):
@@ -114,14 +114,14 @@ class _Source(io.FileIO):
             raise
 
 
-def _judged(file: BinaryIO, format_: Format, setup: Setup) -> Answer:
+def _judged(file: BinaryIO, format_: Format, setup: Setup) -> DecoderAnswer:
     try:
-        return Answer(facts=_inspect(file, format_, setup.limits))
+        return DecoderAnswer(facts=_inspect(file, format_, setup.limits))
     except MemoryError as error:
         message = f"Reading this {format_.kind} needs more than {setup.memory_bytes} bytes of memory, the limit."
-        return Answer(code=MediaTooLarge.code, message=message, detail=repr(error)[:500])
+        return DecoderAnswer(code=MediaTooLarge.code, message=message, detail=repr(error)[:500])
     except FileRefused as error:
-        return Answer(code=error.code, message=error.message, detail=error.detail)
+        return DecoderAnswer(code=error.code, message=error.message, detail=error.detail)
 
 
 def _inspect(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:

@@ -9,7 +9,7 @@ _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers 
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class UpstreamBody:
     """A body in three parts: `head`, then the bytes of `file`, then what `tail` returns.
 
     `tail` is called after the last byte of the file. `withheld`: only the tail makes the request valid. `size` is that
@@ -30,7 +30,7 @@ def multipart(
     sign: Sign | None,
     boundary: str,
     example: Mapping[str, str],
-) -> Body:
+) -> UpstreamBody:
     """Return a form with the fields, then the file, then the fields that `sign` returns.
 
     The last ones are as long as those of `example`.
@@ -47,7 +47,7 @@ def multipart(
         f'filename="{call.filename.translate(_ESCAPES)}"\r\nContent-Type: application/octet-stream\r\n\r\n'
     )
     head = _parts(call.fields, boundary) + start.encode(errors="replace")
-    return Body(
+    return UpstreamBody(
         content_type=f"multipart/form-data; boundary={boundary}",
         head=head,
         file=file,

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from uponce import __version__
 from uponce.adapters.upstream import Times
-from uponce.adapters.upstream.bodies import Body, multipart
+from uponce.adapters.upstream.bodies import UpstreamBody, multipart
 from uponce.app.ports.relaying import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.errors import InvalidParameter, UpstreamUnavailable
 from uponce.core.upstream import signed
@@ -87,12 +87,12 @@ class HttpUpstream:
                 typed = {"Content-Type": asked.content_type} if asked.body else {}
                 seconds = self._times.connect + self._times.reply
                 return await exchanges.get(url, headers | typed, seconds, asked.body)
-            body = Body(asked.content_type, asked.body, size=len(asked.body))
+            body = UpstreamBody(asked.content_type, asked.body, size=len(asked.body))
             return await exchanges.send(asked.method, url, headers, body)
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Return the answer to a signed form; see the port."""
-        form = Body("application/x-www-form-urlencoded", urlencode(fields).encode())
+        form = UpstreamBody("application/x-www-form-urlencoded", urlencode(fields).encode())
         with self._place(upstream, _CALLS) as exchanges:
             return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form)
 

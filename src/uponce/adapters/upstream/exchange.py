@@ -14,7 +14,7 @@ from yarl import URL
 
 from uponce.adapters.resolver import Resolver
 from uponce.adapters.upstream import Times
-from uponce.adapters.upstream.bodies import Body
+from uponce.adapters.upstream.bodies import UpstreamBody
 from uponce.app.ports.relaying import UpstreamReply
 from uponce.core.errors import OutcomeUnknown, UpstreamUnavailable
 from uponce.core.relaying import seconds_of
@@ -45,7 +45,7 @@ class Sending(Payload):
 
     _autoclose = True
 
-    def __init__(self, body: Body, times: Times) -> None:
+    def __init__(self, body: UpstreamBody, times: Times) -> None:
         super().__init__(body, content_type=body.content_type)
         self._size = body.size  # from which aiohttp makes Content-Length
         self._left = body.size
@@ -167,7 +167,7 @@ class Exchanges:
         except _BROKEN as error:
             raise _unavailable(url, error) from None
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> UpstreamReply:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: UpstreamBody) -> UpstreamReply:
         """Return the answer, whatever its status, also one that begins before the whole body is sent."""
         sending = Sending(body, self._times)
         lost: Exception | None = None

@@ -22,7 +22,7 @@ from uponce.app.ports.blobs import (
     SpooledChunk,
     StoredBlob,
 )
-from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Refusal, StoredReply
 from uponce.app.ports.database import CONTEXT_WINDOW, Database, MovedRow, Page, Prepare, Records, Table
 from uponce.app.ports.outbox import Effect, NewEffect, Outbox, Waiting
 from uponce.app.ports.relaying import AdminCall, Sign, UpstreamCall, UpstreamClient, UpstreamReply

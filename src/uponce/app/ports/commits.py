@@ -52,7 +52,7 @@ class AfterCommit:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class StoredReply:
     """The answer to an upload with an Idempotency-Key, and the SHA-256 of its bytes. Its asset may be gone by now."""
 
     answer: Committed | Forwarded

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from uponce.app.ports.commits import Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports.commits import Candidate, Committed, Draft, Refusal, StoredReply
 from uponce.app.ports.outbox import Outbox
 from uponce.app.ports.relaying import Relays
 from uponce.app.ports.series import OpenSeries, SeriesReader
@@ -111,7 +111,9 @@ class Ledger(Protocol):
         have the version of the deleted asset. To rule that out, the database would need a row for every deleted name.
         """
 
-    async def find_reply(self, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False) -> Reply | None:
+    async def find_reply(
+        self, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False
+    ) -> StoredReply | None:
         """Return the stored answer of a grant, which is forgotten together with the grant.
 
         Return None if the grant was revoked, unless the caller asks for answers of revoked grants too.
@@ -119,7 +121,7 @@ class Ledger(Protocol):
 
     async def confirm_reply(
         self, grant_key: bytes, idempotency_key: str, *, also_revoked: bool = False
-    ) -> Reply | None:
+    ) -> StoredReply | None:
         """Return what `find_reply` returns, after it is durable like a commit: also on a synchronous standby."""
 
     async def find_grant(self, key: bytes, forgotten: bool = False) -> GrantRecord | None:

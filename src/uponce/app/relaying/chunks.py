@@ -13,7 +13,7 @@ _LEAST_BYTES = 5 * 1024 * 1024  # of each chunk but the last; Cloudinary refuses
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class RelayChunk:
     """Bytes of a file, and their place in it as Content-Range writes it."""
 
     span: str
@@ -47,17 +47,17 @@ class _Cut:
         return False
 
 
-async def cut(blocks: AsyncIterator[Data], size: int, chunk_bytes: int) -> AsyncGenerator[Chunk, None]:
+async def cut(blocks: AsyncIterator[Data], size: int, chunk_bytes: int) -> AsyncGenerator[RelayChunk, None]:
     """Yield the chunks of a file of known size. Read the blocks of each chunk before the next one."""
     file = _Cut(blocks)
     for start in range(0, size, chunk_bytes):
         end = min(start + chunk_bytes, size)
-        yield Chunk(f"bytes {start}-{end - 1}/{size}", end - start, file.take(end - start), end == size)
+        yield RelayChunk(f"bytes {start}-{end - 1}/{size}", end - start, file.take(end - start), end == size)
 
 
 async def cut_arriving(
     blocks: AsyncIterator[Data], blobs: BlobStore, chunk_bytes: int, least: int = 0
-) -> AsyncGenerator[Chunk, None]:
+) -> AsyncGenerator[RelayChunk, None]:
     """Yield the chunks of a file that is still arriving, and will have `least` bytes or more.
 
     Content-Range gives the end of a chunk before its first byte. So a chunk is sent while it arrives only if it is
@@ -66,7 +66,7 @@ async def cut_arriving(
     """
     file, start = _Cut(blocks), 0
     while (size := min(chunk_bytes, least - start - 1)) >= min(chunk_bytes, _LEAST_BYTES):
-        yield Chunk(f"bytes {start}-{start + size - 1}/-1", size, file.take(size), is_last=False)
+        yield RelayChunk(f"bytes {start}-{start + size - 1}/-1", size, file.take(size), is_last=False)
         start += size
     sent, other = await blobs.receive_chunk(), await blobs.receive_chunk()
     arriving = asyncio.ensure_future(_fill(sent, file, chunk_bytes))
@@ -77,7 +77,7 @@ async def cut_arriving(
                 arriving = asyncio.ensure_future(_fill(other, file, chunk_bytes))
             end = start + sent.size
             span = f"bytes {start}-{end - 1}/{end if is_last else -1}"
-            yield Chunk(span, sent.size, sent.blocks(), is_last)
+            yield RelayChunk(span, sent.size, sent.blocks(), is_last)
             if is_last:
                 return
             await sent.discard()

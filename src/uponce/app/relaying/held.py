@@ -16,7 +16,7 @@ from uponce.core.values import Digest
 _QUICKLY_HASHED = 32 * 1024
 
 
-class Held:
+class HeldFile:
     """A file that one request writes. A small file is held in memory, a larger one is sent while it arrives.
 
     Memory is bounded for all uploads together. If no memory is left, a small file is sent while it arrives too.

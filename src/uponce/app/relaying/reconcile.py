@@ -17,9 +17,9 @@ from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
 from uponce.core.relaying import (
     Forwarded,
     Found,
+    GrantVerdict,
     Missing,
     Relay,
-    Verdict,
     dies_at,
     error_message,
     is_answer,
@@ -57,10 +57,10 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     look = await _look_up(services, upstream, relay)
     found = look.found
     judgement = judge_look_up(relay, found, effect.now, services.limits)
-    if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
+    if judgement.verdict is GrantVerdict.SPENT and isinstance(found, Found):
         await _spend(services, relay, found)
         return None
-    if judgement.verdict is Verdict.FREE:
+    if judgement.verdict is GrantVerdict.FREE:
         await services.database.end_relay(relay, None)
         return None
     if judgement.misses != relay.misses:

@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
-from uponce.app.relaying.chunks import Chunk, Data
+from uponce.app.relaying.chunks import Data, RelayChunk
 from uponce.app.services import Services
 from uponce.core.errors import (
     DatabaseUnavailable,
@@ -104,7 +104,7 @@ class Relaying:
         """Send a file in one request, perhaps while it arrives. Then its size may be unknown."""
         return await self._to_the_end(self._upload(self._call(size), file, self._sign))
 
-    async def send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> Forwarded:
+    async def send_chunks(self, chunks: AsyncGenerator[RelayChunk, None]) -> Forwarded:
         """Send a file in chunks. Only the last one completes the upload, so only the last waits for its signature."""
         return await self._to_the_end(self._send_chunks(chunks))
 
@@ -143,7 +143,7 @@ class Relaying:
     async def _upload(self, call: UpstreamCall, file: AsyncIterator[Data], sign: Sign) -> UpstreamReply:
         return await self._services.upstream.upload(self._upstream, call, file, sign)
 
-    async def _send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> UpstreamReply:
+    async def _send_chunks(self, chunks: AsyncGenerator[RelayChunk, None]) -> UpstreamReply:
         async with aclosing(chunks):
             async for chunk in chunks:
                 call = replace(self._call(chunk.size), span=chunk.span, upload_id=self._attempt)

@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 from uponce.app.attempts import Attempt, network_of
 from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise, check_scripted
 from uponce.app.ports import Spooled
-from uponce.app.relaying.held import Held
+from uponce.app.relaying.held import HeldFile
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
 from uponce.app.uploading.series import Append
@@ -49,7 +49,7 @@ Event = Field | FileStart | FormBytes | bytes | bytearray
 FORM_BYTES = 4096
 
 
-S = TypeVar("S", bound=Spooled | Held | Append)
+S = TypeVar("S", bound=Spooled | HeldFile | Append)
 
 
 class Receiver(ABC, Generic[S]):
@@ -242,7 +242,7 @@ class Receiver(ABC, Generic[S]):
         """Begin the file. Return the destination for its bytes."""
 
 
-class Intake(Receiver[Spooled | Held]):
+class Intake(Receiver[Spooled | HeldFile]):
     """Receives a whole file in one request. The file is spooled, or held for the upstream if its cloud has one.
 
     A file for an upstream is spooled too if this server inspects files, or if it came before the fields that sign it.
@@ -256,8 +256,8 @@ class Intake(Receiver[Spooled | Held]):
         self._counted.enter_context(self._services.attempts.of_grant(self._attempt, verified.grant, limits))
         return limits.max_bytes(self.request.requested, verified.spec)
 
-    async def _open(self) -> Spooled | Held:
+    async def _open(self) -> Spooled | HeldFile:
         services, request, verified = self._services, self.request, self.verified
         if verified is not None and verified.key.upstream is not None and not services.inspects:
-            return Held(services, Admitted.of(request, verified, self.filename), request.length)
+            return HeldFile(services, Admitted.of(request, verified, self.filename), request.length)
         return await services.blobs.receive()

@@ -29,7 +29,7 @@ from uponce.app.authorise import (
     verified_by,
 )
 from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal, Spooled
-from uponce.app.relaying.held import Held, send_spooled
+from uponce.app.relaying.held import HeldFile, send_spooled
 from uponce.app.services import Services
 from uponce.app.threads import in_a_thread
 from uponce.app.unbroken import later, unbroken
@@ -82,7 +82,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
             return answered(repeated, verified.signer)
         if admitted.upstream is not None:
             return answered(await _pass_on(services, admitted, intake, body, digest), verified.signer)
-        assert not isinstance(body, Held)
+        assert not isinstance(body, HeldFile)
         draft = await judge(services, admitted, body.key, body.path, digest)
         intake.release()
         committing = partial(_commit, services, admitted, draft, body)
@@ -90,19 +90,19 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
 
 
 async def _pass_on(
-    services: Services, admitted: Admitted, intake: Intake, body: Spooled | Held, digest: Digest
+    services: Services, admitted: Admitted, intake: Intake, body: Spooled | HeldFile, digest: Digest
 ) -> Forwarded:
     """Check what this server checks, let the upload complete in the upstream of its cloud, and return the answer."""
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
-    if not isinstance(body, Held) and services.inspects:
+    if not isinstance(body, HeldFile) and services.inspects:
         await inspect(services, admitted, body.path, digest)
     intake.release()
     return await unbroken(followed_up(services, partial(_relay, services, admitted, body, digest)))
 
 
-async def _relay(services: Services, admitted: Admitted, body: Spooled | Held, digest: Digest) -> Forwarded:
+async def _relay(services: Services, admitted: Admitted, body: Spooled | HeldFile, digest: Digest) -> Forwarded:
     try:
-        if isinstance(body, Held):
+        if isinstance(body, HeldFile):
             return await body.finish(digest)
         return await send_spooled(services, admitted, digest, body.blocks())
     except GrantRefused as refusal:

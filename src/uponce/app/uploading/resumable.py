@@ -43,7 +43,7 @@ Progress: TypeAlias = Uploaded | Forwarded | Series
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class SeriesAddress:
     """Where an upload is found. No client can guess `series_id`. The grant finds its outcome after it ended."""
 
     cloud: str
@@ -76,7 +76,7 @@ async def begin_with(
     total: int | None,
     part: Part,
     blocks: AsyncIterator[bytes],
-) -> tuple[Address, Progress]:
+) -> tuple[SeriesAddress, Progress]:
     """Do `begin` and `resume` in one request. If it fails, no client knows the address, so nothing stays.
 
     Also after OutcomeUnknown: if the row of the series can be deleted, no commit has happened, and none can follow.
@@ -108,12 +108,12 @@ async def _terminate_patiently(services: Services, series: Series) -> None:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-def address_of(series: Series) -> Address:
-    return Address(series.cloud, series.grant.key, series.id)
+def address_of(series: Series) -> SeriesAddress:
+    return SeriesAddress(series.cloud, series.grant.key, series.id)
 
 
 async def resume(
-    services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes], caller: Caller
+    services: Services, address: SeriesAddress, part: Part, blocks: AsyncIterator[bytes], caller: Caller
 ) -> Progress:
     """Take further bytes. Return the asset if they were the last ones, else the series with what has arrived.
 
@@ -131,7 +131,7 @@ async def resume(
     return await _finish_if_complete(services, address, series, caller)
 
 
-async def conclude(services: Services, address: Address, caller: Caller) -> Progress:
+async def conclude(services: Services, address: SeriesAddress, caller: Caller) -> Progress:
     """Return the asset, or how far the upload is. Complete an upload whose bytes are all there.
 
     A request that is sending bytes yields: the client that asks is about to go on in its place.
@@ -143,7 +143,7 @@ async def conclude(services: Services, address: Address, caller: Caller) -> Prog
     return await _finish_if_complete(services, address, series, caller)
 
 
-async def status(services: Services, address: Address) -> Progress:
+async def status(services: Services, address: SeriesAddress) -> Progress:
     """Return what is recorded by now. Change nothing."""
     try:
         return await _find(services, address)
@@ -151,7 +151,7 @@ async def status(services: Services, address: Address) -> Progress:
         return await _outcome(services, address)
 
 
-async def end(services: Services, address: Address) -> None:
+async def end(services: Services, address: SeriesAddress) -> None:
     """End an upload that is not complete. Its signature is free again. Raise SeriesComplete or SeriesGone."""
     try:
         await terminate(services, await _find(services, address))
@@ -167,7 +167,7 @@ def sent_bytes(outcome: Uploaded | Forwarded) -> int:
     return committed.asset.digest.size if committed.received is None else committed.received
 
 
-async def _find(services: Services, address: Address) -> Series:
+async def _find(services: Services, address: SeriesAddress) -> Series:
     series = await get_series(services, address.series_id)
     if address_of(series) != address:
         raise errors.SeriesGone("There is no upload at this address. Begin a new one.")
@@ -176,7 +176,7 @@ async def _find(services: Services, address: Address) -> Series:
     return series
 
 
-async def _finish_if_complete(services: Services, address: Address, series: Series, caller: Caller) -> Progress:
+async def _finish_if_complete(services: Services, address: SeriesAddress, series: Series, caller: Caller) -> Progress:
     if not series.complete:
         return series
     try:
@@ -185,7 +185,7 @@ async def _finish_if_complete(services: Services, address: Address, series: Seri
         return await _outcome(services, address)
 
 
-async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded:
+async def _outcome(services: Services, address: SeriesAddress) -> Uploaded | Forwarded:
     """Return what an upload became. Raise SeriesGone if it became nothing, or if the ledger forgot its grant.
 
     Raise OutcomeUnknown if an upload with its grant is pending in an upstream.
@@ -208,7 +208,7 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
 
 
 async def _add_nothing(
-    services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes]
+    services: Services, address: SeriesAddress, part: Part, blocks: AsyncIterator[bytes]
 ) -> Uploaded | Forwarded:
     """Return the outcome of an upload to a request without bytes at its end. Raise SeriesComplete to any other request.
 

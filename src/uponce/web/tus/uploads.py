@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.resumable import (
-    Address,
     Progress,
+    SeriesAddress,
     address_of,
     begin,
     begin_with,
@@ -110,18 +110,18 @@ async def _create(services: Services, request: Request, bases: Bases) -> Respons
     return _created(services, address, outcome, bases)
 
 
-async def _conclude(services: Services, request: Request, address: Address, bases: Bases) -> Response:
+async def _conclude(services: Services, request: Request, address: SeriesAddress, bases: Bases) -> Response:
     outcome = await conclude(services, address, request.caller)
     if not isinstance(outcome, Series) and not outcome.replayed:
         note_outcome(request, outcome)  # this request has completed the upload
     return _state(services, outcome, bases)
 
 
-async def _status(services: Services, _: Request, address: Address, bases: Bases) -> Response:
+async def _status(services: Services, _: Request, address: SeriesAddress, bases: Bases) -> Response:
     return _state(services, await status(services, address), bases)
 
 
-async def _resume(services: Services, request: Request, address: Address, bases: Bases) -> Response:
+async def _resume(services: Services, request: Request, address: SeriesAddress, bases: Bases) -> Response:
     """Take more bytes. Return 204, or the asset as JSON for a client that prefers JSON (RFC 7240)."""
     head = request.head
     headers.check_content_type(head)
@@ -134,16 +134,16 @@ async def _resume(services: Services, request: Request, address: Address, bases:
     return _response(204, sent)
 
 
-async def _end(services: Services, _: Request, address: Address, bases: Bases) -> Response:
+async def _end(services: Services, _: Request, address: SeriesAddress, bases: Bases) -> Response:
     await end(services, address)
     return _response(204)
 
 
-_Action = Callable[[Services, Request, Address, Bases], Awaitable[Response]]
+_Action = Callable[[Services, Request, SeriesAddress, Bases], Awaitable[Response]]
 _ACTIONS: dict[str, _Action] = {"HEAD": _conclude, "GET": _status, "PATCH": _resume, "DELETE": _end}
 
 
-def _created(services: Services, address: Address, outcome: Progress, bases: Bases) -> Response:
+def _created(services: Services, address: SeriesAddress, outcome: Progress, bases: Bases) -> Response:
     answer, sent = _described(services, outcome, bases)
     location = f"{bases.secure}/tus/{_path(address)}"
     body = None if isinstance(outcome, Series) else answer
@@ -173,16 +173,16 @@ def _response(status: int, sent: tuple[Header, ...] = (), body: Json | None = No
     return Response(status, (*sent, *empty, NO_STORE, NO_SNIFF))
 
 
-def _path(address: Address) -> str:
+def _path(address: SeriesAddress) -> str:
     return f"{address.cloud}/{address.grant_key.hex()}/{address.series_id}"
 
 
-def _address(cloud: str, signature: str, upload: str) -> Address:
+def _address(cloud: str, signature: str, upload: str) -> SeriesAddress:
     try:
         key = bytes.fromhex(signature)
     except ValueError:
         key = b""
-    address = Address(cloud, key, upload)
+    address = SeriesAddress(cloud, key, upload)
     if len(signature) != _KEY_DIGITS or _path(address) != f"{cloud}/{signature}/{upload}":
         raise SeriesGone("There is no upload at this address. POST to /tus/<cloud>/ to begin a new upload.")
     return address

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.postgres import shared
-from uponce.adapters.database.postgres.connection import Address, Connection, connect, connected
+from uponce.adapters.database.postgres.connection import Connection, DatabaseAddress, connect, connected
 from uponce.core.errors import SettingRefused
 
 _IS_REQUEST_FOR_ENCRYPTION = (80877103, 80877104)
@@ -28,7 +28,7 @@ _STATUS = {
 
 
 @pytest.fixture
-def silent() -> Iterator[Address]:
+def silent() -> Iterator[DatabaseAddress]:
     """Yield the address of a server that authenticates, and then answers nothing."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -45,7 +45,7 @@ def silent() -> Iterator[Address]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield Address(f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/d", 1)
+        yield DatabaseAddress(f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/d", 1)
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -67,14 +67,14 @@ def _message(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("!I", len(body) + 4) + body
 
 
-def test_a_server_that_is_silent_after_the_log_in_is_given_up(silent: Address) -> None:
+def test_a_server_that_is_silent_after_the_log_in_is_given_up(silent: DatabaseAddress) -> None:
     with pytest.raises(psycopg.OperationalError):
         connect(silent)
     with pytest.raises(SettingRefused, match="cannot be used"), connected(silent):
         pass
 
 
-def test_a_wait_that_was_given_up_does_not_go_on(silent: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_that_was_given_up_does_not_go_on(silent: DatabaseAddress, monkeypatch: pytest.MonkeyPatch) -> None:
     """psycopg would ask the server once more, whenever the garbage collector comes: a traceback in a server's log."""
     left, complaints = list[Any](), list[Any]()
     gc.collect()  # not what earlier tests left
@@ -95,7 +95,7 @@ def test_a_wait_that_was_given_up_does_not_go_on(silent: Address, monkeypatch: p
     assert complaints == []
 
 
-def test_the_system_watches_a_connection_that_waits_long(silent: Address) -> None:
+def test_the_system_watches_a_connection_that_waits_long(silent: DatabaseAddress) -> None:
     """The wait of a patient read ends if the machine of PostgreSQL is gone. A URL may say otherwise."""
     patient = replace(silent, seconds=60)
     assert _watched(patient) == (1, 60, 10)
@@ -103,7 +103,7 @@ def test_the_system_watches_a_connection_that_waits_long(silent: Address) -> Non
     assert _watched(replace(patient, url=f"{silent.url}?keepalives=0"))[0] == 0
 
 
-def _watched(address: Address) -> tuple[int, ...]:
+def _watched(address: DatabaseAddress) -> tuple[int, ...]:
     asked = (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
@@ -125,7 +125,7 @@ def test_a_pooler_that_ignores_options_leaves_the_limits(monkeypatch: pytest.Mon
         return real.__func__(Connection, *args, **kwargs)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(Connection, "connect", ignoring)
-    address = Address(shared().url().partition("&options")[0], 50)
+    address = DatabaseAddress(shared().url().partition("&options")[0], 50)
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     connection = connect(address)
     assert [connection.execute(f"SHOW {name}".encode()).fetchone() for name in limits] == [

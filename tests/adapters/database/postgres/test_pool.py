@@ -9,7 +9,7 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from uponce.adapters.database.postgres import pool
-from uponce.adapters.database.postgres.connection import Address
+from uponce.adapters.database.postgres.connection import DatabaseAddress
 from uponce.adapters.database.postgres.pool import Pool
 
 
@@ -25,7 +25,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Pool:
     """A pool whose connections are idle, alive, and to no server."""
     idle: Any = SimpleNamespace(info=SimpleNamespace(transaction_status=TransactionStatus.IDLE))
     session: Any = SimpleNamespace(connection=idle, limit=lambda patient: None)
-    opened = Pool(Address("postgresql://nowhere", 5), 3, None, lambda _: None, lambda _: False)
+    opened = Pool(DatabaseAddress("postgresql://nowhere", 5), 3, None, lambda _: None, lambda _: False)
     monkeypatch.setattr(opened, "new", lambda: session)
     monkeypatch.setattr(pool, "is_dead", lambda _: False)
     monkeypatch.setattr(pool, "discard", lambda _: None)

@@ -11,7 +11,7 @@ from tests.contract.databases import KEY, OTHER, PlainBox, SteppedClock, open_po
 from tests.e2e.commands import uponce
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, connection, is_set_up, schema
-from uponce.adapters.database.postgres.connection import Address
+from uponce.adapters.database.postgres.connection import DatabaseAddress
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load_migrations
 from uponce.config import load as load_settings
@@ -37,7 +37,7 @@ def own() -> Iterator[Postgres]:
 def test_postgresql_takes_the_longest_time_of_the_settings(url: str) -> None:
     with pytest.raises(SettingRefused):
         load_settings({"UPONCE_DATABASE_SECONDS": str(DAY + 1)})
-    connection.connect(Address(url, DAY)).close()
+    connection.connect(DatabaseAddress(url, DAY)).close()
 
 
 UNREADABLE = {
@@ -59,7 +59,7 @@ def test_a_password_that_is_not_encoded_is_refused_and_not_shown(url: str) -> No
     assert "special characters of the password percent-encoded" in done.stdout
     assert "Secret" not in done.stdout + done.stderr
     with pytest.raises(SettingRefused, match="percent-encoded"):
-        Address(url, 5).shown  # noqa: B018
+        DatabaseAddress(url, 5).shown  # noqa: B018
 
 
 @pytest.mark.parametrize("password", ["a[b", "a]b", "a#b", "a?b", "a:b", "a%2Fb%40c"])
@@ -77,7 +77,7 @@ def test_other_passwords_reach_postgresql(password: str) -> None:
     ],
 )
 def test_an_address_is_shown_without_user_and_password(url: str, shown: str) -> None:
-    assert Address(url, 5).shown == shown
+    assert DatabaseAddress(url, 5).shown == shown
 
 
 def version(url: str) -> int:
@@ -86,11 +86,11 @@ def version(url: str) -> int:
 
 
 def test_an_empty_database_is_set_up_once_however_many_servers_start(url: str) -> None:
-    assert not is_set_up(Address(url, 5))
+    assert not is_set_up(DatabaseAddress(url, 5))
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in [pool.submit(open_and_close, url) for _ in range(8)]:
             future.result(timeout=240)
-    assert is_set_up(Address(url, 5))
+    assert is_set_up(DatabaseAddress(url, 5))
     assert version(url) == len(load_migrations("postgres"))
 
 

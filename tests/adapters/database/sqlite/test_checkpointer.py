@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, open_sqlite, run
 from uponce.adapters.database.sqlite import SqliteDatabase, connection, file
-from uponce.adapters.database.sqlite.connection import COMMITS_PER_CHECKPOINT, Connection, Held, connect
+from uponce.adapters.database.sqlite.connection import COMMITS_PER_CHECKPOINT, Connection, HeldConnection, connect
 from uponce.adapters.database.sqlite.file import Checkpointer
 
 WAIT_SECONDS = 60
@@ -56,7 +56,7 @@ class Told(Connection):
 @pytest.fixture
 def checkpointer(path: Path) -> Checkpointer:
     Told.over, Told.failures, Told.path, Told.left = threading.Semaphore(0), 0, path, []
-    return Checkpointer(Held(path, lambda: connect(path, factory=Told)), path.parent)
+    return Checkpointer(HeldConnection(path, lambda: connect(path, factory=Told)), path.parent)
 
 
 def committed(path: Path, checkpointer: Checkpointer, count: int) -> Connection:
@@ -337,7 +337,7 @@ def test_it_ends_if_it_is_closed_just_as_a_checkpoint_is_due(path: Path, checkpo
 
 
 def test_it_ends_when_told_also_if_nothing_was_due(path: Path, checkpointer: Checkpointer) -> None:
-    Checkpointer(Held(path, lambda: connect(path)), path.parent).close()
+    Checkpointer(HeldConnection(path, lambda: connect(path)), path.parent).close()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
     assert checkpointer._thread.is_alive()
     checkpointer.close()

@@ -17,7 +17,7 @@ from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.postgres import schema
 from uponce.adapters.database.postgres.connection import (
-    Address,
+    DatabaseAddress,
     connected,
     is_in_the_way,
     most_connections,
@@ -33,7 +33,7 @@ from uponce.core.signature import utc
 
 log = logging.getLogger("uponce")
 
-__all__ = ["Address", "PostgresDatabase", "is_set_up"]
+__all__ = ["DatabaseAddress", "PostgresDatabase", "is_set_up"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class PostgresDatabase(Database):
         clock: Clock | None = None,
     ) -> None:
         self._slack = slack
-        self._address = Address(url, seconds)
+        self._address = DatabaseAddress(url, seconds)
         histories = Histories(fence_skew)
         self._pool = Pool(self._address, connections, clock, histories.admit, histories.is_left)
         self._committer = Committer(Engine(self._pool), Records(secrets, unavailable, knows_grants=False))
@@ -219,7 +219,7 @@ def _compare(session: Session, index: str) -> Sequence[Fault]:
     return []
 
 
-def is_set_up(address: Address) -> bool:
+def is_set_up(address: DatabaseAddress) -> bool:
     """Return whether a server has made its tables in the database."""
     with connected(address) as connection:
         return schema.version_of(connection) > 0

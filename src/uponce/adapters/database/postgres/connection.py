@@ -35,7 +35,7 @@ _ESCAPED = str.maketrans({"\0": f"{_MARK}0", _MARK: f"{_MARK}1"})
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class DatabaseAddress:
     """Where the database is, and how long it may take to answer. `url` has a password: show only `shown`."""
 
     url: str
@@ -111,7 +111,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 @contextmanager
-def connected(address: Address) -> Iterator[Connection]:
+def connected(address: DatabaseAddress) -> Iterator[Connection]:
     """Yield a checked connection for start-up. Every fault raises SettingRefused, with the cure."""
     try:
         with Connection.connect(**address.parameters, autocommit=True) as connection:
@@ -129,7 +129,7 @@ def connected(address: Address) -> Iterator[Connection]:
         ) from None
 
 
-def _read_only(address: Address) -> SettingRefused:
+def _read_only(address: DatabaseAddress) -> SettingRefused:
     return SettingRefused(
         f"The database {address.shown} is read-only: it is a standby, or default_transaction_read_only is on. Point "
         "UPONCE_DATABASE to the primary server, or set default_transaction_read_only = off for the server, the "
@@ -137,7 +137,7 @@ def _read_only(address: Address) -> SettingRefused:
     )
 
 
-def connect(address: Address) -> Connection:
+def connect(address: DatabaseAddress) -> Connection:
     """Return a checked connection. The caller begins and ends transactions. Raise psycopg.Error, or SettingRefused."""
     connection = Connection.connect(**address.parameters, autocommit=True)
     try:
@@ -150,7 +150,7 @@ def connect(address: Address) -> Connection:
     return connection
 
 
-def _set_up(connection: Connection, address: Address) -> None:
+def _set_up(connection: Connection, address: DatabaseAddress) -> None:
     """Limit the waits of a new connection, also for a server that is silent from now on, and check it.
 
     The limits are no `options`: PgBouncer refuses or ignores these.

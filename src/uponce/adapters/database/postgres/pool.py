@@ -19,7 +19,7 @@ from uponce.adapters.database import failures
 from uponce.adapters.database.committer import TAKEN, More
 from uponce.adapters.database.failures import closed, no_thread, outcome_unknown
 from uponce.adapters.database.postgres.connection import (
-    Address,
+    DatabaseAddress,
     connect,
     cut,
     is_dead,
@@ -54,7 +54,7 @@ class Pool:
 
     def __init__(
         self,
-        address: Address,
+        address: DatabaseAddress,
         size: int,
         clock: Clock | None,
         admit: Callable[[Session], None],

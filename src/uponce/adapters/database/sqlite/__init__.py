@@ -16,7 +16,7 @@ from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite import file, reserve
-from uponce.adapters.database.sqlite.connection import Connection, Engine, Held, connect, unavailable
+from uponce.adapters.database.sqlite.connection import Connection, Engine, HeldConnection, connect, unavailable
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
 from uponce.adapters.files import exists
@@ -42,7 +42,7 @@ class SqliteDatabase(Database):
         self._path = path.absolute()
         self._clock = clock
         self._connect = partial(reserve.connected, partial(connect, self._path), self._path)
-        hold = partial(Held, self._path, self._connect)
+        hold = partial(HeldConnection, self._path, self._connect)
         records = Records(secrets, unavailable, knows_grants=True)
         self._checkpointer = file.Checkpointer(hold(), self._path.resolve().parent)
         self._engine = Engine(hold(), clock, records, self._checkpointer)

@@ -125,7 +125,7 @@ def identity(path: str) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-class Held:
+class HeldConnection:
     """At most one connection to the file of this path, with these settings.
 
     `connection` is None until `connected` opens one.
@@ -193,7 +193,7 @@ class Engine:
     most = MAX_GROUP
     seconds = BUSY_SECONDS
 
-    def __init__(self, held: Held, clock: Clock, records: Records, log: Log) -> None:
+    def __init__(self, held: HeldConnection, clock: Clock, records: Records, log: Log) -> None:
         self._held = held
         self._clock = clock
         self._records = records

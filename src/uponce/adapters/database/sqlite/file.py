@@ -17,7 +17,7 @@ from pathlib import Path
 
 from uponce.adapters.database import failures, upkeep
 from uponce.adapters.database.failures import refuse_newer, refuse_older
-from uponce.adapters.database.sqlite.connection import Connection, Held, Log, code_of
+from uponce.adapters.database.sqlite.connection import Connection, HeldConnection, Log, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import exists, make_file
@@ -224,7 +224,7 @@ class Checkpointer(Log):
     not count as moved.
     """
 
-    def __init__(self, held: Held, folder: Path) -> None:
+    def __init__(self, held: HeldConnection, folder: Path) -> None:
         self._held = held
         self._folder = folder
         self._reported = set[str]()

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from uponce.adapters.database import catalog
 from uponce.adapters.database.failures import closed, no_thread
-from uponce.adapters.database.sqlite.connection import Connection, Held, translated
+from uponce.adapters.database.sqlite.connection import Connection, HeldConnection, translated
 from uponce.adapters.database.steps import run
 from uponce.adapters.threads import NoThread, Threads, ThreadsEnded
 from uponce.core.errors import DatabaseUnavailable
@@ -24,11 +24,11 @@ _REST_SECONDS = 1.0
 
 
 class Readers:
-    """Runs functions of a read-only connection off the event loop. `hold` makes a Held with more settings."""
+    """Runs functions of a read-only connection off the event loop. `hold` makes a HeldConnection with more settings."""
 
-    def __init__(self, hold: Callable[..., Held]) -> None:
+    def __init__(self, hold: Callable[..., HeldConnection]) -> None:
         self._new = partial(hold, _READ_ONLY)
-        self._idle: list[Held] = []
+        self._idle: list[HeldConnection] = []
         self._threads = Threads(_THREADS, "uponce-database-reader")
 
     async def run(self, read: Callable[[Connection], T]) -> T:
@@ -68,7 +68,7 @@ class Glances:
     for the disk. Then only threads look for the next second, so a slow disk costs the loop little time.
     """
 
-    def __init__(self, hold: Callable[..., Held]) -> None:
+    def __init__(self, hold: Callable[..., HeldConnection]) -> None:
         self._held = hold(_READ_ONLY, "PRAGMA busy_timeout = 0")
         self._gate = threading.Lock()
         self._rests_until = 0.0
