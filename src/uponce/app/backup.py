@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from uponce.app.check import refuse_slow_clock
-from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, unnamed
+from uponce.app.copy_media import CopiedCatalog, Copying, copy_media, forget_unnamed, unnamed
 from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, StorageUnavailable, Unavailable
@@ -27,7 +27,7 @@ class SecretKey(Protocol):
     def key(self) -> bytes: ...
 
 
-class Snapshot(Catalog, Protocol):
+class Snapshot(CopiedCatalog, Protocol):
     """A copy of a database as it was at one moment."""
 
     async def renew(self, blob_key: str) -> Asset | None:
@@ -142,7 +142,7 @@ async def back_up(
 
 async def restore(
     archive: Archive,
-    snapshot: Catalog,
+    snapshot: CopiedCatalog,
     blobs: NewStore,
     clock: Clock,
     skew: int,
@@ -204,7 +204,7 @@ async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
     return secrets.key() if await services.database.list_keys() else None
 
 
-async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:
+async def _refuse_other_storage(snapshot: CopiedCatalog, blobs: BlobStore) -> None:
     found = "belongs to a database" if await blobs.owner() is not None else ""
     async for key in unnamed(blobs, snapshot):
         found = f"holds files that the backup does not name, such as {key}"
@@ -225,7 +225,7 @@ def _refuse_slow_clock(made_at: int, now: int, skew: int) -> None:
         )
 
 
-async def _drop(archive: Archive, *others: Catalog) -> int:
+async def _drop(archive: Archive, *others: CopiedCatalog) -> int:
     """Delete the blobs that neither a finished copy nor one of the others names. Return their number."""
     try:
         with archive.kept() as copies:

@@ -31,7 +31,7 @@ _EUCLEAN = 117  # Linux: the file system is damaged at this file
 _OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP, errno.EBADMSG, _EUCLEAN)
 
 
-class Catalog(Protocol):
+class CopiedCatalog(Protocol):
     """The methods of a database that a copy needs. They are described at the Database port."""
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
@@ -61,7 +61,7 @@ Renew = Callable[[str], Awaitable[Asset | None]]
 
 
 async def copy_media(
-    catalog: Catalog,
+    catalog: CopiedCatalog,
     source: BlobStore,
     target: BlobStore,
     *,
@@ -82,7 +82,7 @@ async def copy_media(
     return copier.done
 
 
-async def forget_unnamed(store: BlobStore, *catalogs: Catalog) -> int:
+async def forget_unnamed(store: BlobStore, *catalogs: CopiedCatalog) -> int:
     """Delete the blobs that no catalog names, and return their number. No other process may write to the store.
 
     A blob that cannot be deleted stops no other one. Raise the first failure at the end.
@@ -96,7 +96,7 @@ async def forget_unnamed(store: BlobStore, *catalogs: Catalog) -> int:
     return dropped
 
 
-async def unnamed(store: BlobStore, *catalogs: Catalog) -> AsyncIterator[str]:
+async def unnamed(store: BlobStore, *catalogs: CopiedCatalog) -> AsyncIterator[str]:
     """Yield the keys of published blobs that none of the catalogs names. The reader may delete each."""
     for place in PLACES:
         named = {key for catalog in catalogs for key in await catalog.digests(place)}
@@ -106,7 +106,12 @@ async def unnamed(store: BlobStore, *catalogs: Catalog) -> AsyncIterator[str]:
 
 class _Copier:
     def __init__(
-        self, catalog: Catalog, source: BlobStore, target: BlobStore, renew: Renew, progress: Callable[[Copying], None]
+        self,
+        catalog: CopiedCatalog,
+        source: BlobStore,
+        target: BlobStore,
+        renew: Renew,
+        progress: Callable[[Copying], None],
     ) -> None:
         self._catalog = catalog
         self._source = source

@@ -1,7 +1,7 @@
 """A copy of a database in one file that needs no file beside it: as of one moment, and frozen.
 
 It may be on any file system, since no server uses it. Everything here blocks. The asynchronous methods are those of the
-Catalog in app/copy_media.py; only commands use them, and a command may block.
+CopiedCatalog in app/copy_media.py; only commands use them, and a command may block.
 """
 
 import errno
