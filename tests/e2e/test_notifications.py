@@ -30,8 +30,8 @@ def put_dead(data: Path, *names: str) -> None:
     with closing(sqlite3.connect(data / "uponce.db")) as database, database:
         for name in names:
             database.execute(
-                "INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, dead) "
-                "VALUES (?, 'a', '', 1, 32, 'gone', 1, 1)",
+                "INSERT INTO outbox (name, receiver, subject, details, due_at, tries, error, created_at, dead) "
+                "VALUES (?, '-', 'a', '', 1, 32, 'gone', 1, 1)",
                 (name,),
             )
 

@@ -31,8 +31,8 @@ def data(tmp_path: Path) -> Path:
         printed(uponce("keys", "create", "--cloud", CLOUD, "--name", "[/bold] [red]", "--data", folder))
     with closing(sqlite3.connect(folder / "uponce.db")) as database, database:
         database.execute(
-            "INSERT INTO outbox (id, name, subject, details, due_at, tries, error, created_at, dead) "
-            "VALUES (123456789, 'notify', ?, '', 1, 32, ?, 1, 1)",
+            "INSERT INTO outbox (id, name, receiver, subject, details, due_at, tries, error, created_at, dead) "
+            "VALUES (123456789, 'notify', '-', ?, '', 1, 32, ?, 1, 1)",
             (SUBJECT, ERROR),
         )
     return folder

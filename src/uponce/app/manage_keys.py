@@ -97,7 +97,7 @@ async def playground_key(services: Services) -> ApiKey:
 async def playground_keys(services: Services) -> Sequence[ApiKey]:
     """Return the playground's keys. Its cloud has no other keys and no other media.
 
-    Raise SettingRefused if it has: an older release accepted the name, and the playground would delete those media.
+    Raise SettingRefused if it has: the playground would delete those media.
     """
     keys = await services.database.list_keys(PLAYGROUND)
     if others := [key.api_key for key in keys if not is_of_playground(key)]:

@@ -29,8 +29,8 @@ class Relay:
     """One upload that uponce passes on, pending until its outcome is known. `id` names the attempt, which owns the row.
 
     `pending_at` is in Unix seconds, by the database's clock. `misses` counts look-ups that found nothing after the
-    bound. `bound` is that of the server that signs the upload, 0 if the row has none. `series_id` names the series that
-    the upload completes. `key_hash` is the `repeat_hash` of the client's Idempotency-Key.
+    bound. `bound` is that of the server that signs the upload. `series_id` names the series that the upload completes.
+    `key_hash` is the `repeat_hash` of the client's Idempotency-Key.
     """
 
     id: str

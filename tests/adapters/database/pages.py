@@ -27,8 +27,8 @@ def waiting(numbers: str) -> str:
     is of another asset. All are due, except the postponed one.
     """
     return f"""
-INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, dead)
-SELECT 'notify', CASE WHEN i = {2 * MANY + 2} THEN 'another' ELSE 'one' END, '',
+INSERT INTO outbox (name, receiver, subject, details, due_at, tries, error, created_at, dead)
+SELECT 'notify', '-', CASE WHEN i = {2 * MANY + 2} THEN 'another' ELSE 'one' END, '',
   CASE WHEN i = {FIRST} THEN {START + 3600} ELSE {START} END, 0, '', {START}, CASE WHEN i <= {MANY} THEN 1 ELSE 0 END
 FROM {numbers} ORDER BY i
 """

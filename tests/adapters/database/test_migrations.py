@@ -1,5 +1,3 @@
-import sqlite3
-from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,14 +6,9 @@ import pytest
 from uponce.adapters.database import statements
 
 APPLIED = {
-    "migrations/0001_initial.sql": "4e3c043d96f81cf4",
-    "migrations/0002_series_parts.sql": "9c9a297e350126ad",
-    "migrations/0003_audit_refusals.sql": "eeab112bbd9ac9ce",
-    "migrations/0004_relay_bound.sql": "93a41bde58e3dac4",
-    "migrations/0006_outbox_receivers.sql": "cb35671b0a963b18",
+    "migrations/0001_initial.sql": "22dde3a0ee085346",
     "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
-    "postgres/migrations/0001_initial.sql": "127bec96407499f3",
-    "postgres/migrations/0005_primary_keys.sql": "ce630a208c53082f",
+    "postgres/migrations/0001_initial.sql": "78a5b6cb72fcdf83",
 }
 
 
@@ -49,19 +42,3 @@ def test_migrations_of_an_engine_and_of_both_are_one_row_by_number(
         "second, of both engines",
         "third",
     ]
-
-
-def test_the_parts_of_unfinished_uploads_are_counted_by_the_migration() -> None:
-    """Of a database that has applied the first one."""
-    first, second, *_ = statements.load_migrations("sqlite")
-    with closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(first)
-        for name in ("one", "none"):
-            database.execute(
-                "INSERT INTO series (id, cloud, api_key, parameters, algorithm, blob_key, created_at, shared, arrived, "
-                "spans, signatures) VALUES (?, 'demo', '1', '[]', 'sha1', ?, 0, 1, 0, '[]', 1)",
-                (name, name),
-            )
-        database.executemany("INSERT INTO series_parts VALUES ('one', ?, ?, 'a', '')", [(0, 5), (5, 9)])
-        database.executescript(second)
-        assert dict(database.execute("SELECT id, parts FROM series")) == {"one": 2, "none": 0}

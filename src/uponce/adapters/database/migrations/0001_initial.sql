@@ -90,6 +90,8 @@ CREATE TABLE audit (
 
 CREATE INDEX audit_grant ON audit (grant_key);
 CREATE INDEX audit_age ON audit (at);
+-- The refusals of a grant, of which the audit has few rows. A use has no entry: a grant may have a million uses.
+CREATE INDEX audit_refusals ON audit (grant_key) WHERE event = 'refused';
 
 -- What uploads that sent an Idempotency-Key were answered, for as long as the grant is remembered.
 CREATE TABLE replies (
@@ -120,6 +122,7 @@ CREATE TABLE series (
   arrived    @number NOT NULL,  -- bytes that arrived, recorded or not; repeated bytes count again
   spans      TEXT    NOT NULL,  -- JSON array of [start, stop]: which bytes are there, durably; merged, in order
   signatures @number NOT NULL,  -- how many it has, so that no request counts them
+  parts      @number NOT NULL,  -- how many rows of series_parts it has, for the same reason
   UNIQUE (cloud, api_key, upload_id)
 ) @table;
 
@@ -159,7 +162,8 @@ CREATE TABLE relays (
   request_id TEXT    NOT NULL,
   key_hash   @bytes,  -- SHA-256 of the client's Idempotency-Key
   pending_at @number NOT NULL,
-  misses     @number NOT NULL  -- look-ups after the bound that found nothing
+  misses     @number NOT NULL,  -- look-ups after the bound that found nothing
+  bound      @number NOT NULL  -- seconds after pending_at in which it can complete, by the server that signed it
 ) @table;
 
 -- The grants of which such an upload has taken one use each.
@@ -179,6 +183,7 @@ CREATE INDEX relay_grants_key ON relay_grants (grant_key);
 CREATE TABLE outbox (
   id         @id_used_once,
   name       TEXT    NOT NULL,  -- which work
+  receiver   @key    NOT NULL,  -- where it goes to, so that a backlog of one receiver delays no other one
   subject    @key    NOT NULL,  -- on what
   details    TEXT    NOT NULL,  -- what the work needs to know
   due_at     @number NOT NULL,
@@ -189,10 +194,12 @@ CREATE TABLE outbox (
 ) @table;
 
 -- Each kind of work looks for its own effects by the second index. Thousands of due notifications would else be read for
--- each look of a relay. The effects of one subject run in the order of the third. Its dead ones are apart.
+-- each look of a relay. The effects of one subject run in the order of the third. Its dead ones are apart. Each look
+-- walks over the receivers of one kind of work by the last, and then reads the due effects of some of them.
 CREATE INDEX outbox_due ON outbox (dead, due_at);
 CREATE INDEX outbox_named ON outbox (dead, name, due_at);
 CREATE INDEX outbox_order ON outbox (subject, dead, @place);
+CREATE INDEX outbox_receivers ON outbox (dead, name, receiver, due_at);
 
 -- The random name that this database and its storage share, see app/owner.py. No row before it has taken a storage.
 CREATE TABLE owner (

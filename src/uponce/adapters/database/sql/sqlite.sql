@@ -87,6 +87,9 @@ BEGIN SELECT RAISE(ABORT, 'The database is frozen: it is a backup, or was moved 
 -- name: thaw!
 DROP TRIGGER IF EXISTS frozen_{table}_{event};
 
+-- name: list_tables
+SELECT name FROM sqlite_schema WHERE type = 'table';
+
 -- name: schema_version
 SELECT user_version AS version FROM pragma_user_version;
 

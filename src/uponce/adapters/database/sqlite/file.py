@@ -126,10 +126,10 @@ def migrate(connection: Connection, *, upgrade: bool = True) -> None:
     Raise SettingRefused if a newer release made it, or without `upgrade`, if an earlier release made it.
     """
     steps = load_migrations("sqlite")
+    _refuse_foreign(connection)  # whatever its version: many programs number theirs too
     if (present := version_of(connection)) == len(steps):
         return
     if not upgrade:
-        _refuse_foreign(connection)
         refuse_older(present, len(steps))
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -154,7 +154,7 @@ def version_of(connection: Connection) -> int:
 
 
 def _refuse_foreign(connection: Connection) -> None:
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    names = {row["name"] for row in connection.ask([("list_tables", {})])[0]}
     if names and "api_keys" not in names:
         raise SettingRefused(
             f"The database belongs to another program: it has the table {min(names)}, and no API keys. Point "

@@ -248,7 +248,7 @@ def _is_unused(target: Path, *, delete: bool = False) -> bool:
     try:
         with closing(_connect(target)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
-            present = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            (present,) = connection.ask([("list_tables", {})])
             tables = ("api_keys", "upstreams") if present else ()
             counts = connection.ask([("count_rows", {"table": table}) for table in tables])
             unused = not target.is_symlink() and not any(row["rows"] for (row,) in counts)
@@ -308,7 +308,7 @@ def _copy(source: Path, target: Path, progress: Progress, *, is_live: bool = Fal
 
             # One transaction around all steps: a write of another process would make the copy begin again.
             reading.execute("BEGIN")
-            reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            reading.ask([("list_tables", {})])
             reading.backup(writing, pages=_PAGES, sleep=0, progress=step)
             reading.rollback()
 

@@ -34,12 +34,14 @@ SELECT relays.*, (
 ) AS grants
 FROM relays;
 
+-- Beside a publication of all tables, PostgreSQL refuses to update a table without a primary key.
+
 -- The history of PostgreSQL in which the ledger was last used. See __init__.py.
-CREATE TABLE history (name text NOT NULL);
+CREATE TABLE history (name text NOT NULL PRIMARY KEY);
 
 -- What the triggers of a frozen database run.
 CREATE FUNCTION uponce_frozen() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'The database is frozen: it was moved away from.'; END $$;
 
 -- How many migrations were applied.
-CREATE TABLE schema_version (version bigint NOT NULL);
+CREATE TABLE schema_version (version bigint NOT NULL PRIMARY KEY);
