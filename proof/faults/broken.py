@@ -14,7 +14,7 @@ from uponce.app import authorise, signed_calls
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
-from uponce.app.uploading import pipeline as upload
+from uponce.app.uploading import streamed as upload
 from uponce.core.signature import Signer, verify
 from uponce.core.values import ApiKey, Caller, Grant
 

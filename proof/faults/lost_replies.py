@@ -27,7 +27,7 @@ from uponce.adapters.database.sqlite.connection import Connection, connect
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.attempts import Attempts
 from uponce.app.sweep import sweep
-from uponce.app.uploading import pipeline as upload
+from uponce.app.uploading import streamed
 from uponce.config.settings import DAY
 from uponce.core.errors import DatabaseUnavailable, UponceError
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
@@ -207,7 +207,7 @@ def lose_replies(folder: Path, chance: random.Random, tally: Tally, rounds: int)
 def hollow_when_discarding(folder: Path, seed: int) -> int:
     """Return how many rows without bytes the mistaken use case leaves when replies get lost after the commit."""
     tally, line = Tally(), Line(random.Random(seed), after=0.5, instead=0, reading=1)
-    discarding = patch.object(upload, "_commit", commit_or_discard)
+    discarding = patch.object(streamed, "_commit", commit_or_discard)
     with broken_line(folder, line) as world, discarding:
         asyncio.run(Round(world, folder, line, 0, tally).play())
     return tally.zeros["hollow"]

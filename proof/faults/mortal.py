@@ -18,8 +18,9 @@ from uponce.adapters.system import RandomIds
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
-from uponce.app.uploading import pipeline as upload_module
+from uponce.app.uploading import streamed
 from uponce.app.uploading.intake import Event, Field, FileStart
+from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ResourceType
@@ -183,10 +184,10 @@ class Attempt:
     async def _upload(self) -> str:
         request = UploadRequest(CLOUD, ResourceType.RAW, (), None, CALLER, self._key)
         try:
-            uploaded = await upload_module.upload(self._process.services, request, self._arrivals())
+            uploaded = await streamed.upload(self._process.services, request, self._arrivals())
         except UponceError as error:
             return error.code
-        assert isinstance(uploaded, upload_module.Uploaded)
+        assert isinstance(uploaded, Uploaded)
         return "replayed" if uploaded.committed.replayed else "ok"
 
     async def _arrivals(self) -> AsyncIterator[Event]:

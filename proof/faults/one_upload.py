@@ -27,7 +27,8 @@ from uponce.app.ports import Committed, Ids
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.uploading.intake import Event, Field, FileStart
-from uponce.app.uploading.pipeline import Uploaded, upload
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.streamed import upload
 from uponce.core.errors import UponceError
 from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
 from uponce.wiring import Backend, group_putter, opened

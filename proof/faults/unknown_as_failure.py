@@ -3,14 +3,14 @@
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
-from uponce.app.uploading import pipeline as upload
+from uponce.app.uploading import pipeline, streamed
 from uponce.core.errors import OutcomeUnknown
 
-_commit = upload._commit
+_commit = streamed._commit
 
 
 async def commit_or_discard(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    """In place of `uponce.app.uploading.pipeline._commit`."""
+    """In place of `uponce.app.uploading.streamed._commit`."""
     try:
         return await _commit(services, admitted, draft, spooled)
     except OutcomeUnknown:
@@ -18,10 +18,10 @@ async def commit_or_discard(services: Services, admitted: Admitted, draft: Draft
         raise
 
 
-_committed = upload.Pipeline._committed
+_committed = pipeline.Pipeline._committed
 
 
-async def arrival_or_discard(self: upload.Pipeline, arrival: upload.Arrival) -> Committed:
+async def arrival_or_discard(self: pipeline.Pipeline, arrival: pipeline.Arrival) -> Committed:
     """In place of `uponce.app.uploading.pipeline.Pipeline._committed`."""
     try:
         return await _committed(self, arrival)

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from tests.world import PNG, World, run
 from uponce.app.authorise import UploadRequest
 from uponce.app.uploading.intake import Event, Field, FileStart
-from uponce.app.uploading.pipeline import Uploaded, upload
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.streamed import upload
 from uponce.core.errors import UponceError
 from uponce.core.values import Caller
 

@@ -6,7 +6,7 @@ from proof.faults import one_upload
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
-from uponce.app.uploading import pipeline as upload
+from uponce.app.uploading import streamed as upload
 
 
 async def commit_first(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:

@@ -8,7 +8,16 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.pipeline import Uploaded, answered, delete_unneeded, followed_up, inspect, judge, read_back
+from uponce.app.uploading.pipeline import (
+    Uploaded,
+    answered,
+    delete_unneeded,
+    followed_up,
+    inspect,
+    judge,
+    read_back,
+    settle,
+)
 from uponce.app.uploading.series import get_series, hold_all, stored_parts
 from uponce.core import errors
 from uponce.core.formats import stored_type
@@ -92,17 +101,14 @@ async def _pass_on(
 
 
 async def _commit(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
-    try:
+    async def commit() -> Committed:
         await assembly.publish(stored_type(draft.asset.facts))
         with services.metrics.committing():
             committed = await services.database.commit_series(series.id, draft, caller)
-    except errors.OutcomeUnknown as unknown:
-        return await read_back(services, draft.asset.blob_key, unknown)
-    except (errors.Refused, errors.Unavailable):
-        await assembly.retract()
-        raise
-    await delete_unneeded(services, assembly.clear())
-    return committed
+        await delete_unneeded(services, assembly.clear())
+        return committed
+
+    return await settle(commit, partial(read_back, services, draft.asset.blob_key), assembly.retract)
 
 
 async def _give_up(services: Services, series: Series, assembly: Assembly, caller: Caller) -> None:

@@ -1,15 +1,13 @@
-"""The steps of an upload, up to the commit. The commit is the only arbiter.
-
-`upload` takes an upload whose bytes stream in: verify → receive → hash → inspect → judge → store → commit.
+"""The steps of an upload, up to the commit. The commit is the only arbiter, and `settle` is where every upload ends.
 
 `Pipeline` takes uploads that have arrived whole, in memory: hash → verify → judge → store → commit. A group of them
 takes the steps after the hash together, in the thread of the database: one sync makes the bytes of all durable, one
 transaction commits all. Each upload succeeds or fails on its own, and no client gets an answer before its group is
-durable.
+durable. `streamed` takes those whose bytes stream in, and `completion` those in several requests.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,17 +23,13 @@ from uponce.app.authorise import (
     check_scripted,
     find_key_in,
     names_in,
-    record_refusal,
     verified_by,
 )
-from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal, Spooled
-from uponce.app.relaying.held import HeldFile, send_spooled
+from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal
 from uponce.app.services import Services
 from uponce.app.threads import in_a_thread
-from uponce.app.unbroken import later, unbroken
-from uponce.app.uploading.intake import Event, Intake
-from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
-from uponce.core.formats import stored_type
+from uponce.app.unbroken import later
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
 from uponce.core.parameters import check_route
 from uponce.core.policy import judge_content, judge_media
@@ -67,86 +61,23 @@ def answered(outcome: Committed | Forwarded, signer: Signer) -> Uploaded | Forwa
     return signed_by(signer, outcome) if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
 
 
-async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded | Forwarded:
-    """Make one attempt. Return what it stored, or the answer of the upstream of its cloud.
+async def settle(
+    commit: Callable[[], Awaitable[Committed]],
+    find: Callable[[OutcomeUnknown], Awaitable[Committed]],
+    undo: Callable[[], Awaitable[None]],
+) -> Committed:
+    """Return what the commit stored. Every upload is settled here, whatever protocol brought it.
 
-    A failure before the commit spends nothing and leaves nothing.
+    `undo` deletes its bytes after a definite refusal. An unknown outcome deletes nothing: `find` reads the asset back.
+    If that fails too, the sweeper deletes the bytes later, unless the commit happened.
     """
-    async with Intake(services, request) as intake:
-        await intake.receive(events)
-        verified, body = await intake.complete()
-        digest = await body.seal()
-        admitted = Admitted.of(intake.request, verified, intake.filename)
-        repeated = await _answer_again(services, admitted, digest)
-        if repeated is not None:
-            return answered(repeated, verified.signer)
-        if admitted.upstream is not None:
-            return answered(await _pass_on(services, admitted, intake, body, digest), verified.signer)
-        assert not isinstance(body, HeldFile)
-        draft = await judge(services, admitted, body.key, body.path, digest)
-        intake.release()
-        committing = partial(_commit, services, admitted, draft, body)
-        return Uploaded(await unbroken(followed_up(services, committing)), verified.signer)
-
-
-async def _pass_on(
-    services: Services, admitted: Admitted, intake: Intake, body: Spooled | HeldFile, digest: Digest
-) -> Forwarded:
-    """Check what this server checks, let the upload complete in the upstream of its cloud, and return the answer."""
-    judge_content(digest, admitted.requested, admitted.spec, services.limits)
-    if not isinstance(body, HeldFile) and services.inspects:
-        await inspect(services, admitted, body.path, digest)
-    intake.release()
-    return await unbroken(followed_up(services, partial(_relay, services, admitted, body, digest)))
-
-
-async def _relay(services: Services, admitted: Admitted, body: Spooled | HeldFile, digest: Digest) -> Forwarded:
     try:
-        if isinstance(body, HeldFile):
-            return await body.finish(digest)
-        return await send_spooled(services, admitted, digest, body.blocks())
-    except GrantRefused as refusal:
-        await record_refusal(services, admitted.grant, refusal.code, admitted.caller)
-        raise
-    finally:
-        await body.discard()
-
-
-async def _answer_again(services: Services, admitted: Admitted, digest: Digest) -> Committed | Forwarded | None:
-    """Return the stored answer, or None. A refusal for other bytes goes to the audit."""
-    grant = admitted.grant
-    if admitted.idempotency_key is None:
-        return None
-    judge_content(digest, admitted.requested, admitted.spec, services.limits)
-    reply = await services.database.confirm_reply(grant.key, admitted.idempotency_key)
-    if reply is None:
-        return None
-    try:
-        return reply.repeat(digest.sha256)
-    except GrantRefused as refusal:
-        await record_refusal(services, grant, refusal.code, admitted.caller)
-        raise
-
-
-async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    """Make the bytes durable, commit, and return the result.
-
-    A definite refusal deletes the bytes. An unknown outcome deletes nothing: the asset is read back. If that fails too,
-    the sweeper deletes the bytes later, unless the commit happened.
-    """
-    grant, caller = admitted.grant, admitted.caller
-    try:
-        await spooled.publish(stored_type(draft.asset.facts))
-        with services.metrics.committing():
-            committed = await services.database.commit(grant, draft, caller)
+        return await commit()
     except OutcomeUnknown as unknown:
-        return await read_back_upload(services, grant, draft, unknown)
-    except (Refused, Unavailable) as error:
-        await spooled.discard()
-        if isinstance(error, GrantRefused):
-            await record_refusal(services, grant, error.code, caller)
+        return await find(unknown)
+    except (Refused, Unavailable):
+        await undo()
         raise
-    return committed
 
 
 async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
@@ -287,17 +218,21 @@ class Pipeline:
 
     async def _committed(self, arrival: Arrival) -> Committed:
         services = self._services
-        try:
+
+        async def commit() -> Committed:
             with services.metrics.committing():
                 return await services.database.commit_arrival(arrival, self.steps, services.limits.refusals_per_grant)
-        except OutcomeUnknown as unknown:
+
+        async def find(unknown: OutcomeUnknown) -> Committed:
             if arrival.verified is None or arrival.draft is None:  # a refusal: only its row in the audit is unknown
-                raise
+                raise unknown
             return await read_back_upload(services, arrival.verified.grant, arrival.draft, unknown)
-        except (Refused, Unavailable):
+
+        async def undo() -> None:
             if arrival.blob_key is not None:
                 await delete_unneeded(services, services.blobs.delete(arrival.blob_key))
-            raise
+
+        return await settle(commit, find, undo)
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
         """Return for each arrival what the transaction must do, or the error that ends the upload here."""
@@ -312,17 +247,16 @@ class Pipeline:
     def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
         """Return what ends this upload alone, even a defect, or None. Raise if the database fails."""
         try:
-            self._verify(arrival, records)
-            refusal = self._spent(arrival, records)
-            if refusal is None:
-                self._judge(arrival)
-            return refusal
+            for step in STEPS:
+                if (refusal := step(self, arrival, records)) is not None:
+                    return refusal
         except DatabaseUnavailable:
             raise
         except Exception as error:
             return error
+        return None
 
-    def _verify(self, arrival: Arrival, records: Records) -> None:
+    def verify(self, arrival: Arrival, records: Records) -> None:
         request, params = arrival.request, collect_known(arrival.fields)
         key = find_key_in(records, request.cloud, params)
         if key.upstream is not None:
@@ -334,7 +268,7 @@ class Pipeline:
         check_scripted(verified.spec, request)
         arrival.verified = verified
 
-    def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:
+    def refuse_spent(self, arrival: Arrival, records: Records) -> Refusal | None:
         """Return the refusal of a spent signature, before its bytes are stored. The commit decides again.
 
         Only a grant that was tried here before is looked up: most grants are new, and a look-up would find nothing.
@@ -360,7 +294,7 @@ class Pipeline:
         self._seen.setdefault(key)
         return tried
 
-    def _judge(self, arrival: Arrival) -> None:
+    def judge(self, arrival: Arrival, _: Records) -> None:
         """Make the draft, which names no blob yet. Every refusal comes before bytes are stored."""
         assert arrival.verified is not None and arrival.digest is not None
         admitted = Admitted.of(arrival.request, arrival.verified, arrival.filename)
@@ -386,6 +320,15 @@ class Pipeline:
         asset = replace(draft.asset, blob_key=arrival.blob_key)
         arrival.draft = Draft(asset, draft.overwrite, draft.idempotency_key, draft.effects)
         return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
+
+
+# What each upload of a group goes through alone, before any bytes are stored. A step returns a refusal for the audit,
+# or raises what ends this upload.
+STEPS: Sequence[Callable[[Pipeline, Arrival, Records], Refusal | None]] = (
+    Pipeline.verify,
+    Pipeline.refuse_spent,
+    Pipeline.judge,
+)
 
 
 def _body_of(arrival: Arrival) -> Body:

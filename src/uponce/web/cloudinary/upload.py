@@ -19,7 +19,7 @@ from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
-from uponce.app.uploading.pipeline import upload as upload_events
+from uponce.app.uploading.streamed import upload as upload_events
 from uponce.core.errors import (
     BadCredentials,
     EmptyFile,
