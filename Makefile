@@ -71,7 +71,7 @@ bench: ## speed in a few minutes: ROWS="P1 P3" ROUNDS=3 SECONDS=2; AGAINST=<comm
 
 bench-peers: SECONDS := 5
 bench-peers: ROUNDS := 5
-bench-peers: ## the same beside busboy, express, nginx and Caddy, in most of an hour; RECORD=1 adds it to the published figures
+bench-peers: ## the same beside busboy, express, nginx and Caddy, in some 80 minutes; RECORD=1 adds it to the published figures
 	$(BENCH) --peers --latency-seconds 600 --fill 10000000
 	$(if $(RECORD),$(BIN)/python -m docs.generate)
 

@@ -26,9 +26,9 @@ _SETTINGS = {"listen_addresses": "", "max_connections": "200", "log_min_messages
 
 
 class Postgres:
-    """A cluster in a folder of its own, reached through a socket there; new, or a standby that follows a `primary`.
+    """A cluster in its own folder, reached through a socket there; new, or a standby that follows a `primary`.
 
-    The folder lies in `under`, or where there is least to wait for.
+    The folder is in `under`, or in memory if there is room.
     """
 
     def __init__(self, primary: "Postgres | None" = None, *, under: Path | None = None) -> None:
@@ -74,7 +74,7 @@ class Postgres:
                 return
 
     def kill(self) -> None:
-        """SIGKILL to every process of the cluster: what a crash of the machine leaves, but for its disk."""
+        """Send SIGKILL to every process of the cluster: a crash of the machine, except that its disk loses nothing."""
         assert self._process is not None
         family = self._signal(signal.SIGKILL)
         self._process.wait()
@@ -97,7 +97,7 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, schema: str = "public") -> str:
-        """Each schema is a data set of its own."""
+        """Each schema is a separate data set."""
         return f"postgresql://uponce@/postgres?host={quote(str(self.folder))}&options=-csearch_path%3D{schema}"
 
     def fresh_schema(self) -> str:
@@ -107,13 +107,13 @@ class Postgres:
         return self.url(name)
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """As its owner, in a transaction of its own."""
+        """As its owner, in a separate transaction."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
     def _signal(self, number: signal.Signals) -> list[int]:
-        """Send it to every process, and return them. Meanwhile the first one, which makes the others, makes none."""
+        """Send it to every process, and return them. The first one is stopped first, so that it makes no others."""
         assert self._process is not None
         first = self._process.pid
         os.kill(first, signal.SIGSTOP)
@@ -141,7 +141,7 @@ class Postgres:
 
 
 def _is_alive(pid: int) -> bool:
-    """A zombie is not: who waits for it may take a second."""
+    """A zombie is not: its parent may take a second to wait for it."""
     return _state(pid) != "Z"
 
 

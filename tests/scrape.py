@@ -1,4 +1,4 @@
-"""What a scrape tells: Prometheus' text, as its own parser reads it."""
+"""What a scrape returns: Prometheus' text, as its own parser reads it."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
 class Scraped:
-    """`scraped.value("uponce_uploads_total", outcome="ok")`; what is not told is 0."""
+    """`scraped.value("uponce_uploads_total", outcome="ok")`; a missing sample is 0."""
 
     def __init__(self, text: str) -> None:
         self.families: list[Metric] = list(text_string_to_metric_families(text))

@@ -1,4 +1,4 @@
-"""A real `uponce serve` in a process group of its own, on a free port, for tests that speak HTTP or kill it."""
+"""A real `uponce serve` in its own process group, on a free port, for tests that speak HTTP or kill it."""
 
 import os
 import random

@@ -60,7 +60,7 @@ class Client:
         return await self.send("DELETE", self.url, VERSION)
 
     async def go_on(self) -> Answer:
-        """As clients do it after any failure: ask for the offset, or begin anew; send the rest; ask again."""
+        """As clients do after any failure: ask for the offset, or create the upload again; send the rest; ask again."""
         state = await self.head() if self.url else await self.create()
         if state.status == 404:
             state = await self.create()

@@ -216,7 +216,7 @@ class World:
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        """Nothing is stored, spent or noted meanwhile: no file comes or goes, and all rows stay as they are."""
+        """The block stores, spends and notes nothing: no file comes or goes, and all rows stay as they are."""
         before = self.traces(), self.rows()
         yield
         assert (self.traces(), self.rows()) == before
@@ -230,7 +230,7 @@ class World:
 class QuickWorld(World):
     """The same with two shards in place of 512: to make and remove so many folders takes most of the time of a test.
 
-    For tests that put no blobs under keys of their own. Its keys are the same in the whole process of the tests.
+    For tests that put no blobs under their own keys. Its keys are the same in the whole process of the tests.
     """
 
     def __init__(self, root: Path, *, limits: Limits | None = None) -> None:

@@ -57,7 +57,7 @@ def _all_rows(options: argparse.Namespace, words: Sequence[str]) -> bool:
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m proof.bench", description="Run benchmarks.")
-    parser.add_argument("rows", nargs="*", choices=[*(row.number for row in ROWS), []], metavar="ROW", help="P1 … P10")
+    parser.add_argument("rows", nargs="*", choices=[*(row.number for row in ROWS), []], metavar="ROW", help="P1 … P12")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2, help="of one measurement")
     parser.add_argument("--latency-seconds", type=float, default=30, help="of P7")

@@ -31,16 +31,14 @@ class ClaimResult(msgspec.Struct, frozen=True):
     values: Sequence[float]
     at_least: float | None = None
     at_most: float | None = None
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
+    in_each: bool = False
 
     @property
     def met(self) -> bool:
-        """Return whether the median reaches the target."""
-        enough = self.at_least is None or self.median >= self.at_least
-        return enough and (self.at_most is None or self.median <= self.at_most)
+        """Return whether the median reaches the target, or with `in_each` every round."""
+        judged = self.values if self.in_each else (statistics.median(self.values),)
+        enough = self.at_least is None or min(judged) >= self.at_least
+        return enough and (self.at_most is None or max(judged) <= self.at_most)
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -84,10 +82,11 @@ def compared(cases: Sequence[CaseResult], pairs: Mapping[str, str]) -> list[Clai
 def _judged(claim: Claim, of: Sequence[CaseResult], over: Sequence[CaseResult]) -> ClaimResult:
     case = _best(of, claim)
     if not over:
-        return ClaimResult(claim.text, case.name, None, case.figures(claim.figure), claim.at_least, claim.at_most)
-    other = _best(over, claim)
-    ratios = _ratios(case, other, claim.figure)
-    return ClaimResult(claim.text, case.name, other.name, ratios, claim.at_least, claim.at_most)
+        values, name = case.figures(claim.figure), None
+    else:
+        other = _best(over, claim)
+        values, name = _ratios(case, other, claim.figure), other.name
+    return ClaimResult(claim.text, case.name, name, values, claim.at_least, claim.at_most, claim.in_each)
 
 
 def _best(cases: Sequence[CaseResult], claim: Claim) -> CaseResult:

@@ -59,7 +59,8 @@ class Case:
 class Claim:
     """A target: a figure of one case, or its ratio to that of another case in the same round.
 
-    Of several cases in `of` or `over` the one with the best median counts. `figure` None is a sample's first one.
+    Of several cases in `of` or `over` the one with the best median counts. `figure` None is a sample's first one. The
+    median has to reach the target, or with `in_each` every round.
     """
 
     text: str
@@ -68,6 +69,7 @@ class Claim:
     figure: str | None = None
     at_least: float | None = None
     at_most: float | None = None
+    in_each: bool = False
 
 
 @dataclass(frozen=True, slots=True)

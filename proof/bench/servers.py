@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -43,13 +43,15 @@ class Key(NamedTuple):
 class Program:
     """How a server is started: `{port}` and `{data}` in words and environment are filled in.
 
-    `prepare` runs before the start, on the data folder; `ready` is a path that answers 200 once it serves.
+    `prepare` runs before the start, on the data folder; `ready` is a path that answers 200 once it serves. `beside`
+    opens what else it needs, such as a database, in the folder above its data, and yields its settings for that.
     """
 
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     ready: str | None = None
     prepare: Callable[[Path, int], None] | None = None
+    beside: Callable[[Path], AbstractContextManager[Mapping[str, str]]] | None = None
 
 
 def uponce(python: str, workers: int = 1, **settings: str | int) -> Program:
@@ -68,6 +70,7 @@ class Server:
         self.start_seconds = 0.0
         self._program = program
         self._log = data.with_suffix(".log")
+        self._beside = ExitStack()
 
     def __enter__(self) -> "Server":
         program, begun = self._program, time.perf_counter()
@@ -75,6 +78,8 @@ class Server:
         if program.prepare is not None:
             program.prepare(self.data, self.port)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
+        if program.beside is not None:
+            environment |= self._beside.enter_context(program.beside(self.data.parent))
         with self._log.open("wb") as log:
             self._process = psutil.Popen(
                 [self._filled(word) for word in program.command],
@@ -172,6 +177,7 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._beside.close()
 
 
 def _high_water(member: psutil.Process) -> int:

@@ -72,6 +72,21 @@ def test_a_relay_can_be_measured(tmp_path: Path, capfd: pytest.CaptureFixture[st
         assert figure in told
 
 
+@pytest.mark.proof
+def test_shared_parts_can_be_measured(capfd: pytest.CaptureFixture[str]) -> None:
+    """P12: PostgreSQL and the bucket start for each measurement, and nothing of them is left."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as another user
+        options = ["--rounds", "1", "--seconds", "0.3", "--cache", str(Path(folder, "cache"))]
+
+        assert main(["P12", *options]) == 0
+
+        assert not list(Path(folder).glob("**/uponce-pg-*"))
+    told = capfd.readouterr().out
+    for case in ("SQLite + disk", "PostgreSQL + disk", "PostgreSQL + bucket"):
+        assert case in told
+
+
 def test_refused_uploads_are_no_figure(tmp_path: Path) -> None:
     """Signed with a wrong secret: fast, and worth nothing."""
     setup = Setup(tmp_path, 1, 1, 1, 1)
@@ -148,6 +163,12 @@ def test_a_figure_that_must_be_small() -> None:
     assert (claim.of, claim.values, claim.met) == ("uponce, 1 worker", [4.0, 6.0], False)
 
 
+def test_a_claim_of_each_round_needs_each_round() -> None:
+    bounds = {"at_most": 1.9}, {"at_most": 2.0}, {"at_least": 1.6}, {"at_least": 1.5}
+    told = [judged(row(Claim("even", BEST, BUSBOY, in_each=True, **bound)), CASES)[0].met for bound in bounds]
+    assert told == [False, True, False, True]
+
+
 def test_a_claim_over_what_was_not_measured_is_left_out() -> None:
     assert judged(row(Claim("faster", BEST, ("caddy GET",), at_least=1.0)), CASES) == []
 
@@ -191,7 +212,7 @@ def test_every_claim_speaks_of_cases_that_exist(tmp_path: Path) -> None:
 
 
 def test_rows_are_numbered_as_they_are_told() -> None:
-    assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 11)]
+    assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 13)]
 
 
 @pytest.mark.proof

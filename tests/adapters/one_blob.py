@@ -1,4 +1,4 @@
-"""Spooled and publish one blob in a process of its own, for strace to watch and to break.
+"""Spool and publish one blob in a separate process, for strace to watch and to break.
 
     python -m tests.adapters.one_blob ROOT MEBIBYTES [MUTANT]
 

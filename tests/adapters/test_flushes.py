@@ -87,7 +87,7 @@ def test_a_stop_waits_until_a_discarded_upload_is_flushed(tmp_path: Path, monkey
 
 
 def test_a_loop_that_ends_before_a_discard_begins_is_no_failure(tmp_path: Path) -> None:
-    """Nothing was made yet that somebody would have to await."""
+    """No coroutine exists yet that must be awaited."""
     disk = Disk()
     upload = SpooledUpload(tmp_path, "a" * 32, disk, store=None)  # type: ignore[arg-type]
     with warnings.catch_warnings(record=True) as warned:

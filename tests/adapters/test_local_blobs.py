@@ -266,7 +266,7 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
         pass
 
 
-# What lies on the disk.
+# What is on the disk.
 
 
 def test_files_and_folders_are_for_their_owner_only(store: Blobs) -> None:

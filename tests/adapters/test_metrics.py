@@ -1,4 +1,4 @@
-"""The folder in which workers count together: room for all that can be told, and nobody stopped where there is none."""
+"""The folder in which workers count together: room for every metric, and no worker stopped where there is no room."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ for number in range(100):
 
 @pytest.mark.parametrize("who", ["uponce", "library"])
 def test_a_place_that_fills_up_stops_nobody(tmp_path: Path, who: str) -> None:
-    """What the library does by itself, files with holes, is the control: SIGBUS."""
+    """The library alone makes files with holes. That is the control: SIGBUS."""
     if not can_mount(tmp_path / "probe"):
         pytest.skip("ABSENT: no tmpfs can be mounted")
     with mounted(tmp_path / "small", "size=5m") as small:
@@ -134,7 +134,7 @@ def test_a_server_starts_without_a_folder_for_temporary_files() -> None:
 
 
 def test_a_folder_of_another_program_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable is the library's, and may have been meant for whoever started us."""
+    """The variable is the library's, and may have been meant for the program that started us."""
     with mock.patch.dict(os.environ, {VARIABLE: "/other"}), shared_folder():
         assert os.environ[VARIABLE] != "/other"
     monkeypatch.setattr(module, "PLACES", ())

@@ -66,7 +66,7 @@ def prefix_of(url: str) -> str:
     return url.removeprefix(f"s3://{BUCKET}/")
 
 
-# What lies in the bucket.
+# What is in the bucket.
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def prefix_of(url: str) -> str:
 def test_an_object_knows_what_it_is(
     store: Blobs, server: SeaweedFS, url: str, media_type: str, disposition: str | None
 ) -> None:
-    """Whoever gets it by a signed URL gets it from the store."""
+    """A client with a signed URL gets these headers from the store."""
 
     async def scenario() -> str:
         spooled = await store.receive()
@@ -231,7 +231,7 @@ def rotten(method: str, path: str) -> Illness:
 def test_other_bytes_in_the_store_are_noticed(
     proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
 ) -> None:
-    """Unless the comparison is left away, which is the negative control."""
+    """Without the comparison they are not, which is the negative control."""
     proxy.rule = rotten
     if blind:
         monkeypatch.setattr(bucket_module.Bucket, "_compare", lambda *_: None)

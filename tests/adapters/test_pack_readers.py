@@ -147,7 +147,7 @@ class Lockstep:
 def test_two_readers_that_open_one_pack_at_once_leak_no_descriptor(store: Blobs, root: Path) -> None:
     (key,) = put(store, b"abc")
     packs = local_of(store)._packs
-    packs.close()  # a fresh start: the pack is open to nobody
+    packs.close()  # a fresh start: no reader has the pack open
 
     def find(_: int) -> None:
         found = packs.find(key)

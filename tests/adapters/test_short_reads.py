@@ -93,7 +93,7 @@ def test_a_part_that_is_sent_twice_is_the_same_part(tmp_path: Path) -> None:
 
 
 def test_an_object_that_lost_bytes_is_no_conflict() -> None:
-    """The client sent the right bytes: it must not be told that they are other ones."""
+    """The client sent the right bytes: no answer may say that they are other ones."""
 
     class Cut:
         def read(self, name: str, offset: int, length: int) -> bytes:

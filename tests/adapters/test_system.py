@@ -130,7 +130,7 @@ def test_each_letter_of_a_name_is_equally_likely(monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_id_comes_twice() -> None:
-    """Threads share what was drawn, and a process that was forked draws anew."""
+    """Threads share the random bytes that were drawn, and a forked process draws new ones."""
     ids = RandomIds()
 
     def made(_: int) -> list[str]:

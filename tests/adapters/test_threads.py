@@ -1,4 +1,4 @@
-"""Work on threads: its outcome comes back, whatever it is; who does not wait any more is not waited for."""
+"""Work on threads: the caller gets its result or its error, and a caller that is gone holds up no thread."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Two servers that share a database and a bucket, each with a disk of its own, in one process."""
+"""Two servers in one process that share a database and a bucket, each with its own disk."""
 
 import asyncio
 from collections.abc import Iterator

@@ -97,7 +97,7 @@ def test_a_stranger_who_begins_again_and_again_displaces_none_but_its_own(world:
 def test_new_attempts_from_everywhere_displace_one_another_before_a_faster_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To be new is no protection: else a stranger who always begins anew would be safer than the holder."""
+    """Being new is no protection: else a stranger could always begin again, and be safer than the holder."""
     monkeypatch.setattr("uponce.app.attempts._YOUNG_SECONDS", 3600)  # on a machine that stands still, all are slow
     fields = world.sign({"sha256": sha256(PNG + bytes(50_000)).hexdigest()})
 
@@ -113,7 +113,7 @@ def test_new_attempts_from_everywhere_displace_one_another_before_a_faster_one(
 
 
 def test_a_new_attempt_is_no_safer_than_an_old_one_of_a_better_rate() -> None:
-    """Else a stranger who always begins anew would displace the holder after its first seconds."""
+    """Else a stranger could always begin again, and displace the holder after its first seconds."""
 
     async def play() -> None:
         attempts, grant, now = Attempts(), signed_grant(), asyncio.get_running_loop().time()

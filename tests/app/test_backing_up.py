@@ -26,7 +26,7 @@ __all__ = ["box"]  # a fixture
 
 
 def test_a_backup_is_dated_before_its_copy(box: Box) -> None:
-    """Who restores it lists the deletions since. The copy lacks those that came while it was made, which takes long."""
+    """After a restore, an operator lists the deletions since. The copy may lack those that came while it was made."""
 
     def an_hour_later(*_: object) -> None:
         box.world.clock.time += 3600
@@ -62,7 +62,7 @@ def test_a_draft_that_cannot_be_deleted_stops_no_backup(
 
 
 def test_a_server_without_the_keys_of_the_last_backup_replaces_nothing(box: Box) -> None:
-    """It has the assets: somebody has deleted the keys."""
+    """It has the assets: only the keys were deleted."""
     before = files(box.folder)
     box.world.sql("DELETE FROM api_keys")
     with pytest.raises(SettingRefused, match=rf"does not have its API keys .*{box.world.browser.api_key}.*restore the"):
@@ -82,7 +82,7 @@ def test_a_backup_of_a_newer_release_is_refused_before_anything_is_written(box: 
 
 
 def put(box: Box, name: str) -> None:
-    """Upload a file of its own, too large for packs."""
+    """Upload a file that is too large for packs."""
     assert_accepted(box.world.upload(box.world.sign({"public_id": name}), LATER + name.encode(), kind="raw"))
 
 

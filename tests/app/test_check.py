@@ -202,7 +202,7 @@ def test_doctor_warns_until_fenced_keys_accept_new_signatures(world: World) -> N
 
 
 def test_a_loop_that_ends_before_the_checks_begin_is_no_failure(world: World) -> None:
-    """Nothing was made yet that somebody would have to await."""
+    """No coroutine exists yet that must be awaited."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         with asyncio.Runner() as runner:

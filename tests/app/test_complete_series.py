@@ -50,7 +50,7 @@ def test_one_series_makes_room_also_while_its_bytes_cannot_be_deleted(
 
 
 def test_a_database_that_cannot_end_a_series_refuses_the_new_one_with_its_own_error(world: World) -> None:
-    """Otherwise each complete series would be tried, and the client would hear that there are too many."""
+    """Otherwise each complete series would be tried, and the client would get `too_many_series`."""
     left_complete(world, 3)
     world.clock.time += LIMITS.rate_seconds + LIMITS.idle_seconds + 1
     world.swap(database=Failing(world.database, before={"end_series": DOWN}))
@@ -59,7 +59,7 @@ def test_a_database_that_cannot_end_a_series_refuses_the_new_one_with_its_own_er
 
 
 def test_a_series_that_completes_makes_no_room(world: World) -> None:
-    """Of the complete series, one that no request completes ends. If there is none, the new one is refused."""
+    """Of the complete series, one that no request completes ends. If there is no such one, the new one is refused."""
     world.swap(limits=replace(LIMITS, max_series_per_key=2))
     client, other = left_complete(world, 2)
 

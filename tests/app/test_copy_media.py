@@ -31,7 +31,7 @@ from uponce.app.signed_calls import SignedCall, destroy
 from uponce.core.errors import StorageFull, StorageUnavailable
 from uponce.core.values import ResourceType
 
-LARGE = bytes(PACK_BYTES + 1)  # a file of its own
+LARGE = bytes(PACK_BYTES + 1)  # too large for packs
 
 
 @pytest.fixture

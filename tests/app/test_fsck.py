@@ -140,7 +140,7 @@ def test_rows_that_an_index_lost_are_found_by_a_deep_check(world: World) -> None
 
 
 def test_a_torn_database_is_told_and_not_raised(world: World) -> None:
-    """Pages of zeros in the midst of the file."""
+    """Pages of zeros in the middle of the file."""
     plant_healthy(world, MANY)
     world.close()
     size = world.path.stat().st_size
@@ -302,7 +302,7 @@ def test_files_that_are_not_ours_are_left_alone(world: World) -> None:
 
 
 def test_a_blob_in_the_wrong_folder_is_as_good_as_gone(world: World) -> None:
-    """The asset is hollow; nobody takes the stray file for an orphan, so no sweep condemns it."""
+    """The asset is hollow; the stray file does not count as an orphan, so no sweep condemns it."""
     (key,) = keys("stray", 1)
     put_blobs(world, [key])
     subjects = put_assets(world, [key])
@@ -363,7 +363,7 @@ def test_every_rule_has_its_kind() -> None:
 
 
 def test_memory_is_bounded_by_waves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More suspects than are kept at a time are confirmed in several goes; none is lost or told twice."""
+    """More suspects than are kept at a time are confirmed in several goes; none is lost or reported twice."""
     monkeypatch.setattr("uponce.app.fsck._MOST_SUSPECTS", 10)
     planted = PLANTERS["hollow"](world, 100)
     checked = run(world)

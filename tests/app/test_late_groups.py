@@ -189,7 +189,7 @@ def beside(world: World, monkeypatch: pytest.MonkeyPatch, outcomes: list[str]) -
 def test_what_needs_no_bytes_has_its_own_outcome_though_the_sync_fails(
     world: World, monkeypatch: pytest.MonkeyPatch, error: int, code: str, lost: bool
 ) -> None:
-    """Else nobody could delete an asset while uploads meet a disk that fails.
+    """Else no client could delete an asset while uploads meet a disk that fails.
 
     A streamed upload would delete its bytes after a failure of the sync, and its row may be committed.
     """
@@ -320,7 +320,7 @@ def test_a_disk_that_fails_as_writing_begins(
 
 
 def test_a_failed_sync_leaves_no_file_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several processes sync before the large blobs of a group become files: nobody would know these."""
+    """Several processes sync before the large blobs of a group become files: no row would name these."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "broken")

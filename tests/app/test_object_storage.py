@@ -1,4 +1,4 @@
-"""Uploads into a bucket that fails: 503, nothing spent, no byte deleted while nobody knows what a commit came to."""
+"""Uploads into a bucket that fails: 503, nothing spent, no byte deleted while a commit's outcome is unknown."""
 
 import asyncio
 from collections.abc import Callable, Iterator

@@ -290,7 +290,7 @@ def test_of_equal_last_chunks_one_completes_the_series(world: World, client: Cli
 
 
 def test_two_that_find_the_series_complete(world: World, client: Client) -> None:
-    """The second waits for the first, and is told that the signature is spent."""
+    """The second waits for the first, and gets `signature_used`."""
     healthy = world.services
     world.swap(inspector=Failing(world.services.inspector, before={"inspect": BUSY}))
     send(client, LAST)
@@ -360,7 +360,7 @@ def answering(value: Any) -> Any:
 
 
 def test_create_append_terminate(world: World) -> None:
-    """As a protocol uses it that names the upload by an address of its own, and appends part by part."""
+    """As in a protocol that gives each upload an address, and appends part by part."""
 
     async def play() -> None:
         services, fields = world.services, world.sign()

@@ -37,7 +37,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 async def silent_after(client: Client, under_way: asyncio.Event, data: bytes = DATA[:1000]) -> Any:
-    """A chunk but for its end, as when its connection died without a sign."""
+    """A chunk without its end, as when its connection died without a sign."""
     head, *tail = form(client.fields, data)
     yield head + tail[0][:-3]
     under_way.set()

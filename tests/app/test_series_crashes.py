@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("few_places")]
 
 
 def die(folder: Path, life: Life, span: tuple[int, int], *before: tuple[int, int]) -> Client:
-    """A server takes the chunks `before`, and ends in the midst of `span`."""
+    """A server takes the chunks `before`, and dies during `span`."""
     world = World(folder, limits=LIMITS)
     try:
         client = Client(world, DATA)
@@ -52,7 +52,7 @@ def die(folder: Path, life: Life, span: tuple[int, int], *before: tuple[int, int
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("when", ["first", "last"])
 def test_a_crash_at_every_step(tmp_path: Path, when: str, after: bool) -> None:
-    """Whatever it was, sending everything again gives one asset of the right bytes, or tells that there is one."""
+    """Whatever it was, sending everything again gives one asset of the right bytes, or reports that there is one."""
     outcomes = []
     for number in range(1, STEPS):
         folder, life = tmp_path / str(number), Life(number, after)

@@ -1,4 +1,4 @@
-"""How long a series may take, and what sweeps, purges and fences make of it meanwhile."""
+"""How long a series may take, and what sweeps, purges and fences do to it."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ def test_an_old_series_is_refused_and_swept_with_its_bytes(world: World, client:
 
 
 def test_a_purge_forgets_no_grant_of_a_live_series(world: World, client: Client) -> None:
-    """Spent by a plain upload meanwhile, it must not be spendable again by the series when its time is over."""
+    """A plain upload has spent the grant. The series must not spend it again when the grant's time is over."""
     assert world.upload(client.fields).status == 200
     world.clock.time += 10 * 3600
     swept(world)

@@ -166,11 +166,11 @@ def test_a_chunk_again_on_the_other_server(both: Pair) -> None:
     assert stored(both.one, send(client, both.one, LAST)) == DATA
 
 
-# What is recorded, and what only lies there.
+# What is recorded, and what is only in the bucket.
 
 
 async def by_listing(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
-    """Takes what lies in the bucket. Where nothing is recorded of it, that is the wrong bytes."""
+    """Return what is in the bucket. Where nothing is recorded of it, that is the wrong bytes."""
     series, shared = await services.database.find_series(series_id), services.blobs.parts
     assert series is not None
     assert isinstance(shared, ObjectParts)

@@ -1,4 +1,4 @@
-"""How series on a bucket end, what is left of them, and who may delete it."""
+"""How series on a bucket end, what is left of them, and which server may delete it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def test_no_client_waits_for_the_deletion_of_the_parts(both: Pair, monkeypatch: 
 
 @pytest.mark.usefixtures("few_places")
 def test_what_a_series_left_behind_is_swept_after_its_grace(both: Pair) -> None:
-    """And nothing of those that live, whatever lies there of them."""
+    """And nothing of those that live, even parts that were not recorded."""
     living, ended = almost(both), Client(both.one, DATA, upload_id="ended")
     send(ended, both.one, *EARLY)
     both.one.swap(database=Failing(both.one.database, before={"record_span": DOWN}))

@@ -1,4 +1,4 @@
-"""Two servers at once on one series: whoever the database takes wins, and the other one spoils nothing."""
+"""Two servers at once on one series: the one that the database takes wins, and the other one spoils nothing."""
 
 import asyncio
 from collections.abc import Iterator
@@ -168,7 +168,7 @@ def test_patches_of_one_place_on_two_servers(both: Pair, same: bool) -> None:
 
 
 def test_a_first_chunk_that_fails_elsewhere_ends_no_upload(both: Pair) -> None:
-    """The series that it began ends with it, and whoever has joined that meanwhile begins it again."""
+    """The series that it began ends with it, and a chunk that has joined that series begins it again."""
     client = Client(both.one, DATA)
 
     async def play() -> tuple[Answer, Answer]:

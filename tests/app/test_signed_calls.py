@@ -131,7 +131,7 @@ def test_the_check_goes_red_when_bytes_go_before_the_row(
 
 
 def test_while_nobody_knows_no_byte_is_deleted(world: World, once: ApiKey) -> None:
-    """It did happen: the sweeper finds the bytes, and whoever asks again is told."""
+    """It did happen: the sweeper finds the bytes, and a repeat returns `signature_used`."""
     healthy, fields = world.services, world.sign({"public_id": "cat"}, key=once)
     world.swap(database=Failing(world.database, after={"delete": UNKNOWN}))
     assert delete(world, fields) == "outcome_unknown"

@@ -1,4 +1,4 @@
-"""An upload at an address of its own: what failures, races, time and lost replies make of it."""
+"""An upload at its own address: what failures, races, time and lost replies make of it."""
 
 import asyncio
 import hashlib
@@ -89,7 +89,7 @@ def test_nothing_is_spent_before_the_end(world: World, client: Client) -> None:
 
 
 def test_a_plain_upload_with_the_same_signature_wins_while_this_one_is_unfinished(world: World, client: Client) -> None:
-    """And the next request is told so, even if it is not the last one."""
+    """And the next request gets `signature_used`, even if it is not the last one."""
     assert world.upload(client.fields).status == 200
     (refused,) = play(lambda: client.patch(5000, 5001))
     assert_refused(refused, 400, "signature_used")
@@ -154,7 +154,7 @@ def test_an_upload_whose_bytes_are_coming_is_not_given_up_for_another(world: Wor
     assert made.status == 204
 
 
-# Its fate.
+# Its outcome.
 
 
 def check_fate(world: World, client: Client) -> None:

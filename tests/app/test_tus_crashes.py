@@ -73,7 +73,7 @@ def test_a_crash_at_every_step(tmp_path: Path, when: str, after: bool) -> None:
 
 
 def die(folder: Path, life: Life, number: int) -> Client:
-    """A server takes some requests, and ends in the midst of the one with this number."""
+    """A server takes some requests, and dies during the one with this number."""
     world = World(folder, limits=LIMITS)
     try:
         client = Client(world, DATA)

@@ -1,4 +1,4 @@
-"""Work of a cancelled request: it runs to its own end, and its failure is told once, if it is one of the program."""
+"""Work of a cancelled request: it runs to its own end, and its failure is logged once, if it is one of the program."""
 
 import asyncio
 import gc

@@ -169,7 +169,7 @@ def test_an_upload_that_drips_is_cut_off_in_time(world: World, limits: Limits, f
     ids=["too long", "too slow"],
 )
 def test_a_slow_upload_with_a_wrong_signature_before_its_file_gets_that_refusal(world: World, limits: Limits) -> None:
-    """Not one that tells the client to send the fields first."""
+    """Not one that asks the client to send the fields first."""
     world.swap(limits=limits)
     with world.untouched():
         assert asyncio.run(outcome(world, endless(form(world.sign() | {"tags": "forged"})))) == "invalid_signature"
@@ -177,7 +177,7 @@ def test_a_slow_upload_with_a_wrong_signature_before_its_file_gets_that_refusal(
 
 
 def test_a_displaced_upload_with_a_wrong_signature_before_its_file_gets_that_refusal(world: World) -> None:
-    """Not one that tells the client to try again."""
+    """Not one that asks the client to try again."""
     world.swap(limits=Limits(max_unverified_uploads=1))
 
     async def play() -> str:

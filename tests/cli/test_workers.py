@@ -81,7 +81,7 @@ class Silent(multiprocess.Process):
 
 
 def test_a_worker_that_ends_before_it_answers_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the supervisor waits as if the worker hung, and hears no signal."""
+    """Else the supervisor waits as if the worker hung, and handles no signal."""
     supervisor = Supervisor(monkeypatch)
     monkeypatch.setattr(serve, "_START_SECONDS", 0)
     monkeypatch.setattr(serve, "_PONG_SECONDS", 600)

@@ -150,7 +150,7 @@ async def attempt(database: Database, grant: Grant, draft: Draft) -> str:
 
 
 async def publish(database: Database, name: str, public_id: str = "cat", *, overwrite: bool = True) -> Committed:
-    """Commit with a grant of its own."""
+    """Commit with the grant of this name."""
     return await database.commit(grant(name), draft(public_id, blob=f"blob-{name}", overwrite=overwrite), CALLER)
 
 

@@ -13,7 +13,7 @@ from uponce.core.values import AssetName, Grant, GrantStatus
 
 
 async def check_one_winner(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:
-    """Of any number of concurrent commits exactly `max_uses` succeed, the others are told that it is used."""
+    """Of any number of concurrent commits exactly `max_uses` succeed, the others get `signature_used`."""
     contested = grant("contested", max_uses=max_uses)
     answers = await race(servers, contested, racers)
     assert sorted(answers) == ["ok"] * max_uses + ["signature_used"] * (racers - max_uses)
@@ -53,10 +53,10 @@ async def removal(database: Database, grant: Grant, name: AssetName) -> str:
 
 
 async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: int = 24, uploads: int = 0) -> None:
-    """Of concurrent deletions and uploads with one signature exactly one happens, the others are told that it is used.
+    """Of concurrent deletions and uploads with one signature exactly one happens, the others get `signature_used`.
 
-    Each has an asset, or a name, of its own. Every third one uploads, from the one with the number `uploads` on: on one
-    server the first one wins.
+    Each has a separate asset, or a separate name. Every third one uploads, from the one with the number `uploads` on:
+    on one server the first one wins.
     """
     contested = grant("contested")
     deletes = [number % 3 != uploads for number in range(racers)]
@@ -83,7 +83,7 @@ async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: i
 
 
 async def check_repeats_agree(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:
-    """Of concurrent commits with one Idempotency-Key one happens, and every one is told of that one."""
+    """Of concurrent commits with one Idempotency-Key one happens, and every one returns its asset."""
     contested = grant("repeated", max_uses=max_uses)
     drafts = [replace(draft(blob=f"repeat-{number}"), idempotency_key="key") for number in range(racers)]
     told = await asyncio.gather(
@@ -144,7 +144,7 @@ async def check_answers_are_true(database: Database, answers: Sequence[Committed
 
 
 async def answers_of(database: Database, contested: Grant, racers: int) -> list[Committed | UponceError]:
-    """What so many commits of one grant at once are told."""
+    """Return the answers to so many commits of one grant at once."""
     results = await asyncio.gather(
         *(database.commit(contested, draft(blob=f"racer-{n}"), CALLER) for n in range(racers)), return_exceptions=True
     )

@@ -76,7 +76,7 @@ def bucket_of(url: str, environment: Mapping[str, str], seconds: int) -> Bucket:
 
 
 def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, seconds: int) -> Blobs:
-    """It has to be closed."""
+    """The caller must close it."""
     store = BucketBlobs(
         bucket_of(url, environment, seconds), folder / "spool", ids=RandomIds(), seconds=seconds, uploads=16
     )
@@ -86,7 +86,7 @@ def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, se
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A back end; `keeps_open`: what is deleted stays readable for those who have it open."""
+    """A back end; `keeps_open`: a blob that is deleted while it is open stays readable."""
 
     opened: Callable[[Path], AbstractContextManager[BlobStore]]
     keeps_open: bool = False

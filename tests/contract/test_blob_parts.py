@@ -164,7 +164,7 @@ def test_a_span_is_held_by_one_at_a_time(arena: Arena) -> None:
 
 
 def test_who_holds_a_span_is_told_that_it_is_wanted(arena: Arena) -> None:
-    """As long as somebody asks for a part of it, and only then."""
+    """As long as another request asks for a part of it, and only then."""
 
     async def play() -> None:
         store = arena.pieces
@@ -331,7 +331,7 @@ def test_ended_ones(arena: Arena) -> None:
 
 
 def test_a_cancelled_hold_is_let_go(arena: Arena) -> None:
-    """Nobody is there who could release it."""
+    """No caller is left that could release it."""
 
     async def play() -> None:
         store = arena.pieces

@@ -196,7 +196,7 @@ def test_a_sweeper_and_a_commit_never_both_win(backend: Backend, database: Datab
 
 
 def test_overwrites_at_once_on_two_servers_each_replace_another_version(backend: Backend, database: Database) -> None:
-    """No version is given twice, and of all blobs but the last one somebody is told that it is not needed."""
+    """No version is given twice, and each blob except the last one is unneeded in one answer."""
     servers = [database, backend.server()]
 
     async def many() -> list[Committed]:

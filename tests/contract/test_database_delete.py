@@ -37,7 +37,7 @@ def uses(database: Database, subject: Grant) -> int:
 
 
 def test_the_asset_goes_and_the_signature_is_spent(backend: Backend, database: Database) -> None:
-    """What comes back is the asset as it was; its bytes are nobody's from now on."""
+    """`delete` returns the asset as it was; no row names its bytes from now on."""
     made = run(publish(database, "made")).asset
     backend.clock.time += 5
     assert run(database.delete(grant("d"), NAME, CALLER)) == made

@@ -172,7 +172,7 @@ def test_an_effect_that_was_made_due_during_its_run_stays_due(backend: Backend, 
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_an_effect_is_due_when_the_one_before_it_has_ended(database: Database, dies: bool) -> None:
-    """Meanwhile no look reads it, however many wait."""
+    """Until then no look reads it, however many wait."""
     for number in waiting(database):
         assert claimed(database) == [number]
         assert claimed(database) == due(database) == []
@@ -356,7 +356,7 @@ def notify(now: float, committed: Committed) -> Steps[None]:
 
 
 class NotifyAfter(SqliteDatabase):
-    """Writes the notification in a transaction of its own."""
+    """Writes the notification in a separate transaction."""
 
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
         committed = await super().commit(grant, replace(draft, effects=()), caller)

@@ -87,7 +87,7 @@ def test_purging_a_frozen_database_forgets_nothing(backend: Backend, database: D
 
 
 def test_thawing_fences(database: Database) -> None:
-    """Whoever used a signature on the copy of this database did not tell it."""
+    """This database does not know which signatures were used on its copy."""
     run(publish(database, "spent"))
     run(database.freeze())
     assert run(database.thaw(SKEW)) == START + SKEW

@@ -40,7 +40,7 @@ def others(tmp_path: Path) -> Iterator[list[Backend]]:
 
 
 def fill(database: Database) -> None:
-    """Some rows of every table, with what texts can hold, and keys in an order of their own."""
+    """Some rows of every table, with what texts can hold, and API keys that are not sorted."""
     fences: MovedRow = {"one": 1, "moment": START - 900, "mark": START - 600}
     run(database.add_rows(Table.FENCES, [fences]))
     run(database.add_key(replace(OTHER, created_at=START)))

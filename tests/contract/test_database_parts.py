@@ -68,7 +68,7 @@ def test_a_span_may_bring_what_is_missing_of_it(database: Database) -> None:
 
 @pytest.mark.parametrize("parts", [[], [part(0, 10)], [part(0, 20)], [part(10, 15)], [part(10, 20), part(20, 30)]])
 def test_parts_that_are_not_just_the_missing_bytes_are_refused(database: Database, parts: list[StoredPart]) -> None:
-    """Somebody else has recorded some of them since the sender looked: nothing is noted, not even the total."""
+    """Another request has recorded some of them since the sender looked: nothing is noted, not even the total."""
 
     async def play() -> None:
         await begin_shared(database)

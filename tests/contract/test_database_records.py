@@ -118,7 +118,7 @@ def test_a_purge_by_a_clock_far_ahead_deletes_hours_of_the_audit(backend: Backen
 
 
 def test_the_newest_moment_is_that_of_the_audit_a_fence_or_a_purge(backend: Backend, database: Database) -> None:
-    """By it a clock that was set back is told. The watermark of a fence is later than the fence, by its skew."""
+    """It shows whether a clock was set back. The watermark of a fence is later than the fence, by its skew."""
     assert run(database.newest_moment()) is None
     run(publish(database, "a"))
     backend.clock.time += 5

@@ -336,7 +336,7 @@ def test_a_purge_of_newer_grants_stops_no_series(backend: Backend, database: Dat
 
 
 def test_a_grant_that_is_spent_after_its_time_is_remembered_for_an_hour(backend: Backend, database: Database) -> None:
-    """It is not overdue meanwhile, whenever it was to be forgotten."""
+    """It is not overdue in that hour, whenever it was to be forgotten."""
 
     async def play() -> None:
         done = await complete(database, A)

@@ -115,7 +115,7 @@ def keep_reply(_: float, grant: Grant, draft: Draft, committed: Committed) -> St
 
 
 class DropThenSpend(SqliteDatabase):
-    """Drops the row, and spends in a transaction of its own."""
+    """Drops the row, and spends in a separate transaction."""
 
     async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
         asset = await self.find_asset(name)
@@ -126,7 +126,7 @@ class DropThenSpend(SqliteDatabase):
 
 
 class ReplyAfterCommit(SqliteDatabase):
-    """Stores the answer once it is known, in a transaction of its own; later than all look that have begun to."""
+    """Stores the answer once it is known, in a separate transaction, after all looks that have begun."""
 
     looking = 0
 

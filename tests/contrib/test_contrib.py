@@ -1,4 +1,4 @@
-"""The rules of a sign endpoint: who is signed for, what a page may choose, and what a refusal says."""
+"""The rules of a sign endpoint: which users get a signature, what a page may choose, and what a refusal says."""
 
 import json
 from typing import Any

@@ -204,7 +204,7 @@ def test_kept_as_it_is(name: str) -> None:
 @pytest.mark.parametrize(("composed", "other"), TWINS)
 @pytest.mark.parametrize("door", ["public_id", "folder", "public_id_prefix"])
 def test_unicode_twins_are_one_name(composed: str, other: str, door: str) -> None:
-    """Neither can stand beside the other and shadow it."""
+    """Neither can exist beside the other and shadow it."""
     one, two = (read_parameters({door: f"x{name}y"}).naming for name in (composed, other))
     assert one == two
     assert one.name(ResourceType.IMAGE, None, "r", "s").startswith(f"x{composed}y")

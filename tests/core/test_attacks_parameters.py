@@ -67,7 +67,7 @@ ORACLE_ID = "a&timestamp=4102444800&type=authenticated"
 
 
 def test_a3_the_response_signature_would_be_an_upload_signature() -> None:
-    """The oracle, on paper: an answer about such an asset signs an upload that nobody granted."""
+    """The oracle, on paper: an answer about such an asset signs an upload that no backend granted."""
     signature = sign_response(ORACLE_ID, 1700000000, SECRET)
     forged = {"public_id": "a", "timestamp": "4102444800", "type": "authenticated", "version": "1700000000"}
     assert verified({**forged, "signature": signature}) == f"public_id={ORACLE_ID}&version=1700000000"

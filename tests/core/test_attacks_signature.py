@@ -151,7 +151,7 @@ def test_a16_an_unknown_key_costs_the_same_hashing(
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a16_a_match_does_not_end_the_comparing(position: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which of several secrets fitted cannot be told from the number of comparisons."""
+    """The number of comparisons does not show which of several secrets fitted."""
     keys = ["k0", "k1", "k2"]
     params = signed(SIGNED, secret=keys[position])
     seen: list[str] = []

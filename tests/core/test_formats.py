@@ -22,7 +22,7 @@ def test_canonical_format(extension: str, name: str) -> None:
 
 
 def test_every_name_means_one_format() -> None:
-    """No extension, brand or first bytes stand in two rows: the second row would win or lose in silence."""
+    """No extension, brand or first bytes are in two rows: the second row would win or lose in silence."""
     rows = FORMATS.values()
     for names in (
         [name for row in rows for name in (row.name, *row.aliases)],

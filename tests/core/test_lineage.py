@@ -1,4 +1,4 @@
-"""Which database took over from which."""
+"""Which database replaced which."""
 
 from uponce.core.lineage import follows, heir, left
 

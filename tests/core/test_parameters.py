@@ -356,6 +356,6 @@ def test_a_list_that_names_nothing_is_refused(name: str, told: str, value: str) 
 
 @pytest.mark.parametrize("value", ["true", "1", "anything"])
 def test_a_stream_field_changes_nothing_of_what_was_verified(value: str) -> None:
-    """Nobody signed it, so it may mean nothing."""
+    """No signature covers it, so it may mean nothing."""
     signed = {"timestamp": "1", "public_id": "cat", "tags": "a,b"}
     assert read_parameters({**signed, "stream": value}) == read_parameters(signed)

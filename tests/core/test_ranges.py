@@ -29,7 +29,7 @@ WHOLE: tuple[Span, ...] = ()
         ("bytes=0-999999999999999999", [(0, 9999)]),
         ("bytes=-10001", [(0, 9999)]),
         ("bytes=-999999999999999999", [(0, 9999)]),
-        # Of several, those outside are left away.
+        # Of several, those outside are omitted.
         ("bytes=0-1,20000-", [(0, 1)]),
         ("bytes=20000-30000,-1", [(9999, 9999)]),
         ("bytes=-0,5-6", [(5, 6)]),

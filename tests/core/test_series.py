@@ -150,7 +150,7 @@ def test_the_time_to_complete_ends() -> None:
 def test_the_parts_of_a_shared_series_are_what_is_missing(
     spans: list[tuple[int, int]], shared: bool, fits: bool
 ) -> None:
-    """In a span from 0 to 30, of which 10 to 20 is there; of any other series there are none."""
+    """Of the span from 0 to 30, the bytes 10 to 20 are there. A series that is not shared has no such parts."""
     series = replace(SERIES, shared=shared, spans=(Span(10, 20),))
     parts = [StoredPart(Span(*span), "name", "0" * 64) for span in spans]
     if fits:

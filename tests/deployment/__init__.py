@@ -55,7 +55,7 @@ class Caddy(Service):
 
 
 class Nginx(Service):
-    """With the site file that is shipped. Its workers run as the user of this process, who may read the media."""
+    """With the site file that is shipped. Its workers run as the user of this process, which may read the media."""
 
     def __init__(self) -> None:
         super().__init__("nginx", 1)

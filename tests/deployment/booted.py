@@ -1,4 +1,4 @@
-"""A copy of this machine with a systemd of its own, in which a guide's commands run as they are written.
+"""A copy of this machine with its own systemd, in which a guide's commands run as they are written.
 
 systemd-nspawn boots an overlay of `/`: the programs are this machine's, and all that is written ends with the copy.
 """
@@ -44,7 +44,7 @@ class Booted:
         self._container: subprocess.Popen[bytes] | None = None
         self._enter = ["chroot", str(self._root)]
         folder.mkdir(exist_ok=True)
-        # An overlay cannot write into another one. Memory is none.
+        # An overlay cannot write into another overlay. It can write into memory.
         _must("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(folder))
         for made in ("above", "work", "root"):
             (folder / made).mkdir()

@@ -49,7 +49,7 @@ def ready(deployment: Deployment) -> tuple[int, ...]:
 
 
 def uploads_work(deployment: Deployment) -> bool:
-    """Where no server is to be had, the balancer's own answer has no body."""
+    """If no server is available, the balancer's own answer has no body."""
     return deployment.front.post(deployment.front.signed({"nonce": time.time()}), b"bytes").status == 200
 
 

@@ -1,4 +1,4 @@
-"""A server that is told to stop says so to its balancer before it does."""
+"""A server that received SIGTERM shows that to its balancer before it stops."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def test_without_the_setting_it_stops_at_once(tmp_path: Path) -> None:
 
 
 def stops_at_once(folder: Path) -> bool:
-    """Whether it has stopped while another, which was told before, still serves for a moment."""
+    """Whether a server has stopped while another one, which got SIGTERM before, still serves for a moment."""
     folder.mkdir()
     environment = {"UPONCE_DRAIN_SECONDS": "3"}
     with Server(folder / "drains", env=environment) as other, Server(folder / "data") as server:

@@ -25,7 +25,7 @@ INSTALLED = {"caddy": shutil.which("caddy"), "nginx": NGINX}
 
 
 class Front(NamedTuple):
-    """`servers` are two of their own, with one set of keys each: every request here is answered alike by both."""
+    """`servers` are two separate servers, each with its own keys. Both answer every request here alike."""
 
     name: str
     url: str
@@ -47,7 +47,7 @@ class Front(NamedTuple):
             return received
 
     def ask(self, method: str, path: str) -> tuple[int, float]:
-        """Status and seconds of one honest request on a connection of its own."""
+        """Status and seconds of one honest request on a new connection."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
         begun = time.monotonic()
         try:

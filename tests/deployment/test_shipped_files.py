@@ -1,4 +1,4 @@
-"""What can be told of compose.yaml and the systemd units without a daemon of Docker's and without being systemd."""
+"""Checks of compose.yaml and the systemd units that need no Docker daemon and no running systemd."""
 
 import os
 import re

@@ -43,7 +43,7 @@ def uponce(*words: str | Path, env: Mapping[str, str] | None = None, cwd: Path |
 
 
 def in_a_process(*words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
-    """In a process of its own."""
+    """In a separate process."""
     done = subprocess.run(
         [sys.executable, "-m", "uponce", *map(str, words)],
         env=_environment(env),

@@ -47,7 +47,7 @@ def blobs(media: Path) -> list[Path]:
 
 @pytest.mark.proof
 def test_a_backup_under_uploads_is_whole_and_what_it_forgot_is_refused(server: Server, tmp_path: Path) -> None:
-    """Every row of the copy has its bytes, though one name is overwritten again and again meanwhile."""
+    """Every row of the copy has its bytes, though one name is overwritten again and again while the backup runs."""
     before = server.signed({"nonce": "before"})
     assert code_of(server, before) == ""
     with Traffic(server) as traffic:

@@ -361,7 +361,7 @@ def test_settings_are_shown_without_secrets(server: Server) -> None:
 
 @pytest.mark.usefixtures("tries_at_once")
 def test_a_server_that_is_not_there(data: Path, media: Path) -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else can
+    with socket.socket() as taken:  # bound and not listening: no server answers, and no other process can
         taken.bind(("127.0.0.1", 0))
         port = str(taken.getsockname()[1])
         done = uponce("upload", media / "cat.jpg", "--data", data, env={"UPONCE_PORT": port})

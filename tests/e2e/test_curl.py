@@ -136,7 +136,7 @@ def test_a_large_file_under_a_used_signature_is_not_sent_at_all(
 
 
 def test_a_large_form_under_a_used_signature_is_broken_off(server: Server, curl: str, media: Path, big: Path) -> None:
-    """POST: the fields are the first bytes of the body, so a little has to be sent to be refused."""
+    """POST: the fields are the first bytes of the body, so curl must send a little before it is refused."""
     words = form(server.signed({"folder": "broken-off"}))
     assert run(curl, *words, "-F", f"file=@{media / 'note.txt'}", server.upload_url("raw")).status == 200
 

@@ -28,7 +28,7 @@ WHOLE_STORY = (*STORY, leave(keep=False))
 
 
 def start_demo(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """The command as a user starts it, amid settings of their own that must not matter."""
+    """The command as a user starts it. The user's other settings must not matter."""
     foreign = {"CLOUDINARY_URL": "not a Cloudinary URL", "UPONCE_WINDOW": "1", "UPONCE_PORT": "none"}
     return subprocess.Popen(
         [sys.executable, "-m", "uponce", "demo", *options],

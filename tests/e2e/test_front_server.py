@@ -1,4 +1,4 @@
-"""nginx in front, with the site file that is shipped: it sends the bytes, uponce decides who gets them."""
+"""nginx in front, with the site file that is shipped: nginx sends the bytes, uponce decides which client gets them."""
 
 import os
 import re

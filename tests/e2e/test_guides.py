@@ -94,7 +94,7 @@ def test_two_signatures_of_the_browser_guide_in_one_second_differ(server: Server
 
 
 def test_the_first_programs_of_the_sdk_guide(server: Server, node: str, media: Path, tmp_path: Path) -> None:
-    """As files of their own: what Node takes with `-e`, it may refuse in a file."""
+    """Each program in its own file: what Node takes with `-e`, it may refuse in a file."""
     (tmp_path / "cat.gif").write_bytes((media / "dance.gif").read_bytes())
     (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
     javascript = block("docs/guide/sdk.md", "js", "uploader").replace('"cloudinary"', '"cloudinary-newest"')

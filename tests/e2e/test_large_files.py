@@ -61,8 +61,9 @@ def assert_stored(server: Server, answer: Json, data: bytes) -> None:
 @pytest.mark.parametrize("key", ["browser", "server"])
 @pytest.mark.parametrize("as_stream", [False, True])
 def test_the_python_sdk(server: Server, folder: Path, data: bytes, key: str, as_stream: bool) -> None:
-    """Each chunk signed anew, the public_id on the first one only: without it, chunks of two uploads into one folder
-    would have one signature if they were signed in one second.
+    """The SDK signs each chunk again, with the public_id on the first one only.
+
+    Without a public_id, chunks of two uploads into one folder would have one signature if signed in one second.
     """
     path = folder / "film.mp4"
     answer = uploader.upload_large(
@@ -138,7 +139,7 @@ def test_the_curl_of_the_guide(server: Server, curl: str, folder: Path, data: by
 
 
 def by_curl(folder: Path, cloudinary_url: str) -> Json:
-    """The guide's program as it stands there, in a shell; its last answer."""
+    """Run the guide's program unchanged, in a shell. Return its last answer."""
     environment = {
         **os.environ,
         "CLOUDINARY_URL": cloudinary_url,
@@ -223,7 +224,7 @@ def test_the_page_of_the_guide_says_that_a_slice_is_lost(server: Server, node: s
 @pytest.mark.proof
 @pytest.mark.parametrize("ending", ["kill", "stop"])
 def test_an_upload_goes_on_after_the_server_was_gone(tmp_path: Path, data: bytes, ending: str) -> None:
-    """In the midst of a chunk: that one is lost, and nothing else."""
+    """During a chunk: that chunk is lost, and nothing else."""
     with Server(tmp_path / "data") as server:
         fields = server.signed()
         first, second, *rest = spans(len(data), CHUNK)

@@ -61,7 +61,7 @@ def assert_broken(bad: FaultProxy) -> None:
 
 @pytest.mark.parametrize("key", ["browser", "server"])
 def test_the_python_sdk_called_again(server: Server, folder: Path, data: bytes, key: str) -> None:
-    """Each call is an upload of its own; those that broke have spent nothing and stored nothing."""
+    """Each call is a separate upload. Those that broke have spent nothing and stored nothing."""
     name = f"bad-network-{key}"
     told: list[str] = []
     with FaultProxy(server.port, plan) as bad:
@@ -156,7 +156,7 @@ def test_ten_at_a_time_each_again_until_it_is_answered(server: Server, data: byt
         *most, last = spans(len(data), 5_500_000)
         with ThreadPoolExecutor(10) as pool:
             answers = list(pool.map(send, reversed(most)))
-        bad.plan = lambda number: Fault()  # whoever loses the last reply is told that the signature was used
+        bad.plan = lambda number: Fault()  # a client that loses the last reply gets signature_used on a retry
         final = send(last)
         assert sum(bad.struck.values()) >= 1
     assert not any(answer["done"] for answer in answers)

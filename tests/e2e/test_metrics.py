@@ -1,4 +1,4 @@
-"""`/metrics` of a real server with two workers: whichever one answers tells the sum, also after workers were killed."""
+"""`/metrics` of a real server with two workers: each worker returns the sum, also after workers were killed."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ main()
 
 
 def workers(server: Server) -> dict[int, Path]:
-    """The processes that answer, and the folder that they were told to count in."""
+    """The processes that answer, each with the folder in which it counts."""
     found = {}
     for child in psutil.Process(server.pid).children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
@@ -51,7 +51,7 @@ def stored_by_each(folder: Path) -> list[float]:
 
 
 def scrape(server: Server) -> Scraped:
-    """By a connection of its own, so that any worker may answer."""
+    """On a new connection, so that any worker may answer."""
     answer = server.get("/metrics", headers={**BEARER, "connection": "close"})
     assert answer.status == 200, answer.data
     return Scraped(answer.data.decode())
@@ -117,7 +117,7 @@ def test_each_worker_tells_the_sum_of_all_also_of_dead_ones(tmp_path: Path) -> N
         until(replaced(server, killed))
         upload(server, "last")
         assert scrape(server).outcomes() == {"ok": sent + 1}
-        # One of the new workers may still be starting, and a dead one's gauges are dropped by who takes its place.
+        # One of the new workers may still be starting, and only a worker that starts drops the gauges of dead ones.
         until(lambda: scrape(server).value("uponce_uploads_in_progress") == 0)
         assert second in killed and len(list(folder.glob("counter_*.db"))) == 2
         server.stop()

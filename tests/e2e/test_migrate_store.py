@@ -36,7 +36,7 @@ FILES = 30
 
 
 class Signed(NamedTuple):
-    """Signatures of each fate."""
+    """One signature of each kind."""
 
     spent: dict[str, str]
     fresh: dict[str, str]
@@ -204,7 +204,7 @@ def test_under_uploads_nothing_that_was_acknowledged_stays_behind(
 
 @pytest.mark.proof
 def test_a_move_that_is_given_up(box: Server, elsewhere: Elsewhere) -> None:
-    """The box takes uploads again, but for signatures that may have been used elsewhere."""
+    """The box takes uploads again, except with signatures that may have been used elsewhere."""
     signed = fill(box)
     settings = {"UPONCE_DATA": str(box.data_dir), "UPONCE_SKEW": "0", **elsewhere.credentials}
     to = ["--to-database", elsewhere.database, "--to-storage", elsewhere.storage]

@@ -35,7 +35,7 @@ class Site:
         self.servers: list[Server] = []
 
     def objects(self) -> dict[str, int]:
-        """What lies in the bucket: sizes by name."""
+        """What is in the bucket: sizes by name."""
         place = self.store.store(self.url.removeprefix(f"s3://{BUCKET}/"))
         return {meta["path"]: meta["size"] for batch in obstore.list(place) for meta in batch}
 

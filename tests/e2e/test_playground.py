@@ -386,7 +386,7 @@ def test_no_other_site_can_frame_it_or_use_its_signatures(browser: Browser, play
     )
     until = time.monotonic() + 60
     while not all(frame.url for frame in page.frames) and time.monotonic() < until:
-        page.wait_for_timeout(50)  # a refused frame is told of after its load event
+        page.wait_for_timeout(50)  # the browser reports a refused frame after its load event
     assert [frame.url for frame in page.frames[1:]] == [
         f"{playground.base}/robots.txt",
         "chrome-error://chromewebdata/",

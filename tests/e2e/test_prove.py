@@ -210,7 +210,7 @@ def test_an_interrupted_proof_cleans_up(number: signal.Signals) -> None:
 
 
 def test_a_server_that_is_not_there() -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else can
+    with socket.socket() as taken:  # bound and not listening: no server answers, and no other process can
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         done = uponce("prove", "--url", f"http://127.0.0.1:{port}", "--key", "k:s@c")

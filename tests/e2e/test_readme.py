@@ -1,4 +1,4 @@
-"""The code that the README and the guides show, run as it stands there."""
+"""The code that the README and the guides show, run unchanged."""
 
 import json
 import os

@@ -71,7 +71,7 @@ def test_a_clean_shutdown_exits_with_0(tmp_path: Path, workers: int, number: sig
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_that_cannot_start_exits_with_1(tmp_path: Path, workers: str) -> None:
-    """The decoders do not start: uvicorn has an exit code of its own for that."""
+    """The decoders do not start: uvicorn has another exit code for that."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'serve' in sys.argv or 'multiprocessing.spawn' in sys.modules or '-c' in sys.argv:\n"
@@ -136,7 +136,7 @@ def test_workers_that_need_long_to_start_are_not_given_up(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: Path, workers: int) -> None:
-    """A balancer then connects elsewhere. A connection that nobody accepts would hang, and fail later."""
+    """A balancer then connects elsewhere. A connection that no server accepts would hang, and fail later."""
     with Server(tmp_path / "data", workers=workers) as server:
         body, kind = urllib3.encode_multipart_formdata(server.signed() | {"file": ("a.bin", b"bytes")})
         path = urlsplit(server.upload_url("raw")).path

@@ -33,7 +33,7 @@ def endpoint(server: Server, base: str | None = None) -> str:
 
 
 class Node:
-    """tus-js-client, uploading film.mp4 in a process of its own."""
+    """tus-js-client, uploading film.mp4 in a separate process."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Node:
 
 
 def assert_stored(server: Server, url: str, data: bytes) -> Json:
-    """The upload at this address became one asset, of the right bytes; the address tells all of it."""
+    """The upload at this address became one asset, of the right bytes, and the address shows the asset."""
     told: Json = server.get(f"/tus/{url.split('/tus/')[1]}").json()
     assert told["done"] is True
     assert told["etag"] == hashlib.md5(data).hexdigest()
@@ -102,7 +102,7 @@ def test_tus_js_client(server: Server, node: str, folder: Path, data: bytes, how
 
 @pytest.mark.proof
 def test_tus_js_client_cannot_send_parts_in_parallel(server: Server, node: str, folder: Path) -> None:
-    """Each would be an upload of its own, and one signature is for one."""
+    """Each part would be a separate upload, and one signature is for one upload."""
     done = Node(node, server, folder, options={"parallelUploads": 2}).run()
     assert "Upload-Concat is not supported" in done["error"]
 
@@ -125,7 +125,7 @@ def test_tus_js_client_goes_on_in_another_process(
 def test_tus_js_client_goes_on_after_the_server_was_gone(
     tmp_path: Path, node: str, folder: Path, data: bytes, ending: str
 ) -> None:
-    """In the midst of a request, on a connection that takes a second for 8 MB."""
+    """During a request, on a connection that takes a second for 8 MB."""
     with (
         Server(tmp_path / "data", env={"UPONCE_RECORD_BYTES": str(MB)}) as server,
         FaultProxy(server.port, lambda _: Fault(rate=8 * MB), most=12 * MB) as slow,
@@ -147,7 +147,7 @@ def test_tus_js_client_goes_on_after_the_server_was_gone(
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", [Kind.CUT, Kind.RESET, Kind.SWALLOW])
 def test_tus_js_client_over_a_bad_network(server: Server, node: str, folder: Path, data: bytes, kind: Kind) -> None:
-    """Each connection breaks after 4 MB more than the one before: in the midst of requests, and after the last one."""
+    """Each connection breaks after 4 MB more than the one before: during requests, and after the last one."""
     with FaultProxy(server.port, lambda number: Fault(kind, after=number * 4 * MB)) as bad:
         done = Node(node, server, folder, base=bad.base, fields=server.signed({"nonce": kind})).run()
         assert "error" not in done, done
@@ -176,7 +176,7 @@ def test_tuspy(server: Server, folder: Path, data: bytes, checksum: bool) -> Non
 
 @pytest.mark.proof
 def test_tuspy_over_a_bad_network(server: Server, folder: Path, data: bytes) -> None:
-    """Every third of its connections breaks in the midst of a part."""
+    """Every third of its connections breaks during a part."""
     breaks = Fault(Kind.RESET, after=MB)
     with (
         FaultProxy(server.port, lambda number: Fault() if number % 3 else breaks) as bad,
@@ -235,7 +235,7 @@ def shell(server: Server, folder: Path, program: str, *words: str) -> str:
 
 
 def test_the_curl_of_the_guide(server: Server, curl: str, folder: Path, data: bytes) -> None:
-    """As it stands there, in a shell."""
+    """The guide's program unchanged, in a shell."""
     told = json.loads(shell(server, folder, block(GUIDE, "sh", "curl"), "bash", "-e", "-c"))
     assert told["etag"] == hashlib.md5(data).hexdigest()
     assert server.get(told["secure_url"]).data == data

@@ -139,7 +139,7 @@ def test_the_server_is_restarted(tmp_path: Path, visits: Callable[[Server], Visi
 
 
 def test_the_page_is_reloaded(server: Server, visits: Callable[[Server], Visit], data: bytes) -> None:
-    """The browser remembers the address; who picks the same file again goes on there, and nothing is begun anew."""
+    """The browser remembers the address. If the user picks the same file again, the upload goes on there."""
     with FaultProxy(server.port, lambda _: Fault(rate=RATE), most=12 * MB) as slow:
         visit = visits(server)
         visit.begin(slow.base)
@@ -161,7 +161,7 @@ def test_the_same_file_again_is_a_new_upload(server: Server, visits: Callable[[S
 
 
 def test_the_network_breaks(server: Server, visits: Callable[[Server], Visit], data: bytes) -> None:
-    """Four times in the midst of the file, and when the last reply is due."""
+    """Four times during the file, and when the last reply is due."""
     with FaultProxy(server.port, lambda number: Fault(Kind.RESET, after=5 * MB)) as bad:
         visit = visits(server)
         visit.begin(bad.base)

@@ -53,7 +53,7 @@ def mp4(samples: int, size: int = 1, *, edits: int = 0, offsets: int = 0, chunks
 
 
 def fragments(samples: int, count: int = 1) -> bytes:
-    """Fragments that promise `samples` each, whose size and length stand in their defaults."""
+    """Fragments that promise `samples` each, whose size and length are in the defaults."""
     extends = box(b"mvex", full(b"trex", _be(1), _be(1), _be(1), _be(1), _be(0)))
     start = mp4(0)
     at = start.index(b"moov") - 4

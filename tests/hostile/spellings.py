@@ -1,7 +1,7 @@
 """One grant in every spelling that the server reads: other orders, places, protocols, encodings, digests.
 
 All spellings of a grant have one string to sign, so they share one row of the ledger. The signing here is separate from
-the server's code and from the SDK: all three would have to be wrong in the same way.
+the server's code and from the SDK: an error stays hidden only if all three have it.
 """
 
 import base64

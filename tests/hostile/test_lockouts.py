@@ -1,4 +1,4 @@
-"""Strangers who hold places and send nothing: without a key, with a copy of a signature, with many signatures."""
+"""Clients that hold places and send almost nothing: without a key, with a copy of a signature, with many signatures."""
 
 import base64
 import json

@@ -29,7 +29,7 @@ SETTINGS = {"UPONCE_ATTEMPTS_PER_GRANT": str(RACERS)}
 
 
 def in_turn(server: Server, key: Key, *pair: Spelling) -> list[Reply]:
-    """The same grant in one spelling after the other, each with a picture of its own."""
+    """The same grant in one spelling after the other, each with its own picture."""
     grant = fresh(key, time.time())
     return [spelling.send(server, grant, data) for spelling, data in zip(pair, (PICTURE, OTHER), strict=True)]
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from tests.house.files import files_below
 
 _ROOT = Path(__file__).parents[2]
-_FOLDERS = ("src/uponce", "proof")
+_FOLDERS = ("src/uponce", "proof", "tests")
 
 _DIRECTIVE = re.compile(r"# (noqa|type:|fmt:)")
-# A row of a table, of a tree or of an example, or an item of a list: it is a paragraph of its own.
+# A row of a table, of a tree or of an example, or an item of a list: it is a separate paragraph.
 _ROW = re.compile(r"\s|[-├│└] |.*\S {2,}\S")
 
 

@@ -38,7 +38,7 @@ def test_a_survivor_needs_a_reason(table: dict[str, dict[str, str]]) -> None:
 
 
 def test_a_reason_needs_a_survivor(table: dict[str, dict[str, str]]) -> None:
-    """Or the table would go on to excuse what nobody looks at any more."""
+    """Or the table would keep reasons for mutants that the tests kill."""
     table[WHERE] = {SURVIVED.change: "equivalent"}
     assert complaints([KILLED], {}, partly=False) == [f"killed, yet it has a reason: {WHERE}: {SURVIVED.change}"]
     assert complaints([KILLED], {}, partly=True) == []

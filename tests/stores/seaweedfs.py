@@ -67,7 +67,7 @@ class SeaweedFS(Service):
         obstore.delete(self.store(), "first")
 
     def fresh_url(self) -> str:
-        """A place of its own in the bucket."""
+        """A new place in the bucket."""
         return f"s3://{BUCKET}/set/{next(_NUMBERS)}"
 
     def store(self, prefix: str | None = None) -> S3Store:

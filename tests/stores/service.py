@@ -1,4 +1,4 @@
-"""A server process in a folder of its own, on free ports."""
+"""A server process in its own folder, on free ports."""
 
 import atexit
 import os
@@ -17,7 +17,7 @@ _START_SECONDS = 120  # two cores, shared with the rest of the suite
 
 
 class Service:
-    """What one process is; `command` is told to listen on `ports`, which stay the same over a restart."""
+    """One process. Its `command` listens on `ports`, which stay the same over a restart."""
 
     def __init__(self, name: str, ports: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"uponce-{name}-"))

@@ -33,7 +33,7 @@ def healthy(method: str, path: str) -> Illness:
 class SickStore(ThreadingHTTPServer):
     """`rule` decides by method and path; `seen` are the requests that came, `under_way` those not yet dealt with.
 
-    It has to be closed.
+    It must be closed.
     """
 
     daemon_threads = True

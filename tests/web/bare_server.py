@@ -1,4 +1,4 @@
-"""uvicorn with HardenedProtocol and a tiny application, in a process of its own, so that its memory can be watched.
+"""uvicorn with HardenedProtocol and a tiny application, in a separate process, so that a test can watch its memory.
 
 python -m tests.web.bare_server HEAD_SECONDS [MAX_HEAD_BYTES]
 """

@@ -27,7 +27,7 @@ class Bad:
 SHA = sha256(PNG).hexdigest()
 HTTPS = "https://app.example"
 CASES = {
-    # Who signs.
+    # The key and its signature.
     "nothing signed": Bad(400, "missing_parameter", dropped=("api_key", "signature", "timestamp")),
     "no api_key": Bad(400, "missing_parameter", dropped=("api_key",)),
     "no signature": Bad(400, "missing_parameter", dropped=("signature",)),

@@ -144,7 +144,7 @@ def test_each_chunk_may_be_signed_anew(world: World) -> None:
 
 @pytest.mark.parametrize("first", [{"public_id": "alice"}, {}], ids=["another name", "no name"])
 def test_a_name_that_was_signed_is_the_name_of_the_asset(world: World, first: dict[str, str]) -> None:
-    """Two people whose clients give their uploads the same id: nobody gets 200 for an asset of another name."""
+    """Two clients that give their uploads the same id: neither gets 200 for an asset of another name."""
     client, bob = Client(world, DATA, fields=world.sign(first)), world.sign({"public_id": "bob"})
 
     async def play() -> list[Answer]:

@@ -82,7 +82,7 @@ def test_credentials_of_a_page_are_refused_with_the_reason(world: World) -> None
 
 
 def test_a_signature_counts_before_credentials(world: World) -> None:
-    """A site behind HTTP Basic adds credentials of its own to what its pages send."""
+    """A site behind HTTP Basic adds its own credentials to what its pages send."""
     assert_accepted(world.upload(world.sign(), headers={"authorization": "Basic c2l0ZTpwYXNz"}))
 
 

@@ -1,4 +1,4 @@
-"""Deletions over HTTP: how they may be spelt, who may ask for them, and what is left afterwards."""
+"""Deletions over HTTP: how they may be spelt, which keys may ask for them, and what is left afterwards."""
 
 import base64
 import json
@@ -195,7 +195,7 @@ def test_only_post_and_not_across_origins(shared: World) -> None:
 
 
 def test_basic_credentials_in_place_of_a_signature(world: World) -> None:
-    """Each call is a signature of its own in the ledger, with its line in the audit."""
+    """Each deletion is a separate signature in the ledger, with its line in the audit."""
     put(world)
     headers = as_key(world.server) | FORM
     body = parts_of({"public_id": "cat", "invalidate": "1", "resource_type": "image"}) + END

@@ -1,4 +1,4 @@
-"""Bodies that nobody will look at: so many bytes leave the socket, no more, and none of them is handed to anyone."""
+"""Bodies that no code will read: so many bytes leave the socket, no more, and no code receives any of them."""
 
 import asyncio
 import socket

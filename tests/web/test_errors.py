@@ -33,7 +33,7 @@ def test_the_table_is_total_and_each_of_its_rows_is_needed() -> None:
 def test_what_a_person_has_to_read_is_shown_by_every_sdk() -> None:
     """Ranges and conditions are for clients that speak HTTP; SDKs do not speak tus."""
     told = {error: status for error, status in STATUS.items() if error not in TUS_ONLY}
-    del told[errors.TooManyFailures]  # 429 is meant: a client waits, and tries again by itself
+    del told[errors.TooManyFailures]  # 429 is meant: a client waits, and tries again automatically
     refused = {status for error, status in told.items() if issubclass(error, Refused)}
     assert refused - {412, 416} <= READABLE
     assert not MISREAD & set(told.values())

@@ -39,7 +39,7 @@ def test_a_larger_body_is_read_as_it_arrives(bare: Bare) -> None:
 
 
 def up_to_digits(client: object) -> bytes:
-    """All of an answer whose length its head tells."""
+    """All of an answer whose head shows its length."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += client.recv(65_536)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The pages for people: complete, inert, and silent about what nobody has to know."""
+"""The pages for people: complete, inert, and without the names of clouds and keys."""
 
 import base64
 import hashlib

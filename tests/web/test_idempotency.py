@@ -143,7 +143,7 @@ def test_a_page_may_send_the_key_and_read_whether_the_answer_is_a_repeat(world: 
 
 
 def test_a_key_is_no_address_of_a_resumable_upload(world: World) -> None:
-    """The address of such an upload shows its answer without a signature: its id is a secret, the key is none."""
+    """The address of such an upload shows its answer without a signature: its id is a secret, the key is not."""
     fields = world.sign({"type": "private"})
     assert_accepted(world.upload(fields, headers=KEYED))
     signed = {name: value for name, value in fields.items() if name != "signature"}

@@ -1,4 +1,4 @@
-"""`/metrics`: who may read it, what it tells, and what it never tells."""
+"""`/metrics`: which clients may read it, what it shows, and what it never shows."""
 
 import asyncio
 import math
@@ -229,7 +229,7 @@ def test_a_commit_whose_answer_was_lost_counts_when_it_is_read_back(watched: Wat
 
 
 def test_what_went_wrong_here_is_told(watched: Watched) -> None:
-    """And what somebody is alarmed by is there from the start, at zero, so that its first time is a rise."""
+    """The outcomes that raise an alarm are there from the start, at zero, so that the first one is a rise."""
     assert {"ok", "internal_error", "database_unavailable", "signature_used"} <= {
         sample.labels["outcome"] for sample in watched.scrape().samples if sample.name == "uponce_uploads_total"
     }

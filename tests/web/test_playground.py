@@ -56,7 +56,7 @@ def sign(world: World, **params: str) -> dict[str, Any]:
     return dict(answer.json)
 
 
-# --- who it is for
+# --- the clients that may open it
 
 
 @pytest.mark.parametrize("path", ["", *(f"/{name}" for name in (*ASSETS, *ACTIONS))])

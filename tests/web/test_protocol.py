@@ -175,7 +175,7 @@ def test_a_body_and_an_answer_may_take_longer_than_a_head(impatient: Bare) -> No
     with begun(impatient, b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na") as client:
         time.sleep(HEAD_SECONDS * 1.3)
         client.sendall(b"b")
-        time.sleep(0.1)  # a read of its own, which starts the deadline of the next head
+        time.sleep(0.1)  # a separate read, which starts the deadline of the next head
         client.sendall(b"GET /half HT")
         received = b""
         while b"POST /slow 2" not in received:  # the refusal of the half head may come with it
@@ -193,7 +193,7 @@ UPGRADES = {
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 @pytest.mark.parametrize("kind", UPGRADES)
 def test_an_upgrade_is_ignored_and_the_request_answered(bare: Bare, kind: str, step: int) -> None:
-    """With its body, which is no request of its own, and so are the requests behind it."""
+    """Its body is not read as a request, and the requests behind it are answered too."""
     head = b" HTTP/1.1\r\nHost: a\r\n" + UPGRADES[kind]
     text = b"".join(
         (

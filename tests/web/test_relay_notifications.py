@@ -1,4 +1,4 @@
-"""Notifications of the account behind a relay: who may send them, and what they bring about."""
+"""Notifications of the account behind a relay: which of them are accepted, and what they change."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The reads of the Admin API that uponce has: what a server sees, of its own cloud alone."""
+"""The reads of the Admin API that uponce has: a server sees its own cloud alone."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Answers: their shape, their headers, and that a client who is still writing gets to read them."""
+"""Answers: their shape, their headers, and that a client that is still writing gets to read them."""
 
 import asyncio
 import json
@@ -142,7 +142,7 @@ def test_a_body_that_was_not_read_is_dropped_between_the_answer_and_its_end(last
 
 @pytest.mark.parametrize("sized", [True, False], ids=["of a known length", "chunked"])
 def test_a_server_that_can_discard_a_body_is_asked_to(sized: bool) -> None:
-    """One whose length nobody knows is read to its end in the ordinary way."""
+    """A body of unknown length is read to its end in the ordinary way."""
     wire, asked = Wire([LAST]), []
 
     async def discard(length: int, idle_seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""The signature endpoints: what an owner can see, mint and revoke, and what nobody else can."""
+"""The signature endpoints: what an owner can see, mint and revoke, and no other client can."""
 
 import asyncio
 import base64

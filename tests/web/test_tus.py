@@ -141,7 +141,7 @@ def test_what_arrived_of_a_torn_request_stays(world: World, client: Client) -> N
 
 
 def test_what_arrived_is_recorded_on_the_way(world: World, client: Client) -> None:
-    """So that a server that dies in the midst of a long request has not forgotten all of it."""
+    """So that a server that dies during a long request has not forgotten all of it."""
 
     async def run() -> None:
         await client.create()
@@ -238,7 +238,7 @@ def test_the_wrong_offset(client: Client) -> None:
 
 
 def test_two_requests_at_once(world: World, client: Client) -> None:
-    """The older one is silent; the newer one takes over, from where a HEAD told it to."""
+    """The older one is silent. The newer one takes over, at the offset that a HEAD returned."""
 
     async def run() -> tuple[Answer, Answer, Answer]:
         await client.create()
@@ -262,7 +262,7 @@ def test_two_requests_at_once(world: World, client: Client) -> None:
 
 @pytest.mark.parametrize("racers", [2, 5])
 def test_of_equal_last_requests_one_adds_the_bytes(world: World, client: Client, racers: int) -> None:
-    """All are told the truth: that it is done, that it is done already, or that a newer one took over."""
+    """All answers are true: it is done, it is done already, or a newer request took over."""
 
     async def run() -> list[Answer]:
         await client.create()

@@ -89,7 +89,7 @@ def test_a_name_that_is_too_long_is_refused_before_the_first_byte(world: World) 
 
 
 def test_a_failed_creation_with_bytes_leaves_nothing(world: World, client: Client) -> None:
-    """Nobody has learnt its address."""
+    """No client has received its address."""
     with world.untouched():
         (torn,) = play(lambda: client.create(body=[DATA[:2000]], torn=True))
         assert_refused(torn, 400, "malformed_request")

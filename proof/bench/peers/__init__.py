@@ -75,11 +75,12 @@ def serving(name: str, file: Path) -> Program:
     return replace(program, prepare=prepare)
 
 
-def upload_pictures(server: Server, setup: Setup) -> Sample:
+def upload_pictures(server: Server, setup: Setup, connections: int = 16) -> Sample:
     """Do what P1 does to uponce, with the signature that the peers' scripts check and remember."""
 
     def traffic(seconds: float) -> Traffic:
-        return Traffic(_signed(server, setup.picture, int(_MOST_A_SECOND * seconds)), setup.picture, seconds=seconds)
+        heads = _signed(server, setup.picture, int(_MOST_A_SECOND * seconds))
+        return Traffic(heads, setup.picture, connections=connections, seconds=seconds)
 
     send(server, traffic(_WARM_UP_SECONDS))
     (measured,) = send(server, traffic(setup.seconds))

@@ -1,7 +1,7 @@
 """All rows, in the order of the report."""
 
 from proof.bench.row import Row
-from proof.bench.rows import delivery, filled, large, latency, parts, relay, replays, start, uploads
+from proof.bench.rows import delivery, filled, large, latency, parts, relay, replays, shared, start, uploads
 
 ROWS: tuple[Row, ...] = (
     uploads.P1,
@@ -14,4 +14,6 @@ ROWS: tuple[Row, ...] = (
     start.P8,
     parts.P9,
     relay.P10,
+    uploads.P11,
+    shared.P12,
 )

@@ -77,6 +77,7 @@ P6 = Row(
     (
         Claim("express static", ("uponce, GET",), ("express GET",), at_least=1.0),
         Claim("moonshot: Caddy", ("uponce, GET",), ("caddy GET",), at_least=1.0),
+        Claim("nginx, GET: CPU", ("uponce, GET",), ("nginx GET",), figure="server CPU ms each", at_most=2.0),
         Claim("nginx, GET, with nginx in front", ("uponce behind nginx, GET",), ("nginx GET",), at_least=0.8),
         Claim("nginx, range", ("uponce, range",), ("nginx range",), at_least=0.9),
     ),

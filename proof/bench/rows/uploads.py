@@ -1,6 +1,7 @@
 """Small uploads, each with its own signature: against the peers, and against a key whose signatures work many times."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from proof.bench import peers
@@ -9,19 +10,21 @@ from proof.bench.requests import uploads
 from proof.bench.row import Case, Claim, Row, Setup, Version
 from proof.bench.servers import Key, Server, uponce
 
+CONNECTIONS = 16
 _MOST_A_SECOND = 9000
 _WARM_UP_SECONDS = 0.5
 
 
-def measure(server: Server, setup: Setup, *, unlimited: bool = False) -> Sample:
+def measure(server: Server, setup: Setup, *, unlimited: bool = False, connections: int = CONNECTIONS) -> Sample:
     key = server.keys()[unlimited]
-    return figures(upload_pictures(server, setup, key))
+    return figures(upload_pictures(server, setup, key, connections))
 
 
-def upload_pictures(server: Server, setup: Setup, key: Key) -> Measured:
+def upload_pictures(server: Server, setup: Setup, key: Key, connections: int = CONNECTIONS) -> Measured:
     """Upload as fast as the server answers, after a short warm-up."""
-    send(server, pictures(server, setup, key, _WARM_UP_SECONDS))
-    return send(server, pictures(server, setup, key, setup.seconds))[0]
+    for seconds in (_WARM_UP_SECONDS, setup.seconds):
+        (measured,) = send(server, replace(pictures(server, setup, key, seconds), connections=connections))
+    return measured
 
 
 def pictures(server: Server, setup: Setup, key: Key, seconds: float, rate: float = 0.0) -> Traffic:
@@ -54,9 +57,35 @@ P1 = Row(
     (
         Claim("busboy + better-sqlite3, durable", _BEST, ("busboy, durable",), at_least=1.3),
         Claim("express + multer, not durable", _BEST, ("express, not durable",), at_least=1.0),
+        Claim("busboy, durable: CPU", _BEST, ("busboy, durable",), figure="server CPU ms each", at_most=0.75),
+        Claim("one worker", ("uponce, 2 workers",), ("uponce, 1 worker",), at_least=1.0),
         Claim("moonshot: busboy + better-sqlite3, durable", _BEST, ("busboy, durable",), at_least=3.0),
     ),
     _peers,
+)
+
+P11 = Row(
+    "P11",
+    "P1 with one connection: each upload waits for the one before",
+    lambda setup, version: [
+        Case(version.named("one connection"), uponce(version.python), partial(measure, connections=1))
+    ],
+    (
+        Claim(
+            "busboy + better-sqlite3, durable: p50",
+            ("uponce, one connection",),
+            ("busboy, durable, one connection",),
+            figure="p50 ms",
+            at_most=0.8,
+        ),
+    ),
+    lambda setup: [
+        Case(
+            "busboy, durable, one connection",
+            peers.UPLOADS["busboy, durable"],
+            partial(peers.upload_pictures, connections=1),
+        )
+    ],
 )
 
 

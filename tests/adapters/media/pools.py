@@ -44,7 +44,7 @@ def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: 
 
 
 def inspect(root: Path, content: bytes, requested: ResourceType | None = None) -> MediaFacts:
-    """Facts of one file; its name tells nothing."""
+    """Return the facts of one file, whose name has no extension."""
     path = root / "spooled"
     path.write_bytes(content)
     return run(root, lambda pool: pool.inspect(str(path), requested), workers=1)

@@ -95,7 +95,7 @@ def test_a_sound(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [b"RF64", b"BW64"])
 def test_a_sound_that_may_be_larger_than_4_gb(tmp_path: Path, form: bytes) -> None:
-    """Its sizes are in a chunk of their own. Source: ITU-R BS.2088."""
+    """Its sizes are in a separate chunk. Source: ITU-R BS.2088."""
     facts = inspect(tmp_path, samples.wav64(samples.wav(1), form), VIDEO)
     assert facts.format == "wav"
     assert facts.timed is not None

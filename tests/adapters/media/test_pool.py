@@ -136,7 +136,7 @@ def test_a_file_that_kills_decoders_is_refused(
 
 
 def test_a_cancelled_caller_leaves_no_answer_behind(tmp_path: Path, avif: str, tiff: str) -> None:
-    """The next caller gets the facts of its own file."""
+    """The next caller gets the facts of the file that it asked for."""
 
     async def scenario(pool: DecoderPool) -> None:
         [pid] = decoder_pids()

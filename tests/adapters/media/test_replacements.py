@@ -34,7 +34,7 @@ def test_a_decoder_gives_way_after_its_share_of_work(
 def test_decoders_work_on_until_their_successors_are_ready(
     tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All come to the end of their share together; nobody waits for new ones to start."""
+    """All come to the end of their share together; no request waits for new ones to start."""
     monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
     start = DecoderProcess.start
 

@@ -48,7 +48,7 @@ print(json.dumps([confined, scopes, outcome]))
 
 
 def test_a_confined_process_reads_below_its_roots_and_nothing_else(tmp_path: Path) -> None:
-    """Each row is an attempt of its own, and what became of it."""
+    """Each row is a separate attempt, and its result."""
     root = tmp_path / "root"
     (root / "below").mkdir(parents=True)
     (root / "below" / "file").write_text("media")

@@ -60,7 +60,7 @@ def ftyp(major: bytes, *compatible: bytes) -> bytes:
     ],
 )
 def test_types_the_library_is_silent_or_wrong_about(head: bytes, name: str | None) -> None:
-    """Containers are told apart by the field that says so, wherever else the words may stand."""
+    """Only the field that names the container decides, wherever else the words may be."""
     assert sniff(head) == name
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_media_is_raw_under_auto(name: str) -> None:
 
 
 def test_the_other_kind_is_named() -> None:
-    """Whoever sends a film as an image is told so."""
+    """The refusal of a film that was sent as an image says so."""
     with pytest.raises(InvalidMedia, match=r"MP4\. Upload it as video"):
         admit(ftyp(b"isom"), IMAGE)
 

@@ -132,7 +132,7 @@ def test_its_own_attribute_disables_it(widget: Widget) -> None:
 
 
 def test_a_server_can_verify_a_signed_value(server: Server, widget: Widget, media: Path) -> None:
-    """As Cloudinary's SDKs do with the value of their own upload field."""
+    """As Cloudinary's SDKs verify the value of their upload field."""
     widget.open(form('value-as="signed"'))
     widget.pick(media / "cat.jpg")
     (answer,) = widget.stored()

@@ -136,7 +136,7 @@ def test_a_form_that_has_left_the_page_gives_no_files_to_the_next_one(widget: Wi
 def test_each_of_several_elements_gets_back_what_was_its_own(
     context: BrowserContext, server: Server, widget: Widget, media: Path, film: Path
 ) -> None:
-    """Also when nothing tells them apart but their place on the page."""
+    """Also when only their place on the page distinguishes them."""
     first, second = (f"form:nth-of-type({n}) uponce-upload" for n in (1, 2))
     with crawling(server) as proxy:
         widget.site.via = proxy.base

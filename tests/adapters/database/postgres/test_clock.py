@@ -1,4 +1,4 @@
-"""A server whose clock differs from that of PostgreSQL is told, also without a row."""
+"""The check reports a clock that differs from that of PostgreSQL, even in a database without rows."""
 
 import re
 import time

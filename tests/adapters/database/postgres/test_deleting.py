@@ -1,4 +1,4 @@
-"""A deletion, and an upload in parts, wait for whoever puts an asset under their name, and come after it."""
+"""A deletion, and an upload in parts, wait for a transaction that publishes under their name, and come after it."""
 
 import psycopg
 import pytest

@@ -226,7 +226,7 @@ def test_an_operation_that_fails_undoes_its_own_work_only(database: PostgresData
 
 
 def test_many_uses_of_one_grant_share_few_transactions_with_others(database: PostgresDatabase) -> None:
-    """Each needs a wave of its own, and those behind the last wave wait for the next transaction."""
+    """Each use needs its own wave, and those behind the last wave wait for the next transaction."""
     same = [commits.commit(grant("same"), draft(blob=f"b{number}"), CALLER) for number in range(20)]
     others = [commits.commit(grant(f"o{n}"), draft(f"o{n}", blob=f"o{n}"), CALLER) for n in range(20)]
     chosen = database._committer._engine.choose([*same, *others])

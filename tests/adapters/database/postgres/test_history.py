@@ -232,7 +232,7 @@ def test_what_is_frozen_can_be_read_and_is_fenced_when_it_thaws(taken_over: str)
 
 
 def test_a_common_role_may_ask_and_one_that_may_not_is_served_without() -> None:
-    """As at a provider who does not tell: there only `uponce fence` helps."""
+    """As at a provider that does not show its history: there only `uponce fence` helps."""
     own = Postgres()
     own.start()
     try:

@@ -1,4 +1,4 @@
-"""What callers are told when commits wait for a standby that never comes."""
+"""What callers receive when commits wait for a standby that never comes."""
 
 import itertools
 import time
@@ -67,7 +67,7 @@ def drafted(blob: str) -> Draft:
 
 
 def first_that_waits(database: PostgresDatabase) -> tuple[str, str, float]:
-    """The first upload that is not simply committed: its blob, what it was told, and after how long."""
+    """Return the first upload that is not simply committed: its blob, its answer, and after how many seconds."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         began, blob = time.monotonic(), f"blob-{next(_NUMBERS)}"

@@ -1,4 +1,4 @@
-"""What callers are told when PostgreSQL fails them: nothing happened, or nobody knows; and how it heals."""
+"""What callers receive when PostgreSQL fails: a definite failure, or an unknown outcome; and how it heals."""
 
 import asyncio
 import time
@@ -135,7 +135,7 @@ def test_a_refusal_costs_no_connection(database: PostgresDatabase, monkeypatch: 
 def test_racers_around_a_failing_commit_never_hear_an_untruth(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, broken: Callable[..., object]
 ) -> None:
-    """A loser saw a spend of its own batch; while that is not known to be durable, it must not be told."""
+    """The losers saw a spend in their batch. Until it is known to be durable, they must not return `signature_used`."""
 
     async def story() -> list[Committed | UponceError]:
         with monkeypatch.context() as patched:
@@ -179,7 +179,7 @@ def test_an_upload_that_the_database_cannot_hold_harms_no_other_of_its_batch(dat
 
 
 def test_all_that_waits_is_committed_together(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one goes alone; those that come meanwhile share the next transactions."""
+    """The first one goes alone; those that come while it runs share the next transactions."""
     sizes: list[int] = []
     all_wait = Event()
     transact = Engine.transact

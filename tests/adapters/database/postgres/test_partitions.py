@@ -196,7 +196,7 @@ def test_purges_at_once_do_not_disturb_one_another(
 
 
 def test_a_long_reader_holds_up_neither_uploads_nor_the_purge(database: PostgresDatabase, clock: SteppedClock) -> None:
-    """A dump reads the ledger for hours; what cannot be dropped meanwhile is dropped later."""
+    """A dump reads the ledger for hours; a part that cannot be dropped then is dropped later."""
     assert spend(database, grant()) == "ok"
     clock.time += KEPT + SPAN
     with psycopg.connect(database._address.url) as dump:
@@ -328,7 +328,7 @@ def test_dropping_a_part_writes_only_the_keys_whose_watermark_rises(
 
 
 def test_a_vacuum_of_another_part_is_not_in_the_way(database: PostgresDatabase, clock: SteppedClock) -> None:
-    """It takes minutes on many rows, and its lock does not give way to one that waits for so short a time."""
+    """It takes minutes on many rows, and does not yield its lock to a purge that waits so briefly."""
     newer = grant("newer", at=START + 3 * SPAN)
     for subject in (grant(), newer):
         assert spend(database, subject) == "ok"

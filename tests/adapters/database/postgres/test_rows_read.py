@@ -166,7 +166,7 @@ def test_the_check_goes_red_without_the_index(filled: psycopg.Connection) -> Non
 def test_the_check_goes_red_when_one_plan_hangs_on_how_many_rows_an_owner_has(
     filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In an order that the primary key gives too, a plan for most values reads all rows for who has few."""
+    """In an order that the primary key gives too, a generic plan reads thousands of rows for an owner with few."""
     change(monkeypatch, "grants_of_key", "timestamp DESC, ", "")
     assert rows_read_by_one_plan(filled, page("222", None)) > ROWS / 4
 

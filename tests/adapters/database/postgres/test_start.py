@@ -149,7 +149,7 @@ def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("ahead", "accepted"), [(1, True), (2, False)])
 def test_one_release_ahead_is_accepted_two_are_not(url: str, ahead: int, accepted: bool) -> None:
-    """Servers are upgraded one after the other; an old one may restart meanwhile."""
+    """Servers are upgraded one after the other; an old one may restart in between."""
     open_postgres(url).close()
     newer = len(load_migrations("postgres")) + ahead
     with psycopg.connect(url) as connection:

@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class Told(Connection):
-    """Tells when a checkpoint is over; the first `failures` of them fail.
+    """Signals when a checkpoint is over; the first `failures` of them fail.
 
     `left` has the pages that were not moved when each of them began.
     """
@@ -196,7 +196,7 @@ def test_commits_move_the_log_where_no_thread_can_start(
 def test_it_goes_on_after_a_failure_and_reports_it_once(
     path: Path, checkpointer: Checkpointer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No commit fails meanwhile, and the log grows."""
+    """No commit fails while checkpoints fail, and the log grows."""
     Told.failures = 2
     writer = committed(path, checkpointer, 0)
     for _ in range(3):
@@ -277,7 +277,7 @@ def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.Mo
 
 
 class Durable(Told):
-    """Tells its synchronous level when it is closed, and after how many pages its commits move pages."""
+    """Records its synchronous level when it is closed, and after how many pages its commits move pages."""
 
     levels: ClassVar[list[int]] = []
     moves: ClassVar[set[int]] = set()

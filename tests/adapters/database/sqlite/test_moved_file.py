@@ -1,4 +1,4 @@
-"""The file is moved, deleted or replaced under an open database: nobody is told of a commit that no start will find."""
+"""The file is moved, deleted or replaced under an open database: no answer shows a commit that no start will find."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""Group commit: who is told what, when, and what holds when BEGIN, a job or COMMIT fails."""
+"""Group commit: what each caller receives, when, and what holds when BEGIN, a job or COMMIT fails."""
 
 import asyncio
 import sqlite3
@@ -74,7 +74,7 @@ def database(tmp_path: Path, script: Script) -> Iterator[SqliteDatabase]:
 
 
 async def in_one_batch(script: Script, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
-    """Submit all before the writer may begin; what each was told."""
+    """Submit all before the writer may begin. Return each one's answer."""
     script.gate.clear()
     tasks = [asyncio.ensure_future(one) for one in work]
     await asyncio.sleep(0)
@@ -149,7 +149,7 @@ def test_an_operation_that_fails_undoes_its_own_work_only(database: SqliteDataba
 def test_a_lost_answer_to_commit_is_an_unknown_outcome_for_all(
     database: SqliteDatabase, script: Script, fault: Callable[..., sqlite3.Cursor], happened: bool
 ) -> None:
-    """For the refused ones too: they may have seen a spend that is gone. Reading back tells the truth."""
+    """For the refused ones too: they may have seen a spend that is gone. Reading back shows the truth."""
 
     async def story() -> None:
         script.faults["COMMIT"] = fault
@@ -184,7 +184,7 @@ def test_after_a_failed_commit_the_connection_is_thrown_away(database: SqliteDat
 def test_a_failure_before_commit_means_that_nothing_happened(
     database: SqliteDatabase, script: Script, statement: str
 ) -> None:
-    """Whichever statement fails, everyone in the batch is told so, the refused ones included."""
+    """Whichever statement fails, every caller in the batch gets that error, the refused ones included."""
 
     async def story() -> None:
         script.faults[statement] = fail_instead
@@ -200,7 +200,7 @@ def test_a_failure_before_commit_means_that_nothing_happened(
 
 
 def test_a_transaction_that_sqlite_rolled_back_is_lost_for_all(database: SqliteDatabase, script: Script) -> None:
-    """A full disk or an I/O error inside one job can undo the whole batch: nobody is told a success of it."""
+    """A full disk or an I/O error inside one job can undo the whole batch: no caller in it gets a success."""
 
     @operation()
     def collapse(_: float) -> Steps[Any]:
@@ -244,7 +244,7 @@ def test_another_process_that_holds_the_lock_makes_it_unavailable(
 
 
 def test_a_full_disk_spends_nothing_and_heals(database: SqliteDatabase, script: Script) -> None:
-    """SQLite's own page limit stands in for the disk's."""
+    """SQLite's own page limit acts as the end of the disk."""
     database._engine.disconnect()
     script.pragma = f"PRAGMA max_page_count = {FULL_PAGES}"
 
@@ -278,7 +278,7 @@ def test_ping_finds_a_full_disk(database: SqliteDatabase, script: Script) -> Non
 
 
 def test_a_full_batch_is_answered_as_one(database: SqliteDatabase, script: Script) -> None:
-    """When the space ends in the middle of a batch, no answer is untrue, whoever it is given to."""
+    """When the space ends in the middle of a batch, no caller gets an untrue answer."""
     database._engine.disconnect()
     script.pragma = f"PRAGMA max_page_count = {FULL_PAGES}"
 
