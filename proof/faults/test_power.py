@@ -1,4 +1,4 @@
-"""A few power cuts on XFS and on ext4, and the servers that must lose something in them."""
+"""A few power cuts on XFS and on ext4, with and without its journal, and the servers that must lose something in them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.proof
 
 
 def test_power_cuts_lose_nothing() -> None:
-    """All zeros hold, every broken server is found, and cuts have hit uploads on both file systems."""
+    """All zeros hold, every broken server is found, and cuts have hit uploads on each file system."""
     report = power.run(8, seed=2)
     print(report)
     assert report.holds, report

@@ -20,7 +20,6 @@ from proof.faults.sitting import NOT_SPENT, PAUSE, Fault, Sitting
 from proof.faults.tally import Tally
 from tests.server import Server
 
-WORKERS = 2
 FAULTS_A_SITTING = 25  # then the store is audited and thrown away: it grows by 30 MB with each
 DECODER_SECONDS = 2
 
@@ -77,20 +76,31 @@ ANSWERS_FIRST = Control("untrue answers given before the commit", ("-m", f"{MUTA
 
 
 def run(seconds: float, seed: int) -> Report:
-    return sittings("kill", seconds, seed, _one_box, (SERVER, SERVER, WORKER, DECODER), (ANSWERS_FIRST,))
+    two_workers = (SERVER, SERVER, WORKER, DECODER)
+    return sittings("kill", seconds, seed, _two_workers, two_workers, (ANSWERS_FIRST,), (_one_worker, (SERVER, DECODER)))
 
 
 def sittings(
-    name: str, seconds: float, seed: int, opened: Opened, faults: Sequence[Fault], broken: Sequence[Control]
+    name: str,
+    seconds: float,
+    seed: int,
+    opened: Opened,
+    faults: Sequence[Fault],
+    broken: Sequence[Control],
+    *others: tuple[Opened, Sequence[Fault]],
 ) -> Report:
+    """Run sittings until the time is up, each kind in turn and at least once. `others` are further kinds of them."""
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
+    kinds = ((opened, faults), *others)
     with TemporaryDirectory(prefix=f"uponce-{name}-") as folder:
         for variant in broken:
             control(Path(folder), chance, tally, opened, variant)
-        sit(Path(folder), chance, tally, deadline, opened, faults)
-        while time.monotonic() < deadline:
-            sit(Path(folder), chance, tally, deadline, opened, faults)
-    return tally.report(name, seed)
+        while True:
+            for left, kind in zip(range(len(kinds), 0, -1), kinds, strict=True):
+                now = time.monotonic()
+                sit(Path(folder), chance, tally, now + (deadline - now) / left, *kind)
+            if time.monotonic() >= deadline:
+                return tally.report(name, seed)
 
 
 def sit(
@@ -121,8 +131,13 @@ def control(folder: Path, chance: random.Random, tally: Tally, opened: Opened, v
         until_red(tally, variant.name, seeded(chance, attempt))
 
 
-def _one_box(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
-    return on_sqlite(folder, WORKERS, program=program)
+def _two_workers(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
+    return on_sqlite(folder, 2, program=program)
+
+
+def _one_worker(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
+    """Yield the default: one process, which syncs a pack inside of the transaction."""
+    return on_sqlite(folder, 1, program=program)
 
 
 def _kill_one(sitting: Sitting, server: Server, command: bytes) -> bool:
