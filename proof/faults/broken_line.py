@@ -25,7 +25,7 @@ from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.blobs import Blobs
 from uponce.app.sweep import sweep
-from uponce.config.settings import DAY
+from uponce.config.rules import DAY
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import KeyScope

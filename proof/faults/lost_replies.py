@@ -28,7 +28,7 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.attempts import Attempts
 from uponce.app.sweep import sweep
 from uponce.app.uploading import streamed
-from uponce.config.settings import DAY
+from uponce.config.rules import DAY
 from uponce.core.errors import DatabaseUnavailable, UponceError
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 

@@ -22,7 +22,7 @@ from uponce.app.manage_signatures import revoke_signature
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.signed_calls import SignedCall, destroy
-from uponce.config.settings import DAY
+from uponce.config.rules import DAY
 from uponce.core.errors import NotFound
 from uponce.core.parameters import Call
 from uponce.core.values import Caller, KeyScope, ResourceType

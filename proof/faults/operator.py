@@ -17,7 +17,7 @@ from uponce.app.fsck import Severity, fsck
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.config import Settings
-from uponce.config.settings import DAY
+from uponce.config.rules import DAY
 from uponce.core.values import KeyScope
 from uponce.wiring import Backend, opened
 

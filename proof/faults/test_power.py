@@ -1,4 +1,4 @@
-"""A few power cuts on XFS and on ext4, with and without its journal, and the servers that must lose something in them."""
+"""A few power cuts on each kind of file system, and the servers that must lose something in them."""
 
 import pytest
 

@@ -28,6 +28,7 @@ from uponce.app.ports import LocationOf, Presigner, PutGroup
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Metrics, Services
 from uponce.config import Settings, masked
+from uponce.config.rules import STORES, either
 from uponce.core.errors import NotFound, SettingRefused
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
@@ -194,11 +195,11 @@ def blob_store(settings: Settings) -> Blobs:
     except ValueError:  # a bracket that is never closed
         parts = urlsplit("")
     match parts:
-        case ("file", "", path, _, _) if path.startswith("/"):
+        # The folder has what `urlsplit` takes for a query or fragment.
+        case ("file", "", path, _, _) if path.startswith("/") and (folder := settings.storage_folder):
             from uponce.adapters.store.local import LocalBlobs
 
-            path = url.partition(":")[2].removeprefix("//")  # with what `urlsplit` takes for a query or fragment
-            return LocalBlobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
+            return LocalBlobs(folder, ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if re.fullmatch("[^:@]+", place):  # without credentials
             from uponce.adapters.store.bucket import Bucket
             from uponce.adapters.store.objects import BucketBlobs
@@ -209,15 +210,14 @@ def blob_store(settings: Settings) -> Blobs:
             )
         case _:
             raise SettingRefused(
-                f"UPONCE_STORAGE={masked('storage', url)} is not supported. Use file:///path/to/folder, "
-                "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix. Credentials come from the "
-                "environment."
+                f"UPONCE_STORAGE={masked('storage', url)} is not supported. Use {either(STORES)}. Credentials "
+                "come from the environment."
             )
 
 
 def _check_locks(settings: Settings) -> None:
     """Raise SettingRefused if several processes would write one folder, and the system has no locks between them."""
-    if settings.workers > 1 and settings.storage_url.startswith("file:") and not LOCKS.across_processes:
+    if settings.workers > 1 and settings.storage_folder and not LOCKS.across_processes:
         raise SettingRefused(
             f"UPONCE_WORKERS is {settings.workers}, and this system ({sys.platform}) has no file locks that several "
             "processes could share. Set UPONCE_WORKERS=1, or run uponce on Linux."

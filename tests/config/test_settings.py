@@ -12,7 +12,7 @@ import pytest
 from uponce.app.manage_keys import MAX_WINDOW
 from uponce.cli.address import unreachable
 from uponce.config import MASK, Settings, as_environment, effective, load, noted, with_noted
-from uponce.config.settings import DATABASE, STORAGE, ValueRule
+from uponce.config.rules import DATABASE, STORAGE, ValueRule
 from uponce.core.errors import SettingRefused
 
 

@@ -77,7 +77,9 @@ ANSWERS_FIRST = Control("untrue answers given before the commit", ("-m", f"{MUTA
 
 def run(seconds: float, seed: int) -> Report:
     two_workers = (SERVER, SERVER, WORKER, DECODER)
-    return sittings("kill", seconds, seed, _two_workers, two_workers, (ANSWERS_FIRST,), (_one_worker, (SERVER, DECODER)))
+    return sittings(
+        "kill", seconds, seed, _two_workers, two_workers, (ANSWERS_FIRST,), (_one_worker, (SERVER, DECODER))
+    )
 
 
 def sittings(

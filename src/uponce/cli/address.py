@@ -13,7 +13,7 @@ import urllib3
 
 from uponce.cli.options import warn
 from uponce.config import Settings, masked
-from uponce.config.settings import EVERY_ADDRESS, http_url
+from uponce.config.rules import EVERY_ADDRESS, http_url
 from uponce.core.account import account_url
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Algorithm, ApiKey

@@ -15,8 +15,8 @@ def lasting(settings: Settings) -> Sequence[Path]:
     folders = [] if settings.secret_key is not None else [settings.data_dir]
     if settings.database_url.startswith("sqlite:"):
         folders.append(sqlite_path(settings.database_url).parent)
-    if settings.storage_url.startswith("file:"):
-        folders.append(Path(settings.storage_url.removeprefix("file:").removeprefix("//")))
+    if settings.storage_folder is not None:
+        folders.append(settings.storage_folder)
     return folders
 
 

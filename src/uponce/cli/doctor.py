@@ -66,7 +66,7 @@ def examine(data: str | None) -> Iterator[Finding]:
                 yield Finding("media", State.OK, backend.blobs.describe())
                 yield from _of_owners(settings)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
-                on_disk = settings.storage_url.startswith("file:")
+                on_disk = settings.storage_folder is not None
                 yield from asyncio.run(of_parts(backend.services, backend.decoders, on_disk=on_disk))
                 yield from asyncio.run(_of_upstreams(backend))
                 yield from asyncio.run(of_fence(backend.services))
@@ -168,7 +168,7 @@ def _before_the_first_start(
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")
         with opened(tried, create=True) as backend:
-            if settings.storage_url.startswith("file:") and exists(blobs.folder):
+            if settings.storage_folder is not None and exists(blobs.folder):
                 asyncio.run(check_owner(backend.database, blobs))  # a new database, as the server's would be
             found = asyncio.run(of_parts(backend.services, backend.decoders, on_disk=True))
             asyncio.run(presets(backend.services))

@@ -30,7 +30,7 @@ from uponce.cli.address import announced, cloudinary_url, listen, outside_url, u
 from uponce.cli.disks import fleeting
 from uponce.cli.options import Data
 from uponce.config import Settings, as_environment, load, preset_keys
-from uponce.config.settings import EVERY_ADDRESS, http_url
+from uponce.config.rules import EVERY_ADDRESS, http_url
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import metrics_of_workers, opened
@@ -277,7 +277,7 @@ def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
 async def _prepare(services: Services, settings: Settings) -> None:
     """Check the store, make the missing keys, and print what the operator must know."""
     await check_frozen(services)
-    full = await check_storage(services, claim_storage, on_disk=settings.storage_url.startswith("file:"))
+    full = await check_storage(services, claim_storage, on_disk=settings.storage_folder is not None)
     preset = preset_keys(settings)
     if preset:
         added, conflicts = await import_keys(services, preset)

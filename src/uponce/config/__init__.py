@@ -8,7 +8,8 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from uponce.config.settings import NOTED, SECRET, Settings, ValueRule, between
+from uponce.config.rules import NOTED, SECRET, ValueRule, between
+from uponce.config.settings import Settings
 from uponce.config.sources import ENCODING, PREFIX, RESOLVED, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused

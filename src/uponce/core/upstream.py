@@ -14,6 +14,7 @@ from uponce.core.parameters import CONTEXT_BAR, UNSIGNED, UploadSpec, read_param
 from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
+URL_FORM = "cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com"
 # The options of the URL: the pattern of each, and its default.
 _OPTIONS = {
     "upload_prefix": (r"https?://[^/?#\s&@]+(/[^?#\s&]*)?", "https://api.cloudinary.com"),
@@ -86,8 +87,7 @@ def url_of(upstream: Upstream) -> str:
 
 def _bad_url(problem: str) -> InvalidParameter:
     return InvalidParameter(
-        f"The URL of the upstream is not usable: {problem}. Write "
-        "cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com, where the part after ? is optional."
+        f"The URL of the upstream is not usable: {problem}. Write {URL_FORM}, where the part after ? is optional."
     )
 
 

@@ -15,7 +15,7 @@ from uponce.adapters.database.postgres.connection import DatabaseAddress
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load_migrations
 from uponce.config import load as load_settings
-from uponce.config.settings import DAY
+from uponce.config.rules import DAY
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 pytestmark = pytest.mark.proof
