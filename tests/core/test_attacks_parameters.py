@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.signing import SECRET, SIGNED, TIMESTAMP, signed, verified
+from uponce.app.authorise import check_route
 from uponce.core.errors import (
     DuplicateParameter,
     FormatNotAllowed,
@@ -16,7 +17,7 @@ from uponce.core.errors import (
     UnknownParameter,
 )
 from uponce.core.naming import Naming, check_public_id, parse_path
-from uponce.core.parameters import PARAMETERS, UNSIGNED, check_route, read_parameters
+from uponce.core.parameters import PARAMETERS, UNSIGNED, read_parameters
 from uponce.core.policy import Limits, judge_media
 from uponce.core.signature import (
     check_fresh,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uponce.app.authorise import check_route
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
 from uponce.core.naming import Naming
 from uponce.core.parameters import (
@@ -21,7 +22,6 @@ from uponce.core.parameters import (
     Call,
     UploadSpec,
     Use,
-    check_route,
     names,
     parse_timestamp,
     read_parameters,

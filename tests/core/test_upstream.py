@@ -6,8 +6,8 @@ import pytest
 
 from tests.core.signing import verified
 from uponce.core.errors import InvalidParameter
-from uponce.core.parameters import context
-from uponce.core.upstream import Target, aim, parse_upstream, read_relayed, seed_of, signed, url_of
+from uponce.core.parameters import OWN, Use, context, names
+from uponce.core.upstream import Target, aim, parse_upstream, passed_on, read_relayed, seed_of, signed, url_of
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 ACCOUNT = Upstream("demo", "123", "the secret of the account")
@@ -266,3 +266,21 @@ def test_the_signature_is_what_the_account_accepts(algorithm: Algorithm) -> None
     trailer = signed(account, fields, 1_700_000_000)
     assert (trailer["timestamp"], trailer["api_key"]) == ("1700000000", "123")
     assert verified(fields | trailer, ["secret"], algorithms=[algorithm])
+
+
+# What Cloudinary's Upload API knows, of what uponce takes.
+CLOUDINARYS = """
+    timestamp public_id public_id_prefix folder use_filename unique_filename filename_override discard_original_filename
+    overwrite type tags context allowed_formats callback notification_url invalidate source access_mode eager_async
+    clear_invalid use_asset_folder_as_public_id_prefix
+    """
+
+
+def test_every_parameter_belongs_to_cloudinary_or_to_uponce_alone() -> None:
+    """A parameter of uponce without `is_own` goes to the account, and no relay would obey it."""
+    taken = set(names(Use.SPEC, Use.NAMING, Use.SIGNED_ONLY, Use.NO_EFFECT))
+    assert taken - OWN == set(CLOUDINARYS.split())
+
+
+def test_an_account_gets_nothing_that_only_uponce_knows() -> None:
+    assert passed_on({**dict.fromkeys(OWN, "1"), "folder": "a"}) == {"folder": "a"}

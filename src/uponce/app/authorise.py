@@ -9,7 +9,7 @@ from uponce.app.attempts import network_of
 from uponce.app.ports import Records
 from uponce.app.services import Services
 from uponce.core import errors
-from uponce.core.parameters import Call, UploadSpec, check_route, narrowed, parse_timestamp, read_parameters
+from uponce.core.parameters import Call, UploadSpec, narrowed, parse_timestamp, read_parameters
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of, still_pending
 from uponce.core.signature import (
@@ -211,6 +211,17 @@ async def check_in_time(
             if request.idempotency_key is not None:
                 raise still_pending() from None
         raise
+
+
+def check_route(params: Mapping[str, str], cloud: str, requested: ResourceType | None) -> None:
+    """Raise InvalidParameter if the unsigned `cloud_name` or `resource_type` contradicts the URL."""
+    route = {"cloud_name": cloud, "resource_type": str(requested or "auto")}
+    for name, expected in route.items():
+        if params.get(name, expected) != expected:
+            raise errors.InvalidParameter(
+                f"Parameter {name} is '{errors.shown(params[name])}', but the URL says {expected}. Send the same, or "
+                "omit it."
+            )
 
 
 def check_grant_fresh(services: Services, verified: Verified) -> None:

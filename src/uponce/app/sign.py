@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from uponce.app.authenticate import authenticate
-from uponce.app.authorise import check_lifetime, read_for
+from uponce.app.authorise import check_lifetime, check_route, read_for
 from uponce.app.ports import Clock, Ids
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter
-from uponce.core.parameters import UNSIGNED, Call, check_route, parse_timestamp
+from uponce.core.parameters import UNSIGNED, Call, parse_timestamp
 from uponce.core.signature import grant_key, mint_fields, string_to_sign
 from uponce.core.values import Algorithm, ApiKey, KeyUses, ResourceType
 

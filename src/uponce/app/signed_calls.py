@@ -9,12 +9,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, verify_signed
+from uponce.app.authorise import Verified, check_grant_fresh, check_route, record_refusal, verify_signed
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
-from uponce.core.parameters import Call, check_route
+from uponce.core.parameters import Call
 from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
 
 log = logging.getLogger("uponce")

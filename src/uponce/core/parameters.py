@@ -78,13 +78,17 @@ class Use(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One row. `read` makes a value from the name and the text, or raises. The reference page prints `meaning`."""
+    """One row. `read` makes a value from the name and the text, or raises. The reference page prints `meaning`.
+
+    Cloudinary does not know a parameter that `is_own`: a relay obeys it here, and does not pass it on.
+    """
 
     name: str
     use: Use
     read: Callable[[str, str], Any] | None = None
     meaning: str = ""
     calls: tuple[Call, ...] = (Call.UPLOAD,)
+    is_own: bool = False
 
 
 # How the text of one parameter becomes a value. Each reader raises an error that names the parameter and the cure.
@@ -242,6 +246,8 @@ _callback, _source = partial(text, limit=MAX_CALLBACK_LENGTH), partial(text, lim
 _seconds, _bytes = partial(positive, limit=10**9), partial(positive, limit=10**15)
 _uses, _type = partial(positive, limit=MAX_USES), partial(choice, choices=DeliveryType)
 
+_own = partial(Parameter, is_own=True)
+
 _SUPPORTED = (
     Parameter("timestamp", Use.SIGNED_ONLY, timestamp, "When it was signed: Unix seconds.", _EVERY),
     Parameter(
@@ -262,14 +268,12 @@ _SUPPORTED = (
     Parameter(
         "allowed_formats", Use.SPEC, formats, "[Formats](formats.md) that the file may have, separated by commas."
     ),
-    Parameter("nonce", Use.SIGNED_ONLY, _nonce, "Any text. It makes signatures of equal parameters differ.", _EVERY),
-    Parameter(
-        "valid_for", Use.SPEC, _seconds, "Seconds that the signature lives, at most the window of the key.", _EVERY
-    ),
-    Parameter("max_bytes", Use.SPEC, _bytes, "Maximum size of the file, in bytes."),
-    Parameter("sha256", Use.SPEC, sha256, "The SHA-256 that the file must have: 64 hex digits."),
-    Parameter("origin", Use.SPEC, origins, "Web origins that may use the signature, separated by commas."),
-    Parameter("max_uses", Use.SPEC, _uses, "How many uploads may use the signature. Default: what the key allows."),
+    _own("nonce", Use.SIGNED_ONLY, _nonce, "Any text. It makes signatures of equal parameters differ.", _EVERY),
+    _own("valid_for", Use.SPEC, _seconds, "Seconds that the signature lives, at most the window of the key.", _EVERY),
+    _own("max_bytes", Use.SPEC, _bytes, "Maximum size of the file, in bytes."),
+    _own("sha256", Use.SPEC, sha256, "The SHA-256 that the file must have: 64 hex digits."),
+    _own("origin", Use.SPEC, origins, "Web origins that may use the signature, separated by commas."),
+    _own("max_uses", Use.SPEC, _uses, "How many uploads may use the signature. Default: what the key allows."),
     Parameter(
         "callback",
         Use.SPEC,
@@ -330,6 +334,7 @@ def names(*uses: Use) -> tuple[str, ...]:
 
 
 UNSIGNED = frozenset(names(Use.UNSIGNED))
+OWN = frozenset(row.name for row in ROWS if row.is_own)
 _OF_UPLOADS_YET = frozenset({"notification_url"})  # Cloudinary takes these with other calls too
 _SIGNED_ONLY = names(Use.SIGNED_ONLY)
 _ASKS_NOTHING = UNSIGNED | frozenset(_SIGNED_ONLY)
@@ -386,13 +391,3 @@ def narrowed(requested: ResourceType | None, params: Mapping[str, str]) -> Resou
     if requested is not None or named == "auto":
         return requested
     return choice("resource_type", named, choices=ResourceType, also=("auto",))
-
-
-def check_route(params: Mapping[str, str], cloud: str, requested: ResourceType | None) -> None:
-    """Raise InvalidParameter if the unsigned `cloud_name` or `resource_type` contradicts the URL."""
-    route = {"cloud_name": cloud, "resource_type": str(requested or "auto")}
-    for name, expected in route.items():
-        if params.get(name, expected) != expected:
-            raise InvalidParameter(
-                f"Parameter {name} is '{shown(params[name])}', but the URL says {expected}. Send the same, or omit it."
-            )

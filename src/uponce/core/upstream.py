@@ -10,7 +10,7 @@ from uponce.core.account import account_url, read_account
 from uponce.core.errors import InvalidParameter, shown
 from uponce.core.formats import FORMATS, canonical_format
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
-from uponce.core.parameters import CONTEXT_BAR, UNSIGNED, UploadSpec, read_parameters
+from uponce.core.parameters import CONTEXT_BAR, OWN, UNSIGNED, UploadSpec, read_parameters
 from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
@@ -28,7 +28,7 @@ _NOT_IN_NAMES = re.compile("[=\0-\x1f\x7f]")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # A relay obeys these itself and sends none of them to the upstream. A `callback` would turn the answer into a redirect.
-_OF_RELAY = frozenset("nonce valid_for max_bytes sha256 origin max_uses timestamp callback".split())
+_OF_RELAY = OWN | {"timestamp", "callback"}
 _NAMES = ("public_id", "public_id_prefix", "folder", "asset_folder")
 _IN_PATHS = (*_NAMES, "type")
 

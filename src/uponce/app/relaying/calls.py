@@ -15,7 +15,7 @@ from uponce.app.ports import AdminCall, UpstreamReply
 from uponce.app.relaying.relay import forwarded, told
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, OutcomeUnknown, ScopeDenied, UpstreamUnavailable
-from uponce.core.parameters import unknown
+from uponce.core.parameters import OWN, PARAMETERS, Call, unknown
 from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import bare_name, collect
 from uponce.core.upstream import passed_on, signed
@@ -25,7 +25,7 @@ from uponce.core.values import Caller, KeyScope, KeyUses, Upstream
 _NOT_ALWAYS_SIGNED = frozenset({"notification_url", "batch_id"})
 _OF_CALLS = re.compile("[^/]+/(tags|context|metadata)")
 # A signature with one of these is for an upload, and no other call would obey it.
-_OF_UPLOADS = frozenset({"max_bytes", "max_uses", "origin", "sha256"})
+_OF_UPLOADS = frozenset(name for name in OWN if PARAMETERS[name].calls == (Call.UPLOAD,))
 
 
 async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCall) -> Forwarded:

@@ -6,7 +6,15 @@ Browsers send the same signature again. SDKs sign each chunk again, over equal p
 
 from collections.abc import AsyncIterator
 
-from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, check_in_time, check_usable, verify_signed
+from uponce.app.authorise import (
+    UploadRequest,
+    Verified,
+    check_grant_fresh,
+    check_in_time,
+    check_route,
+    check_usable,
+    verify_signed,
+)
 from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
@@ -15,7 +23,6 @@ from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, begin_series, yielding_to_newer
 from uponce.core.errors import ChunkInProgress, ChunkSuperseded, InvalidSignature, MalformedRequest, SeriesGone
-from uponce.core.parameters import check_route
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
 

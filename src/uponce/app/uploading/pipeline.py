@@ -20,6 +20,7 @@ from uponce.app.authorise import (
     Verified,
     check_grant_fresh,
     check_origin,
+    check_route,
     check_scripted,
     find_key_in,
     names_in,
@@ -31,7 +32,6 @@ from uponce.app.threads import in_a_thread
 from uponce.app.unbroken import later
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
-from uponce.core.parameters import check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded, signed_by
