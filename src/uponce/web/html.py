@@ -8,7 +8,7 @@ from importlib.resources import files
 from string import Template
 
 from uponce.core.errors import UponceError
-from uponce.web.request import Header, Request
+from uponce.web.request import Head, Header, Request
 from uponce.web.response import NO_SNIFF, NO_STORE, Response, length_header
 
 
@@ -55,6 +55,15 @@ _CONTENT = Template("""<p><a href="/">uponce</a></p>
 <dt>Code</dt><dd><code>$code</code></dd>
 <dt>Guide</dt><dd><a href="/guide">How to upload</a></dd>
 </dl>""")
+
+
+BY_ACCEPT: Header = (b"vary", b"accept")
+
+
+def wants_json(head: Head) -> bool:
+    """Return whether the client names JSON, and not HTML before it, as browsers do."""
+    accept = head.get("accept").lower()
+    return "application/json" in accept.partition("text/html")[0]
 
 
 def wants_page(request: Request) -> bool:

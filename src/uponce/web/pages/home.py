@@ -5,9 +5,9 @@ from html import escape
 from uponce import __version__
 from uponce.app.check import check_ready
 from uponce.app.services import Services
-from uponce.web.html import html_page, template
+from uponce.web.html import BY_ACCEPT, html_page, template, wants_json
 from uponce.web.pages.playground import Playground, admits
-from uponce.web.request import Head, Header, Request
+from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, PLAIN_TEXT, Response, json_response, length_header
 
 UPLOAD_PATH = "/v1_1/<cloud>/auto/upload"
@@ -17,7 +17,6 @@ _GUIDE = template("guide.html")
 _PLAYGROUND = '<dt>Playground</dt><dd><a href="/playground">See a signature work once</a></dd>\n'
 
 _ONE_DAY: Header = (b"cache-control", b"public, max-age=86400")
-_BY_ACCEPT: Header = (b"vary", b"accept")
 
 
 async def home(playground: Playground | None, services: Services, request: Request) -> Response:
@@ -26,7 +25,7 @@ async def home(playground: Playground | None, services: Services, request: Reque
     checks = await check_ready(services)
     healthy = all(problem is None for problem in checks.values())
     upload_url = base + UPLOAD_PATH
-    if _wants_json(head):
+    if wants_json(head):
         body = {
             "name": "uponce",
             "version": __version__,
@@ -34,7 +33,7 @@ async def home(playground: Playground | None, services: Services, request: Reque
             "upload_url": upload_url,
             "guide_url": f"{base}/guide",
         }
-        return json_response(body, headers=(_BY_ACCEPT,))
+        return json_response(body, headers=(BY_ACCEPT,))
     content = _HOME.substitute(
         version=escape(__version__),
         mood="good" if healthy else "bad",
@@ -43,7 +42,7 @@ async def home(playground: Playground | None, services: Services, request: Reque
         tus_url=escape(f"{base}/tus/<cloud>/"),
         more=_PLAYGROUND if playground and admits(playground, request) else "",
     )
-    return html_page("uponce", content, headers=(_BY_ACCEPT,))
+    return html_page("uponce", content, headers=(BY_ACCEPT,))
 
 
 async def guide(request: Request) -> Response:
@@ -60,9 +59,3 @@ async def robots(_: Request) -> Response:
 async def favicon(_: Request) -> Response:
     """Return no content for a day, since browsers ask for an icon with every picture."""
     return Response(204, (_ONE_DAY, NO_SNIFF))
-
-
-def _wants_json(head: Head) -> bool:
-    """Return whether the client names JSON, and not HTML before it, as browsers do."""
-    accept = head.get("accept").lower()
-    return "application/json" in accept.partition("text/html")[0]
