@@ -164,9 +164,13 @@ def test_a_figure_that_must_be_small() -> None:
 
 
 def test_a_claim_of_each_round_needs_each_round() -> None:
-    bounds = {"at_most": 1.9}, {"at_most": 2.0}, {"at_least": 1.6}, {"at_least": 1.5}
-    told = [judged(row(Claim("even", BEST, BUSBOY, in_each=True, **bound)), CASES)[0].met for bound in bounds]
-    assert told == [False, True, False, True]
+    claims = [
+        Claim("even", BEST, BUSBOY, at_most=1.9, in_each=True),
+        Claim("even", BEST, BUSBOY, at_most=2.0, in_each=True),
+        Claim("even", BEST, BUSBOY, at_least=1.6, in_each=True),
+        Claim("even", BEST, BUSBOY, at_least=1.5, in_each=True),
+    ]
+    assert [claim.met for claim in judged(row(*claims), CASES)] == [False, True, False, True]
 
 
 def test_a_claim_over_what_was_not_measured_is_left_out() -> None:

@@ -132,11 +132,13 @@ def _tell(engine: str, cases: Sequence[CaseResult], options: argparse.Namespace,
 
 def _claims(case: CaseResult) -> Sequence[Claim]:
     """Twice what it takes on empty tables at most, half of what they do at least."""
-    return [Claim(figure, (_FILLED,), (_EMPTY,), figure=figure, **_bound(figure)) for figure in case.samples[0]]
+    return [_claim(figure) for figure in case.samples[0]]
 
 
-def _bound(figure: str) -> Mapping[str, float]:
-    return {"at_least": 0.5} if figure.endswith("/s") else {"at_most": 2.0}
+def _claim(figure: str) -> Claim:
+    if figure.endswith("/s"):
+        return Claim(figure, (_FILLED,), (_EMPTY,), figure=figure, at_least=0.5)
+    return Claim(figure, (_FILLED,), (_EMPTY,), figure=figure, at_most=2.0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from stat import S_ISDIR
 from tempfile import TemporaryFile
 from typing import Protocol, TypeVar
 
-from uponce.adapters.system import closing_file, sync_file, sync_folder, write_all
+from uponce.adapters.system import EUCLEAN, closing_file, sync_file, sync_folder, write_all
 from uponce.app.ports import StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import StorageFull, StorageUnavailable, UponceError
@@ -24,9 +24,7 @@ SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
 _PROBE_BYTES = 64 * 1024
-# A page or the inode of a file is damaged. Linux calls the last one EUCLEAN.
-_EUCLEAN = 117
-UNREADABLE = (errno.EIO, errno.EBADMSG, _EUCLEAN)
+DAMAGED = (errno.EIO, errno.EBADMSG, EUCLEAN)  # a page or the inode of a file
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some network shares
 _FIRST_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
@@ -314,7 +312,7 @@ def blobs_in(folder: Path) -> Iterator[StoredBlob]:
                     continue
                 facts = entry.stat(follow_symlinks=False)
             except OSError as error:
-                if error.errno not in (errno.ENOENT, *UNREADABLE):
+                if error.errno not in (errno.ENOENT, *DAMAGED):
                     raise
                 continue
             yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)

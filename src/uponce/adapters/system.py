@@ -33,8 +33,8 @@ _SYNC_FILE_RANGE_WRITE = 2
 _PUNCH_HOLE_KEEP_SIZE = 2 | 1
 _ZEROS_AT_ONCE = 1024 * 1024
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
-_EUCLEAN = 117  # Linux: the file system is damaged
-_OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, _EUCLEAN)
+EUCLEAN = 117  # Linux: the file system is damaged
+_OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, EUCLEAN)
 _PARENT_LOOK_SECONDS = 1.0
 # For openat2(2), which has this number on every machine. The call keeps the interpreter's lock: it never waits.
 _OPENAT2, _AT_FDCWD = 437, -100

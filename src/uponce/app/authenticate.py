@@ -2,10 +2,9 @@
 
 import hmac
 
-from uponce.app.authorise import is_of
 from uponce.app.services import Services
 from uponce.core.errors import BadCredentials, ScopeDenied, UnknownCloud, shown
-from uponce.core.signature import DUMMY_KEY
+from uponce.core.signature import DUMMY_KEY, works_in
 from uponce.core.values import ApiKey, KeyScope
 
 
@@ -16,7 +15,7 @@ async def authenticate(services: Services, cloud: str, api_key: str, secret: str
     uponce reads only this key: a cloud may have many, and uponce decrypts each key that it reads.
     """
     named = await services.database.find_key(api_key)
-    key = named if is_of(named, cloud) else None
+    key = named if works_in(named, cloud) else None
     matches = [hmac.compare_digest(secret.encode(), known.encode()) for known in (key or DUMMY_KEY).secrets]
     if key is not None and any(matches):
         return key

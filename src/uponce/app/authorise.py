@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeGuard
 
 from uponce.app.attempts import network_of
 from uponce.app.ports import Records
@@ -22,6 +21,7 @@ from uponce.core.signature import (
     keep_until,
     refuse_ambiguous_escapes,
     verify,
+    works_in,
 )
 from uponce.core.upstream import read_relayed
 from uponce.core.values import (
@@ -124,7 +124,7 @@ async def verify_signed(
     """
     require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
-    if not is_of(key, cloud):
+    if not works_in(key, cloud):
         raise _unknown(cloud, params, is_known=await services.database.has_cloud(cloud))
     return verified_by(services.limits, key, params, call)
 
@@ -140,7 +140,7 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
     """Return the key that the parameters name. Raise as `verify_signed` does. Blocks."""
     require_credentials(params, may_be_upload=True)
     key = records.find_key(params["api_key"])
-    if not is_of(key, cloud):
+    if not works_in(key, cloud):
         raise _unknown(cloud, params, is_known=records.has_cloud(cloud))
     return key
 
@@ -262,11 +262,6 @@ def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = Fals
     for name in CREDENTIALS:
         if name not in params:
             raise errors.MissingParameter(f"Missing required parameter - {name}")
-
-
-def is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
-    """Return whether it is a key of this cloud that is not revoked."""
-    return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
 def _unknown(cloud: str, params: Mapping[str, str], *, is_known: bool) -> errors.UnknownApiKey | errors.UnknownCloud:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Self
+from typing import Self, TypeGuard
 
 from uponce.core.errors import (
     DuplicateParameter,
@@ -224,6 +224,11 @@ def mint_fields(
     refuse_ambiguous_escapes(fields)
     parse_timestamp(fields["timestamp"])
     return {**fields, "signature": sign(string_to_sign(fields), secret, algorithm), "api_key": api_key}
+
+
+def works_in(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
+    """Return whether it is a key of this cloud that is not revoked."""
+    return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
 def check_fresh(

@@ -24,6 +24,7 @@ from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run, run_in_step
 from uponce.app.ports import Prepare
 from uponce.core.errors import StorageFull, StorageUnavailable, Unavailable, UponceError
+from uponce.core.signature import works_in
 from uponce.core.values import ApiKey, GrantRecord
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class Records:
         self._loaded_keys = dict(zip(names, found, strict=True))
         self._keys |= {name: key for name, key in self._loaded_keys.items() if isinstance(key, ApiKey)}
         # A refusal says whether the cloud exists.
-        refused = {cloud for name, cloud in unknown if not _is_usable(self._keys.get(name), cloud)}
+        refused = {cloud for name, cloud in unknown if not works_in(self._keys.get(name), cloud)}
         clouds = sorted(refused - self._clouds)
         self._loaded_clouds = dict(zip(clouds, self._run_all(map(keys.has_cloud, clouds)), strict=True))
         self._clouds |= {cloud for cloud, exists in self._loaded_clouds.items() if exists}
@@ -160,10 +161,6 @@ class Records:
             return run(self._session, operation.begin(self._now))
         except Exception as error:
             raise self.failed(error) from error
-
-
-def _is_usable(key: ApiKey | None, cloud: str) -> bool:
-    return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
 @dataclass(slots=True, eq=False)

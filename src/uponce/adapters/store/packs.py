@@ -23,7 +23,7 @@ from contextlib import closing, suppress
 from itertools import compress
 from pathlib import Path
 
-from uponce.adapters.files import SAFE, UNREADABLE, is_packed, make_file, refused
+from uponce.adapters.files import DAMAGED, SAFE, is_packed, make_file, refused
 from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.store.records import (
     CRC,
@@ -279,7 +279,7 @@ class Packs:
             try:
                 record = record_at(descriptor, name, start)
             except OSError as error:
-                if error.errno not in UNREADABLE:
+                if error.errno not in DAMAGED:
                     raise
                 erase(descriptor, start, PAGE)  # no other blob was ever here
                 return
@@ -307,7 +307,7 @@ class Packs:
                         if record is not None and record.key.startswith(prefix):
                             yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
             except OSError as error:
-                if error.errno != errno.ENOENT and (drop_empty or error.errno not in UNREADABLE):
+                if error.errno != errno.ENOENT and (drop_empty or error.errno not in DAMAGED):
                     raise
                 is_empty = False
             if drop_empty:

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, UNREADABLE, is_packed, read_at
+from uponce.adapters.files import DAMAGED, SAFE, is_packed, read_at
 from uponce.adapters.system import closing_file
 
 PAGE = 4096
@@ -69,7 +69,7 @@ def walk(path: Path) -> Generator[Record | None, None, None]:
             try:
                 record = record_at(descriptor, path.name, at)
             except OSError as error:
-                if error.errno not in UNREADABLE:
+                if error.errno not in DAMAGED:
                     raise
                 yield None
             if record is not None:

@@ -319,9 +319,10 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 def _warn_of_presets(pending: Relay, reply: UpstreamReply) -> None:
     """Log an asset that no look-up by name would have found after a lost answer."""
     target, document = pending.target, reply.document or {}
-    public_id, bare = _text(document.get("public_id")), [normalize("NFC", name) for _, name in target.names if name]
+    public_id = normalize("NFC", _text(document.get("public_id")))
+    bare = [normalize("NFC", name) for _, name in target.names if name]
     names = [f"{target.type}/{name}" for name in bare]
-    made = normalize("NFC", f"{_text(document.get('type')) or target.type}/{public_id}")
+    made = f"{_text(document.get('type')) or target.type}/{public_id}"
     if not public_id or not names or made in names:
         return
     cure = "may rename uploads or set their delivery type: add identify=context to the URL of the upstream"

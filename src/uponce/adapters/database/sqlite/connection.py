@@ -136,9 +136,7 @@ class HeldConnection:
 
     def __init__(self, path: Path, connect: Callable[[], Connection], *settings: str) -> None:
         self._path = os.fspath(path)
-        self.folder = (
-            path.resolve().parent
-        )  # that of the file itself, which has the log beside it, if the path is a link
+        self.folder = path.resolve().parent  # if the path is a link, the log is beside the file that it leads to
         self._connect = connect
         self._settings = settings
         self._file = 0, 0
