@@ -33,7 +33,11 @@ CONTROLS: Mapping[str, Collection[str]] = {
         "select-then-insert, in groups: anomalies in one history",
         "select-then-insert, one by one: anomalies in one history",
     ),
-    "io": ("a store that ignores a failed fsync", "a store that takes a short write for a whole one"),
+    "io": (
+        "a store that ignores a failed fsync",
+        "a store that ignores a failed fdatasync of a pack",
+        "a store that takes a short write for a whole one",
+    ),
     "kill": ("untrue answers given before the commit",),
     "kill_s3": ("assets without bytes, which were deleted first", "untrue answers given before the commit"),
     "limits": (

@@ -26,8 +26,9 @@ from proof.faults.operator import recover
 from proof.faults.tally import Tally
 
 ROOT = Path(__file__).parents[2]
-SUBJECT = "proof.faults.failing_upload"
+STREAMED, GATHERED = "proof.faults.failing_upload", "proof.faults.failing_arrival"
 IGNORES_FSYNC = "proof.faults.mutants.ignores_fsync"
+IGNORES_FDATASYNC = "proof.faults.mutants.ignores_fdatasync"
 SWALLOWS_SHORT_WRITES = "proof.faults.mutants.swallows_short_writes"
 
 ERRORS = {
@@ -66,16 +67,21 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A folder that holds one asset, and the signed fields of an upload that overwrites it."""
+    """A folder that holds one asset, and the signed fields of an upload that overwrites it.
+
+    `subject` is the module that uploads: its bytes stream in, or are there and go into a pack.
+    """
 
     folder: Path
     origin: Path
     fields: dict[str, str]
     asset_id: str
+    subject: str = STREAMED
 
-    def run(self, prefix: Sequence[str], size: int, *more: str, module: str = SUBJECT) -> tuple[str, str]:
+    def run(self, prefix: Sequence[str], size: int, *more: str, module: str = "") -> tuple[str, str]:
         """Its answer and what it complained of, on the copy that `lay_out` made."""
-        command = [*prefix, sys.executable, "-m", module, str(self.data_dir), json.dumps(self.fields), str(size), *more]
+        words = (module or self.subject, str(self.data_dir), json.dumps(self.fields), str(size), *more)
+        command = [*prefix, sys.executable, "-m", *words]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
         return ended.stdout.strip(), ended.stderr
 
@@ -92,12 +98,12 @@ class Scene:
         shutil.copytree(self.origin, self.data_dir)
 
 
-def overwriting(folder: Path) -> Scene:
+def overwriting(folder: Path, subject: str = STREAMED) -> Scene:
     origin = folder / "origin"
     fields = prepare(origin)
     with closing(sqlite3.connect(origin / "uponce.db")) as database:
         ((asset_id,),) = database.execute("SELECT asset_id FROM assets")
-    return Scene(folder, origin, fields, asset_id)
+    return Scene(folder, origin, fields, asset_id, subject)
 
 
 def can_trace() -> bool:
@@ -108,8 +114,8 @@ def can_trace() -> bool:
 
 def faults(scene: Scene) -> list[Fault]:
     """Every fault there is: the calls of one undisturbed run, each with each of its errors."""
+    paths = [part for path in _paths(scene) for part in ("-P", str(scene.data_dir / path))]
     scene.lay_out()
-    paths = [part for path in _paths(scene.origin) for part in ("-P", str(scene.data_dir / path))]
     options = ("-y", "-e", f"trace={','.join(ERRORS)}", "-o", str(scene.log))
     outcome, complaints = scene.run((*_STRACE, *paths, *options), SMALL)
     assert outcome == "ok", complaints
@@ -135,7 +141,7 @@ def in_turns(every: Sequence[Fault], chance: random.Random) -> list[Fault]:
     return sorted(order, key=order.__getitem__)
 
 
-def suffer(scene: Scene, fault: Fault, tally: Tally, module: str = SUBJECT) -> str:
+def suffer(scene: Scene, fault: Fault, tally: Tally, module: str = "") -> str:
     """Make one upload with this fault, and return its answer. Violations, at once or later, are added to the tally."""
     scene.lay_out()
     when = f"{fault.number}{'+' if fault.lasts else ''}"
@@ -147,6 +153,7 @@ def suffer(scene: Scene, fault: Fault, tally: Tally, module: str = SUBJECT) -> s
         return answer
     tally.inside += answer != "setting_refused"
     tally.counts["system calls refused"] += 1
+    tally.counts["system calls of packs refused"] += fault.path.startswith(_PACKS)
     tally.counts[f"{fault.error} at {fault.call}"] += 1
     if fault.call in SYNCS and fault.path != ".":
         tally.expect(answer != "ok", "acknowledged after a failed sync", fault)
@@ -154,9 +161,9 @@ def suffer(scene: Scene, fault: Fault, tally: Tally, module: str = SUBJECT) -> s
     return answer
 
 
-def cut_short(scene: Scene, chance: random.Random, tally: Tally, module: str = SUBJECT) -> str:
+def cut_short(scene: Scene, chance: random.Random, tally: Tally, module: str = "") -> str:
     """Limit the file size. The kernel writes a part of the write that crosses the limit, and no byte after that."""
-    size = LARGE if module != SUBJECT else chance.choice((SMALL, LARGE))
+    size = LARGE if module else chance.choice((SMALL, LARGE))
     limit = chance.randrange(*_LIMITS[size])
     scene.lay_out()
     answer, complaints = scene.run(("prlimit", f"--fsize={limit}"), size, module=module)
@@ -199,16 +206,23 @@ def settle(scene: Scene, answer: str, size: int, tally: Tally, note: str) -> Non
     tally.expect(count(data_dir, "grants WHERE uses = 1") == 2, "signatures spent otherwise than once", note)
 
 
+_PACKS = "media/packs"
 _STRACE = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none")
 
 
-def _paths(origin: Path) -> list[str]:
+def _paths(scene: Scene) -> list[str]:
     """Return all paths that an upload touches: folders, the database's files, the new blob and the replaced one."""
-    shard = f"media/blobs/{BLOB_KEY[:2]}"
+    scene.lay_out()
+    outcome, complaints = scene.run((*_STRACE, "-e", "trace=openat", "-o", str(scene.log)), SMALL)
+    assert outcome == "ok", complaints
+    packs = sorted({path for _, _, path in _seen(scene) if path.startswith(_PACKS)})
+    shard, origin = f"media/blobs/{BLOB_KEY[:2]}", scene.origin
     present = sorted(str(path.relative_to(origin)) for path in origin.glob("media/blobs/*/*"))
     database = ("uponce.db", "uponce.db-wal", "uponce.db-shm")
     folders = (".", "media", "media/blobs", "media/spool", shard)
-    return list(dict.fromkeys([*folders, *database, f"media/spool/{BLOB_KEY}", f"{shard}/{BLOB_KEY}", *present]))
+    return list(
+        dict.fromkeys([*folders, *database, f"media/spool/{BLOB_KEY}", f"{shard}/{BLOB_KEY}", *present, *packs])
+    )
 
 
 def _seen(scene: Scene) -> Iterator[tuple[str, str, str]]:
