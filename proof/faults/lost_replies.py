@@ -1,8 +1,8 @@
 """A database whose reply to COMMIT gets lost, sometimes after the commit and sometimes instead of it.
 
-Uploads run at once through the real use case. Each signature is tried by two uploads with different bytes at the same
-time, so that the asset shows which of them succeeded. After that the first of them is sent again until it gets a
-definite answer.
+Uploads run at once through the real use case: half of them stream in, half take their steps in groups. Each signature
+is tried by two uploads with different bytes at the same time, so that the asset shows which of them succeeded. After
+that the first of them is sent again until it gets a definite answer.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from unittest.mock import patch
 from proof.faults.audit import Receipt, count
 from proof.faults.operator import give_key
 from proof.faults.tally import Tally
-from proof.faults.unknown_as_failure import commit_or_discard
-from tests.app.uploads import form, send
+from proof.faults.unknown_as_failure import arrival_or_discard, commit_or_discard
+from tests.app.uploads import form, send, send_whole
 from tests.world import World
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Connection, connect
@@ -28,12 +28,15 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.attempts import Attempts
 from uponce.app.sweep import sweep
 from uponce.app.uploading import streamed
+from uponce.app.uploading.pipeline import Pipeline
 from uponce.config.rules import DAY
 from uponce.core.errors import DatabaseUnavailable, UponceError
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
+from uponce.wiring import group_putter
 
 SIGNATURES = 12
 _MOST_RETRIES = 50
+_WHOLE = 0.5
 _HONEST = {"ok", "signature_used", "outcome_unknown", "database_unavailable"}
 
 
@@ -101,7 +104,7 @@ def broken_line(folder: Path, line: Line) -> Iterator[World]:
     database = ForgetfulDatabase(world.path, line, clock=world.clock, secrets=AesSecretBox(bytes(32)))
     with line.quiet():
         database.open()
-    world.swap(database=database)
+    world.swap(database=database, put_group=group_putter(database, world.blobs, alone=True))
     try:
         yield world
     finally:
@@ -139,12 +142,15 @@ class Round:
     async def _try(self, fields: dict[str, str], data: bytes) -> str:
         """`ok`, or the code of the refusal."""
         try:
-            asset = (await send(self._world, form(fields, data))).committed.asset
+            whole = self._line.chance.random() < _WHOLE
+            sent = send_whole(self._world, fields, data) if whole else send(self._world, form(fields, data))
+            asset = (await sent).committed.asset
         except UponceError as error:
             self._tally.counts[f"answered {error.code}"] += 1
             self._tally.expect(error.code in _HONEST, "no definite answer", error.code)
             return error.code
         self._tally.counts["answered ok"] += 1
+        self._tally.counts["committed in groups"] += whole
         self.receipts[asset.name.public_id] = Receipt(asset.name.public_id, asset.asset_id, sha256(data).hexdigest())
         return "ok"
 
@@ -207,8 +213,9 @@ def lose_replies(folder: Path, chance: random.Random, tally: Tally, rounds: int)
 def hollow_when_discarding(folder: Path, seed: int) -> int:
     """Return how many rows without bytes the mistaken use case leaves when replies get lost after the commit."""
     tally, line = Tally(), Line(random.Random(seed), after=0.5, instead=0, reading=1)
-    discarding = patch.object(streamed, "_commit", commit_or_discard)
-    with broken_line(folder, line) as world, discarding:
+    streams = patch.object(streamed, "_commit", commit_or_discard)
+    groups = patch.object(Pipeline, "_committed", arrival_or_discard)
+    with broken_line(folder, line) as world, streams, groups:
         asyncio.run(Round(world, folder, line, 0, tally).play())
     return tally.zeros["hollow"]
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from tests.world import PNG, World, run
 from uponce.app.authorise import UploadRequest
 from uponce.app.uploading.intake import Event, Field, FileStart
-from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
 from uponce.app.uploading.streamed import upload
 from uponce.core.errors import UponceError
-from uponce.core.values import Caller
+from uponce.core.values import Caller, MediaFacts, ResourceType
 
 CALLER = Caller("192.0.2.9", "request-1")
 THIEF = Caller("198.51.100.7", "request-2")
@@ -43,6 +43,13 @@ async def send(
     uploaded = await upload(world.services, request, stream(events) if isinstance(events, list) else events)
     assert isinstance(uploaded, Uploaded)
     return uploaded
+
+
+async def send_whole(world: World, fields: Mapping[str, str], file: bytes) -> Uploaded:
+    """Upload a raw file whose bytes are in memory. It takes its steps with the group of all that wait."""
+    request = UploadRequest("demo", None, (), None, CALLER)
+    arrival = Arrival(request, tuple(fields.items()), "cat.bin", file, MediaFacts(ResourceType.RAW))
+    return await Pipeline(world.services).upload(arrival)
 
 
 async def outcome(
