@@ -66,7 +66,7 @@ class Stage(ABC):
         self.database = self.database_at(url)
         for key in asyncio.run(self.world.database.list_keys()):
             asyncio.run(self.database.add_key(key))
-        self.world.swap(database=self.database)
+        self.world.swap(database=self.database, put_group=self.world.blobs.put_group)
         asyncio.run(self.world.blobs.set_owner(asyncio.run(self.database.make_owner()), replace=True))
         self.place = Place(folder, {"UPONCE_DATABASE": url, "UPONCE_SECRET_KEY": bytes(32).hex(), **media})
         self.receipts: list[Receipt] = []
@@ -265,7 +265,8 @@ class Race(Upload):
 
     async def _post(self, data: bytes) -> Answer:
         world, form = self.stage.world, [parts_of(self.fields), part("file", data, "file.bin"), END]
-        return await call(world.app, "POST", world.route("raw"), headers=FORM, chunks=form)
+        whole = world.whole_bodies
+        return await call(world.app, "POST", world.route("raw"), headers=FORM, chunks=form, whole=whole)
 
     def judge(self, tally: Tally) -> None:
         kept = self.stage.kept(self.name)

@@ -1,8 +1,8 @@
 """The connection to PostgreSQL cut at every message of its protocol: a request is lost, or a reply, once or for good.
 
-Each point is one act of a server, from its connection on: an upload, an overwrite, a repeat, a race, an upload in
-chunks, a revocation, a sweep. Every answer must be true. While the outcome is unknown, no byte may be deleted. What is
-sent again over a sound line makes exactly one asset.
+Each point is one act of a server, from its connection on: an upload, an overwrite, a repeat, a race, each of these in a
+group, an upload in chunks, a revocation, a sweep. Every answer must be true. While the outcome is unknown, no byte may
+be deleted. What is sent again over a sound line makes exactly one asset.
 """
 
 import logging
@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+from proof.faults.broken_groups import GATHERED
 from proof.faults.broken_line import STORIES, DatabaseStage, Stage, Upload
 from proof.faults.control import Attempt, until_red
 from proof.faults.report import Report
@@ -32,7 +33,7 @@ FEWEST = 20  # points, however late it is
 
 
 def run(seconds: float, seed: int) -> Report:
-    return strikes("wire", seconds, seed, on_database, STORIES, control)
+    return strikes("wire", seconds, seed, on_database, (*STORIES, *GATHERED), control)
 
 
 def strikes(
