@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,11 @@ from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading import streamed
 from uponce.app.uploading.intake import Event, Field, FileStart
-from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.policy import Limits
-from uponce.core.values import ResourceType
+from uponce.core.values import MediaFacts, ResourceType
+from uponce.wiring import group_putter
 
 T = TypeVar("T")
 CLOUD = "demo"
@@ -99,7 +100,7 @@ class MortalDatabase:
         async def call(*args: Any, **named: Any) -> Any:
             self._life.check()
             real = getattr(self._real, name)
-            if name not in ("commit", "delete"):
+            if name not in ("commit", "commit_arrival", "delete"):
                 return await real(*args, **named)
             await self._pass("before_commit")
             done = await real(*args, **named)
@@ -130,11 +131,27 @@ class Process:
         self.services = Services(
             mortal, self.blobs, Sniffer(), sniff_whole, clock, RandomIds(), HttpUpstream(), _LIMITS
         )
+        put_group = group_putter(self._database, self.blobs, alone=True)
+        self.services = replace(self.services, put_group=put_group)
+        self.pipeline = Pipeline(self.services)
 
     def end(self) -> None:
         self.disk.drop()
         self.blobs.close()
         self._database.close()
+
+    async def upload_whole(self, data: bytes, fields: Mapping[str, str]) -> str:
+        """Upload bytes that are in memory, with the group of all that wait. Return `ok` or the code of the refusal."""
+        arrival = Arrival(_request(None), tuple(fields.items()), "cat.bin", data, MediaFacts(ResourceType.RAW))
+        try:
+            await self.pipeline.upload(arrival)
+        except UponceError as error:
+            return error.code
+        return "ok"
+
+
+def _request(idempotency_key: str | None) -> UploadRequest:
+    return UploadRequest(CLOUD, ResourceType.RAW, (), None, CALLER, idempotency_key)
 
 
 class Attempt:
@@ -182,9 +199,8 @@ class Attempt:
         return ""
 
     async def _upload(self) -> str:
-        request = UploadRequest(CLOUD, ResourceType.RAW, (), None, CALLER, self._key)
         try:
-            uploaded = await streamed.upload(self._process.services, request, self._arrivals())
+            uploaded = await streamed.upload(self._process.services, _request(self._key), self._arrivals())
         except UponceError as error:
             return error.code
         assert isinstance(uploaded, Uploaded)
