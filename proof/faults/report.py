@@ -71,6 +71,7 @@ CONTROLS: Mapping[str, Collection[str]] = {
         "acknowledged assets lost without fdatasync of the pack",
         "acknowledged assets lost without fsync of the file",
         "acknowledged assets lost without fsync of the folder",
+        "rows without bytes by a commit before the sync of the pack",
     ),
     "race": (_IN_GROUPS, _ONE_BY_ONE),
     "race_postgres": (_IN_GROUPS, _ONE_BY_ONE),
