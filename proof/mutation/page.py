@@ -19,9 +19,13 @@ def recorded() -> Mapping[str, Any]:
 
 
 def merged(before: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the record after a run of some files. Files that are gone since the run before lose their figures."""
+    """Return the record after a run of some files, or of the mutants made by hand.
+
+    Files that are gone since the run before lose their figures.
+    """
     files = {file: found for file, found in before["files"].items() if (_SOURCES / file).exists()} | part["files"]
-    return {"files": dict(sorted(files.items())), "by hand": before["by hand"]}
+    by_hand = part["by hand"] if part["by hand"]["mutants"] else before["by hand"]
+    return {"files": dict(sorted(files.items())), "by hand": by_hand}
 
 
 def tables(record: Mapping[str, Any]) -> str:
