@@ -4,8 +4,8 @@ The cut is the file system's own shutdown call without a log flush: `xfs_io -x -
 pages and the log in memory are dropped, and the next mount recovers from the journal. What the file system has handed
 to the disk is kept. So a disk that lies about its own cache is not tested here.
 
-An ext4 without a journal would still write what it has in memory of its own tables when it is unmounted. So the image
-is copied at the moment of the cut, and the copy is what e2fsck repairs and the next mount finds.
+Without a journal, ext4 would still write its tables from memory when it is unmounted. So the image is copied at the
+moment of the cut, and the copy is what e2fsck repairs and the next mount finds.
 """
 
 import fcntl

@@ -1,8 +1,8 @@
 """The connection to PostgreSQL cut at every message of its protocol: a request is lost, or a reply, once or for good.
 
-Each point is one act of a server, from its connection on: an upload, an overwrite, a repeat, a race, each of these in a
-group, an upload in chunks, a revocation, a sweep. Every answer must be true. While the outcome is unknown, no byte may
-be deleted. What is sent again over a sound line makes exactly one asset.
+Each point is one act of a server, from its connection on: an upload, an overwrite, a repeat, a race, an upload in
+chunks, a revocation, a sweep. The first four also come in groups. Every answer must be true. While the outcome is
+unknown, no byte may be deleted. What is sent again over a sound line makes exactly one asset.
 """
 
 import logging
