@@ -4,7 +4,7 @@ import sys
 
 from proof.faults import failing_upload, one_arrival
 
-failing_upload.send = one_arrival.send
+failing_upload.send = one_arrival.send  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     failing_upload.main(*sys.argv[1:])

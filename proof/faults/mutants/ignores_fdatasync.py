@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import suppress
 
-from proof.faults import failing_arrival
+from proof.faults import failing_arrival, failing_upload
 
 _fdatasync = os.fdatasync
 
@@ -17,4 +17,5 @@ def fdatasync(descriptor: int) -> None:
 os.fdatasync = fdatasync  # type: ignore[assignment]
 
 if __name__ == "__main__":
-    failing_arrival.failing_upload.main(*sys.argv[1:])
+    assert failing_arrival.failing_upload is failing_upload  # type: ignore[attr-defined]
+    failing_upload.main(*sys.argv[1:])

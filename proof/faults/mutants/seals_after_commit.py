@@ -22,7 +22,7 @@ def commit_then_seal(self: Engine, *group: Any) -> Sequence[Any]:
 
 
 # At import, not under the guard: worker processes import this file and never run it.
-Engine.transact = commit_then_seal  # type: ignore[method-assign]
+Engine.transact = commit_then_seal  # type: ignore[method-assign, assignment]
 # On an idle disk a write that has only been started is over before the power is cut.
 packs.start_writeback = lambda *_: None  # type: ignore[attr-defined]
 
