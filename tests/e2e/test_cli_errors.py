@@ -19,6 +19,8 @@ import pytest
 
 from tests.e2e.commands import Done, beside, code_of, in_a_process, printed, uponce
 from tests.server import Server
+from uponce.adapters.database.sqlite import file
+from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.spool.buffered import BufferedWriter
 from uponce.adapters.store.packs import Packs
 from uponce.cli import doctor
@@ -101,17 +103,19 @@ def test_a_database_that_is_only_readable_is_named_with_its_cure(tmp_path: Path,
     "words",
     ["doctor", "fsck", "sweep", "backup {folder}", "keys list", "keys create", "signatures list", "outbox list"],
 )
-def test_no_command_upgrades_the_database_of_running_servers(data: Path, words: str) -> None:
+def test_no_command_upgrades_the_database_of_running_servers(
+    data: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that only looks must not be the first to change it, since no release goes back."""
-    with closing(sqlite3.connect(data / "uponce.db")) as connection:
-        ((newest,),) = connection.execute("PRAGMA user_version").fetchall()
-        connection.execute(f"PRAGMA user_version = {newest - 1}")
+    steps = [*load_migrations("sqlite"), "CREATE TABLE later (x int);"]
+    monkeypatch.setattr(file, "load_migrations", lambda _: steps)
     done = uponce(*words.format(folder=data.parent / "copy").split(), "--data", data)
     assert done.code == 1
     said = " ".join(f"{done.stdout} {done.stderr}".split())
-    assert f"schema version {newest - 1}, and this release needs {newest}. Nothing was changed" in said
+    assert f"schema version {len(steps) - 1}, and this release needs {len(steps)}. Nothing was changed" in said
     with closing(sqlite3.connect(data / "uponce.db")) as connection:
-        assert connection.execute("PRAGMA user_version").fetchall() == [(newest - 1,)]
+        assert connection.execute("PRAGMA user_version").fetchall() == [(len(steps) - 1,)]
+        assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'later'").fetchall() == []
 
 
 def test_doctor_keeps_its_findings_when_a_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,6 +392,6 @@ def test_files_of_other_names_are_sent(tmp_path: Path, first: str, second: str, 
 
 
 def _write(*files: Path) -> None:
-    for file in files:
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(b"x")
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")

@@ -251,11 +251,11 @@ def test_doctor_names_the_folder_that_cannot_be_written(data: Path) -> None:
 def test_a_command_that_fails_names_the_operators_cure(data: Path) -> None:
     """A client reads to send the request again, which is no cure for an operator."""
     with closing(sqlite3.connect(data / "uponce.db")) as database, database:
-        database.execute("ALTER TABLE api_keys RENAME TO lost")
+        database.execute("ALTER TABLE grants RENAME TO lost")
 
-    done = uponce("keys", "list", "--data", data)
+    done = uponce("signatures", "list", "--data", data)
     assert done.code == 1
-    assert "no such table: api_keys" in done.stderr
+    assert "no such table: grants" in done.stderr
     assert "end the same" not in done.stderr
 
 

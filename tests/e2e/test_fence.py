@@ -57,10 +57,9 @@ def test_a_fence_in_a_shell_without_the_settings_of_the_server(tmp_path: Path) -
 
 def test_a_fence_upgrades_an_older_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the first server would do it, without a fence."""
-    steps = load_migrations("sqlite")
-    with monkeypatch.context() as earlier:
-        earlier.setattr(file, "load_migrations", lambda _: steps[:-1])
-        printed(uponce("keys", "create", "--data", tmp_path))
+    printed(uponce("keys", "create", "--data", tmp_path))
+    steps = [*load_migrations("sqlite"), "CREATE TABLE later (x int);"]
+    monkeypatch.setattr(file, "load_migrations", lambda _: steps)
     assert uponce("keys", "list", "--data", tmp_path).code == 1
     printed(uponce("fence", "--data", tmp_path))
     with closing(sqlite3.connect(tmp_path / "uponce.db")) as database:

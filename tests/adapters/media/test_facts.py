@@ -71,6 +71,15 @@ def test_a_sound_behind_a_tag(tmp_path: Path) -> None:
         assert (tagged.format, tagged.timed and tagged.timed.audio) == (name, plain.timed and plain.timed.audio)
 
 
+def test_a_sound_that_begins_late() -> None:
+    """FFmpeg looks at the first 1 MB of an AAC, and here 800 KB of them are empty."""
+    empty = b"\xff\xf1\x50\x80\1\x1f\xfc\x21" * 100_000
+    facts = inspect_video(io.BytesIO(empty + samples.sound("adts", "aac", 1, 1.0)), FORMATS["aac"], Limits())
+    assert facts.timed is not None
+    assert facts.timed.audio is not None
+    assert (facts.timed.audio.codec, facts.timed.audio.frequency, facts.timed.audio.channels) == ("aac", 44_100, 2)
+
+
 def test_noise_that_looks_like_a_sound_is_no_sound(tmp_path: Path) -> None:
     """A FLAC behind a large tag was an MP3 of 0 Hz."""
     with pytest.raises(InvalidMedia, match="sound cannot be read"):
