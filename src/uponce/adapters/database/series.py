@@ -213,7 +213,8 @@ def _where_full(api_key: str, per_key: int, in_all: int) -> Steps[tuple[bool, st
 
 @operation(writes=True)
 def end_old(now: float, older_than: float, empty: float) -> Steps[Sequence[str]]:
-    moments = {"before": int(now - older_than), "empty_before": int(now - empty)}
+    before, empty_before = int(now - older_than), int(now - empty)
+    moments = {"before": before, "empty_before": empty_before, "newest": max(before, empty_before)}
     (ended,) = yield [("end_old_series", moments | {"most": BATCH, "rows": _ENDED_ROWS})]
     return _blob_keys(ended)
 

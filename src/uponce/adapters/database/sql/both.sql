@@ -387,13 +387,14 @@ WHERE coalesce(api_key = :of_key, true) AND created_at < CASE WHEN shared = 0 TH
 AND spans = '[[0,' || CAST(total AS TEXT) || ']]'
 ORDER BY arrived * 1.0 / (:now - created_at), created_at, id LIMIT :most;
 
--- The first one, however large it is, and further ones until `rows` signatures and parts go with their series.
+-- The first one, however large it is, and further ones until `rows` signatures and parts go with their series. None is
+-- younger than `newest`, the later one of the two moments.
 -- name: end_old_series
 DELETE FROM series WHERE id IN (
   SELECT id FROM (
     SELECT id, sum(signatures + parts) OVER (ORDER BY created_at, id) - signatures - parts AS rows_before FROM (
       SELECT id, created_at, signatures, parts FROM series
-      WHERE created_at < :before OR (created_at < :empty_before AND arrived = 0)
+      WHERE created_at < :newest AND (created_at < :before OR (created_at < :empty_before AND arrived = 0))
       ORDER BY created_at LIMIT :most @skip_locked
     ) AS old
   ) AS counted
@@ -496,12 +497,13 @@ UPDATE outbox SET due_at = :now WHERE due_at > :now AND id = (
   SELECT min(@place) FROM outbox AS later WHERE later.subject = :subject AND later.dead = 0 AND @place > :id
 );
 
+-- Here and below `+ 0` keeps the engine from reading all effects that are due later: a subject has few.
 -- name: hasten_effects!
-UPDATE outbox SET due_at = :now WHERE subject = :subject AND dead = 0 AND due_at > :now;
+UPDATE outbox SET due_at = :now WHERE subject = :subject AND dead = 0 AND due_at + 0 > :now;
 
 -- Of uploads that are pending in the upstream of a cloud, those whose target names `part`.
 -- name: hasten_relays!
-UPDATE outbox SET due_at = :due_at WHERE dead = 0 AND due_at > :due_at
+UPDATE outbox SET due_at = :due_at WHERE dead = 0 AND due_at + 0 > :due_at
 AND subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud AND @target_has_part);
 
 -- name: revive_relays!
