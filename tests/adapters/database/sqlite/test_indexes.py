@@ -6,7 +6,6 @@ In a table of ROWS rows each column of the i-th row is i, but for those in FILLE
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 

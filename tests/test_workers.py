@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from uvicorn.supervisors import multiprocess
 
-from uponce.cli import serve
+from uponce import workers
 
 
 @dataclass
@@ -46,18 +46,18 @@ class Worker:
         return SimpleNamespace(is_alive=lambda: self.uploads is not None, join=self.join)
 
 
-class Supervisor(serve._Workers):
+class Supervisor(workers._Workers):
     """All its workers die at once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.config, self.sockets, self.served = uvicorn.Config("none"), list[socket.socket](), True
         self.signal_queue, self.processes_num = list[int](), 2
-        self.should_exit = serve._Ending(self.signal_queue)
+        self.should_exit = workers._Ending(self.signal_queue)
         self.started, self.now, self.can_start, self._seen = 0, 1000.0, True, {}
         self.processes: list[Any] = [self.make(), self.make()]
-        for module in (serve, multiprocess):
+        for module in (workers, multiprocess):
             monkeypatch.setattr(module, "Process", self.make)
-        monkeypatch.setattr(serve, "monotonic", lambda: self.now)
+        monkeypatch.setattr(workers, "monotonic", lambda: self.now)
 
     def make(self, *_: object) -> Worker:
         self.started += 1
@@ -83,8 +83,8 @@ class Silent(multiprocess.Process):
 def test_a_worker_that_ends_before_it_answers_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the supervisor waits as if the worker hung, and handles no signal."""
     supervisor = Supervisor(monkeypatch)
-    monkeypatch.setattr(serve, "_START_SECONDS", 0)
-    monkeypatch.setattr(serve, "_PONG_SECONDS", 600)
+    monkeypatch.setattr(workers, "_START_SECONDS", 0)
+    monkeypatch.setattr(workers, "_PONG_SECONDS", 600)
     worker = Silent(supervisor.config, [])
     worker.start()
     supervisor.processes = [worker]
@@ -96,7 +96,7 @@ def test_a_worker_that_ends_before_it_answers_holds_up_nothing(monkeypatch: pyte
 def test_a_worker_has_a_minute_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the successor of a lost worker: memory is short just then. No signal waits for its first answer."""
     supervisor = Supervisor(monkeypatch)
-    monkeypatch.setattr(serve, "_PONG_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "_PONG_SECONDS", 0.1)
     worker = Silent(supervisor.config, [])
     worker.start()
     supervisor.processes = [worker]
@@ -193,7 +193,7 @@ def test_a_server_that_cannot_start_all_workers_ends_those_that_run(monkeypatch:
     supervisor = Supervisor(monkeypatch)
     before = list(supervisor.processes)
     supervisor.can_start = False
-    monkeypatch.setattr(serve, "_Workers", lambda *_, **__: supervisor)
+    monkeypatch.setattr(workers, "_Workers", lambda *_, **__: supervisor)
     with socket.socket() as listener:
-        assert not serve._serve_by_workers(supervisor.config, listener)
+        assert not workers._serve_by_workers(supervisor.config, listener)
     assert all(worker.is_terminated for worker in before)
