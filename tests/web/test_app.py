@@ -5,6 +5,7 @@ Only trusted proxies name another client. No secret and no signature reaches the
 
 import asyncio
 import base64
+import io
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, nullcontext
@@ -18,8 +19,9 @@ import pytest
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.tus import VERSION, metadata
 from tests.world import PNG, QuickWorld, World, assert_accepted, assert_refused
+from uponce.adapters.logs import TextLines
 from uponce.config import load
-from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.core.errors import DatabaseUnavailable, InvalidMedia, SettingRefused
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, Payer, ResourceType
 from uponce.web.app import TrustedProxies
@@ -269,6 +271,34 @@ def test_what_the_server_cannot_do_is_an_error_with_its_detail(world: World, lin
     ((level, message, facts),) = lines()
     assert (level, message, facts["code"]) == ("ERROR", "failed", "database_unavailable")
     assert facts["detail"] == "no route to db-7"
+
+
+def test_every_line_about_a_request_has_its_id(world: World, lines: Lines) -> None:
+    """Also of a part that knows no request, such as a relay or a decoder."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(TextLines("server"))
+    log = logging.getLogger("uponce")
+
+    class Talking:
+        async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
+            await asyncio.create_task(self.talk())
+            raise InvalidMedia("No picture.")
+
+        async def talk(self) -> None:
+            log.warning("a word from below")
+
+        async def ping(self) -> None: ...
+
+    world.swap(inspector=Talking())
+    log.addHandler(handler)
+    try:
+        ids = [world.upload(world.sign({"nonce": nonce})).headers["x-request-id"] for nonce in "ab"]
+        log.warning("a word from outside")
+    finally:
+        log.removeHandler(handler)
+    told = [line.split(" ", 4) for line in written.getvalue().splitlines()]
+    assert [words[3] for words in told] == [ids[0], ids[0], ids[1], ids[1], "-"]
 
 
 def test_an_exception_nobody_expected_is_one_record_with_its_traceback(

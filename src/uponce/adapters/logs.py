@@ -13,6 +13,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from uponce.app import current
+
 _MAX_VALUE = 200
 _MAX_MESSAGE = 2000
 # Lines of uvicorn about single requests. Strangers could fill the log with them, and uponce logs most of them too.
@@ -90,7 +92,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _request(record: logging.LogRecord) -> str:
-    return str(getattr(record, "request_id", "-"))
+    return str(getattr(record, "request_id", None) or current.request_id.get())
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from starlette.routing import Router, compile_path
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from uponce.app import current
 from uponce.app.attempts import network_of
 from uponce.app.services import Metrics, Services
 from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
@@ -226,6 +227,7 @@ class App:
         crowded = bool(network) and self._passed_on[network] > self._limit and scope["method"] != "OPTIONS"
         match = self.match(scope["path"].removeprefix(scope.get("root_path", "")))
         request = Request(scope, receive, self._common, self._services.ids.hex(REQUEST_ID_LENGTH))
+        current.request_id.set(request.id)
         try:
             if crowded:
                 await _send(match.route, request, match.route.dialect(request, self._crowded()), send)
