@@ -40,9 +40,9 @@ def backend(tmp_path: Path) -> Backend:
     return build(settings, build_metrics(settings))
 
 
-def failures(backend: Backend) -> float:
+def failures(backend: Backend, work: str) -> float:
     metrics: Any = backend.services.metrics
-    return Scraped(metrics.text().decode()).value("uponce_sweep_failures_total")
+    return Scraped(metrics.text().decode()).value("uponce_background_failures_total", work=work)
 
 
 async def cancelled() -> None:
@@ -56,7 +56,7 @@ async def away() -> None:
     raise DatabaseUnavailable("The database is away.", detail="connection refused")
 
 
-@pytest.mark.parametrize(("work", "name"), [("purge", "the purge"), ("sweep_blobs", "the sweep")])
+@pytest.mark.parametrize(("work", "name"), [("purge", "purge"), ("sweep_blobs", "sweep")])
 @pytest.mark.parametrize(
     "fail",
     [
@@ -93,9 +93,28 @@ def test_housekeeping_outlives_every_failure(
 
     with caplog.at_level(logging.ERROR, "uponce"):
         asyncio.run(serve())
-    logged = [record for record in caplog.records if record.message.startswith(name)]
+    logged = [record for record in caplog.records if record.message.startswith(f"the {name}")]
     assert [bool(record.exc_info) for record in logged] == [True, False]
-    assert failures(backend) == 2
+    assert failures(backend, name) == 2
+
+
+@pytest.mark.parametrize(("name", "other"), [("relay", "notify"), ("notify", "relay")])
+def test_each_outbox_that_fails_is_counted(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, name: str, other: str
+) -> None:
+    async def look(_: Services, kind: str, __: object) -> None:
+        if kind == name:
+            await away()
+
+    async def serve() -> None:
+        async with lifespan(backend)(None), asyncio.timeout(60):
+            while failures(backend, name) < 2:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.run_due", look)
+    asyncio.run(serve())
+    assert failures(backend, other) == 0
 
 
 def test_the_ledger_is_purged_however_long_the_store_takes_to_list(
@@ -144,7 +163,8 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
         await away()
 
     limits = {"playground_keep_files": 1, "playground_keep_bytes": 2, "playground_keep_seconds": 3}
-    server = build(replace(SETTINGS, data=str(tmp_path), playground=playground, playground_bytes=4, **limits))
+    settings = replace(SETTINGS, data=str(tmp_path), playground=playground, playground_bytes=4, **limits)
+    server = build(settings, build_metrics(settings))
 
     async def serve() -> None:
         async with lifespan(server)(None):
@@ -164,6 +184,7 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
         assert set(kept) == {Kept(files=1, bytes=2, seconds=3, file_bytes=4)}
         assert len(kept) >= 2
         assert len(logged) == 1
+    assert failures(server, "playground") == len(kept)
 
 
 @operation(writes=True)

@@ -81,10 +81,15 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
     )
     delete = partial(sweep_blobs, services, grace_seconds=settings.grace_seconds, rest=RESTFUL)
     # Apart: a sweep of a large store takes hours, and the next partitions of the ledger must not wait for it.
-    yield _repeat("the purge", settings.sweep_seconds, forget, services.metrics.sweep_failed)
-    yield _repeat("the sweep", settings.sweep_seconds, delete, services.metrics.sweep_failed)
+
+    def failing(work: str) -> Callable[[], None]:
+        return partial(services.metrics.background_failed, work)
+
+    yield _repeat("the purge", settings.sweep_seconds, forget, failing("purge"))
+    yield _repeat("the sweep", settings.sweep_seconds, delete, failing("sweep"))
     for name, work in works(settings, backend.notifier).items():
-        yield _repeat(f"the outbox of {name}", _OFTEN_SECONDS, partial(run_due, services, name, work))
+        run = partial(run_due, services, name, work)
+        yield _repeat(f"the outbox of {name}", _OFTEN_SECONDS, run, failing(name))
     if settings.playground != "off":
         kept = Kept(
             settings.playground_keep_files,
@@ -93,11 +98,11 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
             settings.playground_bytes,
         )
         tidy = partial(tidy_playground, services, kept)
-        yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy)
+        yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy, failing("playground"))
 
 
 async def _repeat(
-    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
+    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None]
 ) -> None:
     """Repeat the work. A failure is logged and calls `failed`, and the next round tries again."""
     failures = _Failures(name, seconds)

@@ -45,7 +45,7 @@ def test_the_alerts_ask_for_what_is_told() -> None:
     labels: dict[str, set[str]] = {}
     for sample in told().samples:
         labels.setdefault(sample.name, set()).update(sample.labels)
-    names = {"Fails", "UploadsFail", "NotReady", "DoesNotPurge", "DoesNotSweep", "SweepsFail"}
+    names = {"Fails", "UploadsFail", "NotReady", "DoesNotPurge", "DoesNotSweep", "SweepsFail", "OutboxFails"}
     assert {rule["alert"] for rule in rules()} == {f"Uponce{name}" for name in names}
     for rule in rules():
         asked = re.findall(r"\b(uponce_\w+)(?:\{([^}]*)\})?", rule["expr"])

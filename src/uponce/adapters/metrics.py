@@ -32,6 +32,7 @@ _FROM_ZERO = (
     UpstreamRefused.account_outcome,
     *(error.code for parent in (Unavailable, GrantRefused) for error in parent.__subclasses__()),
 )
+_BACKGROUND = ("purge", "sweep", "relay", "notify", "playground")
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -92,9 +93,10 @@ class PrometheusMetrics(Metrics):
         self._swept_blobs = counter("uponce_swept_blobs", "Orphans deleted.")
         self._swept_bytes = counter("uponce_swept_bytes", "Bytes of these.")
         self._swept_grants = counter("uponce_swept_grants", "Ledger rows forgotten.")
-        self._sweep_failures = counter(
-            "uponce_sweep_failures", "Purges and sweeps that failed; the log has the reason."
-        )
+        name, text = "uponce_background_failures", "Rounds of background work that failed; the log has the reason."
+        self._background_failures = counter(name, text, ("work",))
+        for work in _BACKGROUND:
+            self._background_failures.labels(work)
         self._purged_at, self._swept_at = (
             gauge(
                 f"uponce_{name}_last_success_timestamp_seconds",
@@ -141,8 +143,8 @@ class PrometheusMetrics(Metrics):
     def sweep_succeeded(self, now: float) -> None:
         self._swept_at.set(now)
 
-    def sweep_failed(self) -> None:
-        self._sweep_failures.inc()
+    def background_failed(self, work: str) -> None:
+        self._background_failures.labels(work).inc()
 
     def waiting(self, waiting: Waiting) -> None:
         self._pending.set(waiting.pending)

@@ -94,8 +94,8 @@ class Metrics:
     def sweep_succeeded(self, now: float) -> None:
         """Show when the last sweep of the whole store ended well."""
 
-    def sweep_failed(self) -> None:
-        """Count a failed purge or sweep of a running server."""
+    def background_failed(self, work: str) -> None:
+        """Count a failed round of what a running server repeats beside its requests."""
 
     def waiting(self, waiting: ports.Waiting) -> None:
         """Show how many uploads are pending, and how many effects in the outbox wait, by the database."""
