@@ -48,10 +48,15 @@ class Place:
         return load(self.environment, data=str(self.data_dir))
 
     def spooled(self) -> Iterator[Path]:
-        """Return the files of uploads that are not published."""
+        """Return the files of uploads that are not published.
+
+        After a power cut a folder may be gone that never had a file: the next start makes it again.
+        """
         if self._storage.startswith("file:"):
-            return Path(self._storage.removeprefix("file://"), "spool").iterdir()
-        return (path for part in self.parts for path in (part.data_dir / "spool").iterdir())
+            folders = [Path(self._storage.removeprefix("file://"), "spool")]
+        else:
+            folders = [part.data_dir / "spool" for part in self.parts]
+        return (path for folder in folders if folder.exists() for path in folder.iterdir())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a statement that both engines understand, read without the code of the server."""

@@ -8,6 +8,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from proof.faults.media import Bucket, Folder
+from proof.faults.place import place_of
 
 
 def test_an_object_that_is_deleted_after_the_listing_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +29,12 @@ def test_a_file_that_is_deleted_after_the_listing_is_not_there(tmp_path: Path, m
     kept.write_bytes(b"bytes")
     monkeypatch.setattr(Folder, "_files", lambda _: iter((kept, gone)))
     assert Folder(tmp_path).sums() == {"00kept": hashlib.sha256(b"bytes").hexdigest()}
+
+
+def test_a_spool_that_is_gone_has_no_files(tmp_path: Path) -> None:
+    """ext4 without a journal may lose a new folder in which no file was ever synced."""
+    place, spool = place_of(tmp_path), tmp_path / "media/spool"
+    assert list(place.spooled()) == []
+    spool.mkdir(parents=True)
+    (spool / "a").touch()
+    assert list(place.spooled()) == [spool / "a"]

@@ -101,9 +101,7 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
         yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy, failing("playground"))
 
 
-async def _repeat(
-    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None]
-) -> None:
+async def _repeat(name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None]) -> None:
     """Repeat the work. A failure is logged and calls `failed`, and the next round tries again."""
     failures = _Failures(name, seconds)
     while True:
