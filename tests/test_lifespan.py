@@ -27,7 +27,7 @@ def logged(caplog: pytest.LogCaptureFixture, rounds: Sequence[Exception | None])
             raise outcome
 
     async def play() -> None:
-        repeating = asyncio.create_task(_repeat("the outbox", 0, work))
+        repeating = asyncio.create_task(_repeat("the outbox", 0, work, lambda: None))
         await asyncio.wait_for(ended.wait(), 60)
         repeating.cancel()
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -82,8 +82,7 @@ class PrometheusMetrics(Metrics):
 
         self._of_request = of_request
         self._uploads = counter("uponce_uploads", "Uploads stored, and requests refused that sent one.", ("outcome",))
-        for outcome in _FROM_ZERO:
-            self._uploads.labels(outcome)
+        _begin(self._uploads, _FROM_ZERO)
         self._stored = self._uploads.labels(OK)
         sending = gauge("uponce_uploads_in_progress", "Requests that send an upload now.", multiprocess_mode="livesum")
         self._sending = sending.track_inprogress()
@@ -93,10 +92,8 @@ class PrometheusMetrics(Metrics):
         self._swept_blobs = counter("uponce_swept_blobs", "Orphans deleted.")
         self._swept_bytes = counter("uponce_swept_bytes", "Bytes of these.")
         self._swept_grants = counter("uponce_swept_grants", "Ledger rows forgotten.")
-        name, text = "uponce_background_failures", "Rounds of background work that failed; the log has the reason."
-        self._background_failures = counter(name, text, ("work",))
-        for work in _BACKGROUND:
-            self._background_failures.labels(work)
+        self._background_failures = counter("uponce_background_failures", "Failed background work.", ("work",))
+        _begin(self._background_failures, _BACKGROUND)
         self._purged_at, self._swept_at = (
             gauge(
                 f"uponce_{name}_last_success_timestamp_seconds",
@@ -247,3 +244,9 @@ def _reserve(file: Path, size: int) -> None:
     made = file.with_suffix(".new")
     made.write_bytes(bytes(size))
     made.replace(file)
+
+
+def _begin(counter: Counter, values: Iterable[str]) -> None:
+    """Let the counter begin at 0 for each value of its label."""
+    for value in values:
+        counter.labels(value)
