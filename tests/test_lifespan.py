@@ -3,11 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from tests.test_wiring import SETTINGS, away, failures
+from uponce.app.services import Services
+from uponce.app.tidy_playground import Kept
 from uponce.core.errors import DatabaseUnavailable
-from uponce.lifespan import _repeat
+from uponce.lifespan import _repeat, lifespan
+from uponce.wiring import build, build_metrics
 
 FROZEN = DatabaseUnavailable("The database is away.", detail="The database is frozen.")
 SLOW = DatabaseUnavailable("The database is away.", detail="It is too slow.")
@@ -68,3 +74,60 @@ def test_the_end_of_a_failure_is_logged_and_the_next_one_is_new(caplog: pytest.L
     lines = logged(caplog, [None, FROZEN, FROZEN, FROZEN, None, None, FROZEN])
     assert [trace for _, trace in lines] == [True, False, False, True]
     assert lines[2][0] == "the outbox works again after 3 failures"
+
+
+@pytest.mark.parametrize(("name", "other"), [("relay", "notify"), ("notify", "relay")])
+def test_each_outbox_that_fails_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: str
+) -> None:
+    settings = replace(SETTINGS, data=str(tmp_path))
+    backend = build(settings, build_metrics(settings))
+
+    async def look(_: Services, kind: str, __: object) -> None:
+        if kind == name:
+            await away()
+
+    async def serve() -> None:
+        async with lifespan(backend)(None), asyncio.timeout(60):
+            while failures(backend, name) < 2:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.run_due", look)
+    asyncio.run(serve())
+    assert failures(backend, other) == 0
+
+
+@pytest.mark.parametrize("playground", ["off", "local", "public"])
+def test_a_server_with_a_playground_tidies_it_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, playground: str
+) -> None:
+    kept: list[Kept] = []
+
+    async def tidy(_: Services, limits: Kept) -> None:
+        kept.append(limits)
+        await away()
+
+    limits = {"playground_keep_files": 1, "playground_keep_bytes": 2, "playground_keep_seconds": 3}
+    settings = replace(SETTINGS, data=str(tmp_path), playground=playground, playground_bytes=4, **limits)
+    server = build(settings, build_metrics(settings))
+
+    async def serve() -> None:
+        async with lifespan(server)(None):
+            await asyncio.sleep(0.2)
+            async with asyncio.timeout(60):
+                while playground != "off" and len(kept) < 2:
+                    await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.tidy_playground", tidy)
+    with caplog.at_level(logging.ERROR, "uponce"):
+        asyncio.run(serve())
+    logged = [each for each in caplog.records if "old files of the playground failed" in each.message]
+    if playground == "off":
+        assert (kept, logged) == ([], [])
+    else:
+        assert set(kept) == {Kept(files=1, bytes=2, seconds=3, file_bytes=4)}
+        assert len(kept) >= 2
+        assert len(logged) == 1
+    assert failures(server, "playground") == len(kept)

@@ -22,7 +22,6 @@ from uponce.app.outbox import Work
 from uponce.app.owner import claim_storage
 from uponce.app.ports import NewEffect, StoredBlob
 from uponce.app.services import Services
-from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
 from uponce.config import Settings, load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull
@@ -98,25 +97,6 @@ def test_housekeeping_outlives_every_failure(
     assert failures(backend, name) == 2
 
 
-@pytest.mark.parametrize(("name", "other"), [("relay", "notify"), ("notify", "relay")])
-def test_each_outbox_that_fails_is_counted(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, name: str, other: str
-) -> None:
-    async def look(_: Services, kind: str, __: object) -> None:
-        if kind == name:
-            await away()
-
-    async def serve() -> None:
-        async with lifespan(backend)(None), asyncio.timeout(60):
-            while failures(backend, name) < 2:
-                await asyncio.sleep(0.01)
-
-    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
-    monkeypatch.setattr("uponce.lifespan.run_due", look)
-    asyncio.run(serve())
-    assert failures(backend, other) == 0
-
-
 def test_the_ledger_is_purged_however_long_the_store_takes_to_list(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,41 +130,6 @@ def test_the_ledger_is_purged_however_long_the_store_takes_to_list(
             await asyncio.wait_for(enough.wait(), 60)
 
     asyncio.run(serve())
-
-
-@pytest.mark.parametrize("playground", ["off", "local", "public"])
-def test_a_server_with_a_playground_tidies_it_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, playground: str
-) -> None:
-    kept: list[Kept] = []
-
-    async def tidy(_: Services, limits: Kept) -> None:
-        kept.append(limits)
-        await away()
-
-    limits = {"playground_keep_files": 1, "playground_keep_bytes": 2, "playground_keep_seconds": 3}
-    settings = replace(SETTINGS, data=str(tmp_path), playground=playground, playground_bytes=4, **limits)
-    server = build(settings, build_metrics(settings))
-
-    async def serve() -> None:
-        async with lifespan(server)(None):
-            await asyncio.sleep(0.2)
-            async with asyncio.timeout(60):
-                while playground != "off" and len(kept) < 2:
-                    await asyncio.sleep(0.01)
-
-    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
-    monkeypatch.setattr("uponce.lifespan.tidy_playground", tidy)
-    with caplog.at_level(logging.ERROR, "uponce"):
-        asyncio.run(serve())
-    logged = [each for each in caplog.records if "old files of the playground failed" in each.message]
-    if playground == "off":
-        assert (kept, logged) == ([], [])
-    else:
-        assert set(kept) == {Kept(files=1, bytes=2, seconds=3, file_bytes=4)}
-        assert len(kept) >= 2
-        assert len(logged) == 1
-    assert failures(server, "playground") == len(kept)
 
 
 @operation(writes=True)

@@ -39,8 +39,7 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
 _MAX_ADDRESS = 45  # the longest text of an IPv6 address
-_MAX_HOPS = 20
-_MAX_REMEMBERED = 1024  # addresses
+_MAX_HOPS, _MAX_REMEMBERED = 20, 1024  # addresses
 _SCHEMES = ("http", "https")
 
 _SENDING = frozenset(("POST", "PUT", "PATCH"))

@@ -1,6 +1,6 @@
 """Each index is there for a statement. With it, the statement reads a few rows, and without it all of them.
 
-In a table of ROWS rows each column of the i-th row is i, but for those in FILLED.
+A table has ROWS rows. Each column of the i-th row is i, unless FILLED says another value.
 """
 
 import sqlite3
