@@ -25,7 +25,7 @@ from uponce.web import operators
 from uponce.web.operators import Scrape
 
 UPLOAD = "/v1_1/{cloud}/{resource_type}/upload"
-LABELS = {"version", "server", "outcome", "route", "method", "status", "le"}
+LABELS = {"version", "server", "outcome", "route", "method", "status", "work", "le"}
 
 
 class Watched(QuickWorld):

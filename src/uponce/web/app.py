@@ -39,7 +39,8 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
 _MAX_ADDRESS = 45  # the longest text of an IPv6 address
-_MAX_HOPS, _MAX_REMEMBERED = 20, 1024  # addresses
+_MAX_HOPS = 20
+_MAX_REMEMBERED = 1024  # addresses
 _SCHEMES = ("http", "https")
 
 _SENDING = frozenset(("POST", "PUT", "PATCH"))
@@ -388,8 +389,7 @@ def record_request(
         "method": method,
         "route": route or "-",
     }
-    what = "failed" if failure is not None else event
-    log.log(level, what, exc_info=failure, extra={"request_id": request_id, "facts": shown})
+    log.log(level, "failed" if failure else event, exc_info=failure, extra={"request_id": request_id, "facts": shown})
 
 
 def _level(event: str, method: str, failure: BaseException | None) -> int:
