@@ -80,11 +80,11 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
         dead_seconds=settings.dead_seconds,
     )
     delete = partial(sweep_blobs, services, grace_seconds=settings.grace_seconds, rest=RESTFUL)
-    # Apart: a sweep of a large store takes hours, and the next partitions of the ledger must not wait for it.
 
     def failing(work: str) -> Callable[[], None]:
         return partial(services.metrics.background_failed, work)
 
+    # Apart: a sweep of a large store takes hours, and the next partitions of the ledger must not wait for it.
     yield _repeat("the purge", settings.sweep_seconds, forget, failing("purge"))
     yield _repeat("the sweep", settings.sweep_seconds, delete, failing("sweep"))
     for name, work in works(settings, backend.notifier).items():

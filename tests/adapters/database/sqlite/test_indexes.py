@@ -107,3 +107,10 @@ def test_its_statement_reads_a_few_rows_and_all_without_it(filled: Connection, i
 
     assert steps(filled, ask) <= FEW_STEPS
     assert steps(filled, ask_without) > 2 * ROWS
+
+
+def test_effects_of_pending_uploads_are_found_by_their_subjects(filled: Connection) -> None:
+    """Not among all effects that are due later."""
+    statement = load("sqlite")["hasten_relays"]
+    plan = filled.execute(f"EXPLAIN QUERY PLAN {statement.text}", dict.fromkeys(statement.names, 0))
+    assert "SEARCH outbox USING INDEX outbox_order (subject=? AND dead=?)" in {row["detail"] for row in plan}
