@@ -34,7 +34,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`/download` is LARGE zeros, whose blocks `/seen` counts, `/refuse` refuses unread, `/late` after a while,
     `/account` does so with an upstream's answer, `/reset` without lingering, `/crowded` without a free descriptor,
     `/slow` takes 2 seconds, `/soon` 0.3, `/seen` lists what came.
-    `/messages` answers with the number of messages that its body came in, `/unread` before its body has come.
+    `/messages` answers with the number of messages that its body came in, `/unread` before its body has come, `/first`
+    after its first message.
     `/headers` answers with the names of the request's headers, as they are after its body, `/value` with X-Value in
     brackets.
 
@@ -66,7 +67,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send_error(scope, counted, send, error, body_complete=False)
         seen.append(f"refused {path}")
         return
-    sizes = [] if path == "/unread" else await _sizes(receive)
+    sizes = [] if path == "/unread" else await _sizes(receive, most=1 if path == "/first" else None)
     if sizes is None:
         return
     size = sum(sizes)
@@ -116,10 +117,10 @@ async def _download(scope: Scope, receive: Receive, send: Send) -> None:
     await send_response(request(scope, receive), zeros, send)
 
 
-async def _sizes(receive: Receive) -> list[int] | None:
-    """Of each message of the body. None when the client is gone."""
+async def _sizes(receive: Receive, most: int | None) -> list[int] | None:
+    """Of each message of the body, or of so many. None when the client is gone."""
     sizes, more = list[int](), True
-    while more:
+    while more and len(sizes) != most:
         message = await receive()
         if message["type"] == "http.disconnect":
             seen.append("gone")

@@ -58,6 +58,12 @@ def test_a_slow_small_body_is_read_as_it_arrives(impatient: Bare) -> None:
         assert up_to(client, b"POST /total 10")
 
 
+def test_what_has_arrived_of_a_slow_body_waits_for_no_further_byte(impatient: Bare) -> None:
+    """A refusal comes at once, and the bytes leave the memory that is for bodies which are soon whole."""
+    with begun(impatient, head(10, "/first") + b"hello") as client:
+        assert up_to(client, b"POST /first 5")
+
+
 def test_what_is_pipelined_behind_a_small_body_is_answered_after_it(bare: Bare) -> None:
     answer = bare.say(head(3, "/1") + b"abc" + head(2, "/2") + b"de" + get("/3", close=True))
     places = [answer.index(text) for text in (b"POST /1 3", b"POST /2 2", b"GET /3 0")]

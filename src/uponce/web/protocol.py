@@ -43,8 +43,7 @@ class HardenedProtocol(HttpToolsProtocol):
     first, and then ends the connection. The protocol ends a connection whose client reads nothing for `write_seconds`.
     uvicorn makes the connections, so `limits` and `proxies` belong to the class: set them first.
 
-    One address has `max_connections_per_address` connections: a new one then needs the place of an idle one, see
-    connections.py. The connections of trusted proxies have no bound.
+    One address has `max_connections_per_address` connections, see connections.py. Trusted proxies have no bound.
 
     The head's limit counts the bytes since the parser last produced something, so endless chunk extensions and trailers
     end in the same way. The limit is exact to one read of the socket. uvicorn's timeout ends idle connections.
@@ -265,6 +264,7 @@ class HardenedProtocol(HttpToolsProtocol):
         timer.cancel()
         HardenedProtocol._gathered_bytes -= self._gathered
         cycle.body, self._chunks = b"".join(self._chunks), []  # type: ignore[assignment]
+        cycle.message_event.set()  # it takes what has arrived now, not with the next byte
         super()._start_asgi_task(cycle, app)
 
     def _start_get(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

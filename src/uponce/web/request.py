@@ -102,11 +102,15 @@ class Body:
         return self._first
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes of the body as they arrive."""
+        """Yield the bytes of the body as they arrive.
+
+        A loop drops each chunk before it asks for the next. Else slow clients fill the memory with their last ones.
+        """
         if self._first:
             yield self._take_first()
         while chunk := await self._next():
             yield chunk
+            del chunk
 
     def _take_first(self) -> bytes:
         """Return the first bytes. No variable keeps them while the rest of the body arrives."""

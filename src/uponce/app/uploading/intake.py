@@ -95,6 +95,7 @@ class Receiver(ABC, Generic[S]):
                             raise self._doubt or attempt.refusal
                         if self.verified is None or isinstance(event, Field | FileStart):
                             deadline.reschedule(self._deadline())
+                        del event  # or it stays in memory until the next one arrives
         except TimeoutError:
             raise self._doubt or attempt.refusal or self._too_slow() from None
 

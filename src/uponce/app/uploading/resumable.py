@@ -294,6 +294,7 @@ async def _write(
                 elif kept + services.limits.record_bytes <= writer.size < chunk.span.size:
                     await writer.keep()
                     kept = writer.size
+                del block  # or it stays in memory until the next one arrives
     except _BROKEN_OFF:
         if not found:
             with suppress(errors.UponceError):

@@ -42,6 +42,8 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
                     for event in parts.take(item):
                         yield event
                 parts.count(len(chunk))
+                del chunk
+                item = event = b""  # see Body.chunks
                 if parts.overhead > FORM_BYTES:
                     yield FormBytes(parts.overhead)
     except ParserLimitReached:

@@ -27,6 +27,8 @@ async def text_events(body: Body, is_json: bool, limits: Limits) -> AsyncGenerat
     async for chunk in body.chunks():
         for event in decoder.feed(bytes(chunk)):
             yield event
+        del chunk
+        event = b""  # see Body.chunks
         if decoder.held > FORM_BYTES:  # bytes that have arrived and are not the file's
             yield FormBytes(decoder.held)
     for event in decoder.finish():
