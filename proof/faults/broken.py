@@ -12,7 +12,7 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.statements import load
 from uponce.app import authorise, signed_calls
 from uponce.app.authorise import Admitted
-from uponce.app.ports import Committed, Draft, Spooled
+from uponce.app.ports import Committed, Draft, Publishable
 from uponce.app.services import Services
 from uponce.app.uploading import streamed as upload
 from uponce.core.signature import Signer, verify
@@ -34,19 +34,19 @@ def verify_by_hex(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     return params["signature"], verify(params, key)[1]
 
 
-async def commit_then_publish(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+async def commit_then_publish(services: Services, admitted: Admitted, draft: Draft, blob: Publishable) -> Committed:
     committed = await services.database.commit(admitted.grant, draft, admitted.caller)
-    await spooled.publish()
+    await blob.publish()
     return committed
 
 
-_commit = upload._commit
+_commit = upload.commit
 
 
-async def commit_and_tidy(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+async def commit_and_tidy(services: Services, admitted: Admitted, draft: Draft, blob: Publishable) -> Committed:
     """Commit, and discard the spooled file in any case."""
-    committed = await _commit(services, admitted, draft, spooled)
-    await spooled.discard()
+    committed = await _commit(services, admitted, draft, blob)
+    await blob.discard()
     return committed
 
 
@@ -65,7 +65,7 @@ def variants() -> dict[str, Broken]:
         "select-then-insert": Broken(nullcontext(), SelectThenInsert),
         "revocation ignored at the commit": Broken(patch.dict(load("sqlite"), {"spend_grant": careless})),
         "key by the received hex": Broken(patch.object(authorise, "verify", verify_by_hex)),
-        "blob discarded on success": Broken(patch.object(upload, "_commit", commit_and_tidy)),
-        "commit before publish": Broken(patch.object(upload, "_commit", commit_then_publish)),
+        "blob discarded on success": Broken(patch.object(upload, "commit", commit_and_tidy)),
+        "commit before publish": Broken(patch.object(upload, "commit", commit_then_publish)),
         "bytes deleted before the row": Broken(patch.object(signed_calls, "_delete", bytes_first)),
     }

@@ -213,7 +213,7 @@ def lose_replies(folder: Path, chance: random.Random, tally: Tally, rounds: int)
 def hollow_when_discarding(folder: Path, seed: int) -> int:
     """Return how many rows without bytes the mistaken use case leaves when replies get lost after the commit."""
     tally, line = Tally(), Line(random.Random(seed), after=0.5, instead=0, reading=1)
-    streams = patch.object(streamed, "_commit", commit_or_discard)
+    streams = patch.object(streamed, "commit", commit_or_discard)
     groups = patch.object(Pipeline, "_committed", arrival_or_discard)
     with broken_line(folder, line) as world, streams, groups:
         asyncio.run(Round(world, folder, line, 0, tally).play())

@@ -1,20 +1,20 @@
 """An upload with the mistake that everybody makes: an error is a failure, so clean up."""
 
 from uponce.app.authorise import Admitted
-from uponce.app.ports import Committed, Draft, Spooled
+from uponce.app.ports import Committed, Draft, Publishable
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline, streamed
 from uponce.core.errors import OutcomeUnknown
 
-_commit = streamed._commit
+_commit = streamed.commit
 
 
-async def commit_or_discard(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    """In place of `uponce.app.uploading.streamed._commit`."""
+async def commit_or_discard(services: Services, admitted: Admitted, draft: Draft, blob: Publishable) -> Committed:
+    """In place of `uponce.app.uploading.streamed.commit`."""
     try:
-        return await _commit(services, admitted, draft, spooled)
+        return await _commit(services, admitted, draft, blob)
     except OutcomeUnknown:
-        await spooled.discard()
+        await blob.discard()
         raise
 
 

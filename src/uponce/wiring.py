@@ -82,6 +82,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         upstream=upstream,
         limits=settings.limits,
         put_group=group_putter(database, blobs, alone=settings.workers == 1),
+        hold_small=blobs.hold_small,
         presigner=_presigner(settings, blobs),
         location_of=_location_of(settings, blobs),
         metrics=metrics or Metrics(),

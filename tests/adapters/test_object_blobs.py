@@ -11,17 +11,19 @@ import obstore
 import pytest
 import urllib3
 
+from tests.adapters.one_group import body
 from tests.chunks import noise
 from tests.contract.databases import run
 from tests.contract.stores import SECONDS, bucket_of, objects
 from tests.contract.test_blobs import get, listed, put
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET, SeaweedFS
-from tests.stores.sick import Illness, SickStore, healthy, sick
+from tests.stores.sick import Illness, Rule, SickStore, healthy, sick, unnamed
 from uponce.adapters.store import bucket as bucket_module
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.bucket import Sums
 from uponce.adapters.store.objects import BucketBlobs
+from uponce.app.ports import Publishable
 from uponce.core.errors import StorageUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -69,20 +71,31 @@ def prefix_of(url: str) -> str:
 # What is in the bucket.
 
 
+async def offer(store: Blobs, data: bytes, *, from_memory: bool = False) -> Publishable:
+    """Return bytes that have arrived, as a private blob."""
+    if from_memory:
+        assert store.hold_small is not None
+        return store.hold_small(body(data))
+    spooled = await store.receive()
+    await spooled.write(data)
+    await spooled.seal()
+    return spooled
+
+
+@pytest.mark.parametrize("from_memory", [False, True])
 @pytest.mark.parametrize(
     ("media_type", "disposition"), [("image/png", None), ("application/octet-stream", "attachment")]
 )
 def test_an_object_knows_what_it_is(
-    store: Blobs, server: SeaweedFS, url: str, media_type: str, disposition: str | None
+    store: Blobs, server: SeaweedFS, url: str, media_type: str, disposition: str | None, from_memory: bool
 ) -> None:
     """A client with a signed URL gets these headers from the store."""
 
     async def scenario() -> str:
-        spooled = await store.receive()
-        await spooled.write(DATA)
-        await spooled.seal()
-        await spooled.publish(media_type)
-        return spooled.key
+        blob = await offer(store, DATA, from_memory=from_memory)
+        await blob.publish(media_type)
+        assert await get(store, blob.key) == DATA
+        return blob.key
 
     key = run(scenario())
     found = obstore.get(server.store(prefix_of(url)), f"blobs/{key[:2]}/{key}").attributes
@@ -150,11 +163,36 @@ def everywhere(illness: Illness) -> Callable[[str, str], Illness]:
     return lambda method, path: illness
 
 
-def only(wanted: str, illness: Illness) -> Callable[[str, str], Illness]:
-    return lambda method, path: illness if wanted in f"{method} {path}" else Illness.NONE
+def only(wanted: str, illness: Illness, otherwise: Rule = healthy) -> Rule:
+    return lambda method, path: illness if wanted in f"{method} {path}" else otherwise(method, path)
 
 
-@pytest.mark.parametrize("size", [len(DATA), len(LARGE)], ids=["small", "large"])
+@pytest.mark.parametrize("from_memory", [False, True])
+def test_a_small_upload_costs_one_request(
+    proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path, from_memory: bool
+) -> None:
+    """The answer to the PUT shows the MD5 of what the store got, so there is nothing to ask for."""
+
+    async def scenario(store: Blobs) -> None:
+        blob = await offer(store, DATA, from_memory=from_memory)
+        await blob.publish()
+
+    with behind(proxy, server, url, tmp_path) as store:
+        proxy.seen.clear()
+        run(scenario(store))
+    assert [line.split()[0] for line in proxy.seen] == ["PUT"]
+
+
+def test_a_large_upload_is_not_asked_for(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    with behind(proxy, server, url, tmp_path) as store:
+        proxy.seen.clear()
+        run(put(store, LARGE))
+    assert {line.split()[0] for line in proxy.seen} == {"PUT", "POST"}
+
+
+@pytest.mark.parametrize(
+    ("data", "from_memory"), [(DATA, False), (LARGE, False), (DATA, True)], ids=["small", "large", "from memory"]
+)
 @pytest.mark.parametrize(
     ("wanted", "illness"),
     [
@@ -168,27 +206,32 @@ def only(wanted: str, illness: Illness) -> Callable[[str, str], Illness]:
     ],
 )
 def test_a_store_that_fails_takes_nothing(
-    proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path, size: int, wanted: str, illness: Illness
+    proxy: SickStore,
+    server: SeaweedFS,
+    url: str,
+    tmp_path: Path,
+    data: bytes,
+    from_memory: bool,
+    wanted: str,
+    illness: Illness,
 ) -> None:
     """StorageUnavailable soon, and nothing is left when it is well again and the upload was discarded."""
 
     async def scenario(store: BucketBlobs) -> None:
-        spooled = await store.receive()
-        await spooled.write(LARGE[:size])
-        await spooled.seal()
-        proxy.rule = only(wanted, illness)
+        blob = await offer(store, data, from_memory=from_memory)
+        proxy.rule = only(wanted, illness, otherwise=unnamed)
         with pytest.raises(StorageUnavailable, match="Nothing was stored") as refused:
-            await asyncio.wait_for(spooled.publish(), 50)
+            await asyncio.wait_for(blob.publish(), 50)
         assert refused.value.detail and refused.value.retry_after
         proxy.rule = healthy
         proxy.released.set()
         store._bucket, store._seconds = bucket_of(url, through(proxy, server), SECONDS), SECONDS
-        await spooled.discard()
+        await blob.discard()
         assert await listed(store) == []
-        assert await store.open(spooled.key) is None
+        assert await store.open(blob.key) is None
         assert list(store.folder.iterdir()) == []
-        again = await put(store, LARGE[:size])
-        assert await get(store, again) == LARGE[:size]
+        again = await put(store, data)
+        assert await get(store, again) == data
 
     with behind(proxy, server, url, tmp_path, seconds=1 if illness is Illness.HANG else SECONDS) as store:
         assert isinstance(store, BucketBlobs)
@@ -214,7 +257,7 @@ def test_the_parts_of_a_failed_upload_are_thrown_away(
 
 def test_what_the_store_cannot_name_is_read_back(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
     """Its entity tags may be anything."""
-    proxy.rule = only("HEAD", Illness.UNNAMED)
+    proxy.rule = unnamed
     with behind(proxy, server, url, tmp_path) as store:
         for data, requests in ((b"", 0), (DATA, 1), (LARGE, 3)):
             proxy.seen.clear()
@@ -224,20 +267,31 @@ def test_what_the_store_cannot_name_is_read_back(proxy: SickStore, server: Seawe
 
 
 def rotten(method: str, path: str) -> Illness:
-    return {"HEAD": Illness.UNNAMED, "GET": Illness.ROTTEN}.get(method, Illness.NONE)
+    return Illness.ROTTEN if method == "GET" else unnamed(method, path)
 
 
+@pytest.mark.parametrize("from_memory", [False, True])
 @pytest.mark.parametrize("blind", [False, True])
 def test_other_bytes_in_the_store_are_noticed(
-    proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
+    proxy: SickStore,
+    server: SeaweedFS,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    blind: bool,
+    from_memory: bool,
 ) -> None:
     """Without the comparison they are not, which is the negative control."""
     proxy.rule = rotten
     if blind:
         monkeypatch.setattr(bucket_module.Bucket, "_compare", lambda *_: None)
+
+    async def publish(store: Blobs) -> None:
+        await (await offer(store, DATA, from_memory=from_memory)).publish()
+
     with behind(proxy, server, url, tmp_path) as store:
         try:
-            run(put(store, DATA))
+            run(publish(store))
             noticed = False
         except StorageUnavailable as error:
             noticed = "not what was uploaded" in error.detail

@@ -117,7 +117,7 @@ def test_a_file_that_is_certainly_large_is_not_gathered(
 
     monkeypatch.setattr(held, "Stream", Recording)
     limits = Limits(small_body_bytes=1000, max_form_bytes=200)
-    services: Any = SimpleNamespace(limits=limits, attempts=SimpleNamespace(memory=Memory()))
+    services: Any = SimpleNamespace(limits=limits, attempts=SimpleNamespace(memory=Memory(8 * 1024 * 1024)))
     passing: Any = SimpleNamespace(filename=filename)
     asyncio.run(HeldFile(services, passing, length).write(b"0123456789"))
     assert sum(map(len, taken)) == sent

@@ -11,7 +11,7 @@ from tests import samples
 from tests.app.failing import Failing
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import OTHER_PNG, PNG, World
-from uponce.app.ports import Committed
+from uponce.app.ports import Body, Committed
 from uponce.core.errors import OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.core.policy import Limits
 
@@ -146,16 +146,42 @@ CASES: dict[str, Case] = {
 }
 
 
+class InMemory:
+    """The Publishable port."""
+
+    def __init__(self, world: World, body: Body) -> None:
+        self.key = world.services.ids.hex(32)
+        self._world = world
+        self._body = body
+
+    async def publish(self, media_type: str = "") -> None:
+        spooled = await self._world.blobs.receive(self.key)
+        await spooled.write(bytes(self._body[0]))
+        assert await spooled.seal() == self._body[1]
+        await spooled.publish(media_type)
+
+    async def discard(self) -> None:
+        await self._world.blobs.delete(self.key)
+
+
+def send_far(world: World) -> None:
+    """Let small uploads go alone, from memory, as to a store that is far away."""
+
+    world.whole_bodies = True
+    world.swap(put_group=None, hold_small=lambda body: InMemory(world, body))
+
+
 @pytest.fixture
-def worlds(tmp_path: Path) -> Iterator[tuple[World, World]]:
-    """By streams, and through the pipeline."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    streamed, grouped = World(tmp_path / "a"), World(tmp_path / "b")
+def worlds(tmp_path: Path) -> Iterator[tuple[World, World, World]]:
+    """By streams, through the pipeline, and to a store far away."""
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    streamed, grouped, far = (World(tmp_path / name) for name in "abc")
     grouped.whole_bodies = True
-    yield streamed, grouped
-    streamed.close()
-    grouped.close()
+    send_far(far)
+    yield streamed, grouped, far
+    for world in (streamed, grouped, far):
+        world.close()
 
 
 def seen(world: World, answer: Answer) -> Any:
@@ -179,9 +205,10 @@ def _without_hex(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_both_ways_answer_alike_and_leave_the_same(worlds: tuple[World, World], name: str) -> None:
-    streamed, grouped = (seen(world, CASES[name](world)) for world in worlds)
+def test_all_ways_answer_alike_and_leave_the_same(worlds: tuple[World, World, World], name: str) -> None:
+    streamed, grouped, far = (seen(world, CASES[name](world)) for world in worlds)
     assert grouped == streamed
+    assert far == streamed
 
 
 def commits(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -231,6 +258,26 @@ def test_a_larger_body_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert world.upload(world.sign(), b"x", kind="raw").status == 200
     assert ways == ["commit", "commit_arrival"]
     world.close()
+
+
+def test_bodies_on_their_way_to_a_store_have_a_bound_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it, uploads go through the spool."""
+    send_far(world)
+    real, begun = world.blobs.receive, list[str | None]()
+
+    async def receive(key: str | None = None) -> Any:
+        begun.append(key)
+        return await real(key)
+
+    monkeypatch.setattr(world.blobs, "receive", receive)
+    memory = world.services.attempts.small
+    assert memory.take(64 * 1024 * 1024 - len(PNG))
+    for _ in range(2):
+        assert world.upload(world.sign()).status == 200
+    assert None not in begun
+    assert memory.take(1)
+    assert world.upload(world.sign()).status == 200
+    assert begun[2:] == [None]
 
 
 @pytest.mark.parametrize("error", [StorageFull("full"), StorageUnavailable("gone")])

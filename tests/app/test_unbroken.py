@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -44,6 +45,35 @@ async def cancelled(wait: Callable[[Any], Awaitable[Any]], error: Exception) -> 
 
 def test_the_caller_gets_the_outcome() -> None:
     assert asyncio.run(unbroken(asyncio.sleep(0, 7))) == 7
+
+
+def test_a_refusal_keeps_nothing_of_the_work_in_memory() -> None:
+    """Without a garbage collection, which may come minutes later."""
+
+    class Body:
+        pass
+
+    async def refuse(body: Body) -> None:
+        await asyncio.sleep(0)
+        raise SignatureUsed("No.")
+
+    async def play() -> None:
+        body = Body()
+        there = weakref.ref(body)
+        work = refuse(body)
+        del body
+        try:
+            await unbroken(work)
+        except SignatureUsed:
+            del work
+        await asyncio.sleep(0)  # the loop holds the outcome during this step
+        assert there() is None
+
+    gc.disable()
+    try:
+        asyncio.run(play())
+    finally:
+        gc.enable()
 
 
 def test_a_refusal_that_no_caller_gets_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:

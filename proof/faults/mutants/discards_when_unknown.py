@@ -5,7 +5,7 @@ from uponce.app.uploading import pipeline, streamed
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.
-streamed._commit = commit_or_discard
+streamed.commit = commit_or_discard
 pipeline.Pipeline._committed = arrival_or_discard  # type: ignore[method-assign]
 
 if __name__ == "__main__":

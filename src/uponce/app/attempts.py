@@ -21,7 +21,8 @@ _RETRY_SECONDS = 5
 _REFUSALS_AT_ONCE = 4
 _STEP = 1024  # bytes; attempts that differ by less count as equally fast
 _YOUNG_SECONDS = 2.0
-_MEMORY_BYTES = 8 * 1024 * 1024
+_RELAYED_BYTES = 8 * 1024 * 1024
+_SMALL_BYTES = 64 * 1024 * 1024  # of bodies on their way to a store that is far away
 _NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
 _TRANSLATED = IPv6Network("64:ff9b::/96")  # IPv4 clients, behind a translator (RFC 7755)
 _UNVERIFIED = "unverified"
@@ -80,10 +81,10 @@ class Bound:
 
 
 class Memory:
-    """How many more bytes all relays together may hold in memory."""
+    """How many more bytes uploads of one kind may hold in memory, all together."""
 
-    def __init__(self) -> None:
-        self._left = _MEMORY_BYTES
+    def __init__(self, size: int) -> None:
+        self._left = size
 
     def take(self, size: int) -> bool:
         """Take `size` bytes. Return False, and take nothing, if fewer are left."""
@@ -143,7 +144,8 @@ class Attempts:
     """
 
     def __init__(self) -> None:
-        self.memory = Memory()
+        self.memory = Memory(_RELAYED_BYTES)
+        self.small = Memory(_SMALL_BYTES)
         self.forms = Forms()
         self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
         self._turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()

@@ -105,10 +105,11 @@ class Metrics:
 class Services:
     """The ports and policies of a server.
 
-    `put_group` exists if the blob store takes small blobs in groups. `presigner` exists if delivery redirects to the
-    store, and `location_of` if a server in front sends the bytes. `upstream` passes uploads on. A relay that `inspects`
-    checks each file before it passes the file on. `readiness` is the check of the ports, and whether the database is
-    frozen. `after_commit` decides which uploads leave which effects: see outbox.py.
+    `put_group` exists if the blob store takes small blobs in groups, and `hold_small` if it takes them one by one from
+    memory. `presigner` exists if delivery redirects to the store, and `location_of` if a server in front sends the
+    bytes. `upstream` passes uploads on. A relay that `inspects` checks each file before it passes the file on.
+    `readiness` is the check of the ports, and whether the database is frozen. `after_commit` decides which uploads
+    leave which effects: see outbox.py.
     """
 
     database: ports.Database
@@ -123,6 +124,7 @@ class Services:
     ownership: Ownership = field(default_factory=Ownership)
     readiness: Shared[tuple[Mapping[str, UponceError | None], bool]] = field(default_factory=Shared)
     put_group: ports.PutGroup | None = None
+    hold_small: ports.HoldSmall | None = None
     presigner: ports.Presigner | None = None
     location_of: ports.LocationOf | None = None
     metrics: Metrics = field(default_factory=Metrics)

@@ -39,6 +39,8 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         running.add_done_callback(_note)
         raise
+    finally:
+        del running  # the traceback of its error would keep it, and all that the work held
 
 
 @contextmanager

@@ -132,7 +132,8 @@ class Limits:
     )
     small_body_bytes: int = _bytes(
         256 * 1024,
-        "Maximum size, in bytes, of a form that is gathered in memory and stored with others. 0 turns this off.",
+        "Maximum size, in bytes, of a form that is gathered in memory, and stored with others or sent to a bucket. "
+        "0 turns this off.",
         least=0,
     )
     relay_fence: int = _seconds(

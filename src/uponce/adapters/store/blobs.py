@@ -1,7 +1,7 @@
 """The BlobStore port: a folder for what arrives, the spool, and a store for what is complete.
 
-Decoders read files, and a refusal is free only before the bytes are in a store far away. So every blob is spooled on
-the disk of its server first, whatever its store.
+Decoders read files, and a refusal is free only before the bytes are in a store far away. So a blob is spooled on the
+disk of its server first, whatever its store. A small one may stay in memory.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from uponce.adapters.files import Run, blobs_in, checked, has_no_inodes
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.uploads import Destination, SpooledChunk, SpooledUpload
-from uponce.app.ports import BlobStore, Ids, LateGroup, LocationOf, OpenBlob, Presigner, PutGroup, StoredBlob
+from uponce.app.ports import BlobStore, HoldSmall, Ids, LateGroup, LocationOf, OpenBlob, Presigner, PutGroup, StoredBlob
 
 _LIST_BATCH = 100
 
@@ -41,6 +41,11 @@ class Blobs(BlobStore, Destination):
     @property
     def put_group(self) -> PutGroup | None:
         """Return what stores many small blobs at once, or None."""
+        return None
+
+    @property
+    def hold_small(self) -> HoldSmall | None:
+        """Return what stores a small blob from memory, or None."""
         return None
 
     @property

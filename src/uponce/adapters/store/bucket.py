@@ -98,14 +98,12 @@ class Bucket:
         part_bytes = max(PART_BYTES, ceil(span.size / _MOST_PARTS))
         sums = Sums(part_bytes)
         blocks = self._until_ended(sums.over(blocks_of(descriptor, span.start, span.end)))
-        attributes = {"Content-Type": media_type}
-        if media_type == BINARY:
-            attributes["Content-Disposition"] = "attachment"
+        attributes = _attributes(media_type)
         with _translated():
             if span.size <= part_bytes:
-                obstore.put(self._store, name, b"".join(blocks), attributes=attributes, use_multipart=False)
+                put = obstore.put(self._store, name, b"".join(blocks), attributes=attributes, use_multipart=False)
             else:
-                obstore.put(
+                put = obstore.put(
                     self._store,
                     name,
                     blocks,
@@ -113,10 +111,20 @@ class Bucket:
                     chunk_size=part_bytes,
                     max_concurrency=_PARTS_AT_ONCE,
                 )
-        self._compare(name, sums.etag(), lambda: blocks_of(descriptor, span.start, span.end), span.size)
+        self._compare(name, put["e_tag"], sums.etag(), lambda: blocks_of(descriptor, span.start, span.end), span.size)
 
-    def _compare(self, name: str, etag: str, blocks: Callable[[], Iterable[bytes]], size: int) -> None:
-        """Compare the object with the bytes: by its MD5, which most stores show, or by reading it back."""
+    def put(self, name: str, data: bytes, md5: str, media_type: str) -> None:
+        """Do the same with bytes in memory, in one request."""
+        with _translated():
+            put = obstore.put(self._store, name, data, attributes=_attributes(media_type), use_multipart=False)
+        self._compare(name, put["e_tag"], md5, lambda: [data], len(data))
+
+    def _compare(
+        self, name: str, shown: str | None, etag: str, blocks: Callable[[], Iterable[bytes]], size: int
+    ) -> None:
+        """Compare the object with the bytes: by its MD5, which most stores have shown, or by reading it back."""
+        if (shown or "").strip('"') == etag:
+            return
         with _translated():
             meta = obstore.head(self._store, name)
         if meta["size"] == size and (meta["e_tag"] or "").strip('"') == etag:
@@ -192,6 +200,11 @@ class Bucket:
         """Return a URL by which any client may read the object for so many seconds."""
         with _translated():
             return obstore.sign(self._store, "GET", name, timedelta(seconds=seconds))
+
+
+def _attributes(media_type: str) -> dict[str, str]:
+    attributes = {"Content-Type": media_type}
+    return attributes | {"Content-Disposition": "attachment"} if media_type == BINARY else attributes
 
 
 class Sums:

@@ -5,7 +5,8 @@
     <prefix>/owner                  the owner of the storage, see app/owner.py
 
 Keys are 32 random hex digits. Nothing that a client sends ever becomes part of a name. Bytes that are arriving are in
-the spool of the server. They are uploaded when they are complete and accepted, so a refused upload costs no request.
+the spool of the server, or in memory if they are few. They are uploaded when they are complete and accepted, so a
+refused upload costs no request.
 """
 
 import asyncio
@@ -28,8 +29,9 @@ from uponce.adapters.store.bucket import PART_BYTES, Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
 from uponce.adapters.threads import Threads
-from uponce.app.ports import PLACES, Ids, Parts, Presigner, StoredBlob
+from uponce.app.ports import PLACES, Body, HoldSmall, Ids, Parts, Presigner, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
+from uponce.core.formats import BINARY
 from uponce.core.spans import Span
 from uponce.core.values import Digest
 
@@ -107,6 +109,10 @@ class BucketBlobs(Blobs):
 
     def describe(self) -> str:
         return "each blob is an object in the bucket"
+
+    @property
+    def hold_small(self) -> HoldSmall:
+        return lambda body: SmallBlob(self, self._bucket, self._ids.hex(32), body)
 
     def close(self) -> None:
         """End soon: no commit can name any more what is on its way to the bucket."""
@@ -248,6 +254,29 @@ class BucketBlobs(Blobs):
 
     def presigner(self, seconds: int) -> Presigner:
         return Presigner(seconds, partial(self._url_of, seconds=seconds))
+
+
+class SmallBlob:
+    """The Publishable port: bytes in memory."""
+
+    def __init__(self, store: BucketBlobs, bucket: Bucket, key: str, body: Body) -> None:
+        self.key = key
+        self._store = store
+        self._bucket = bucket
+        self._body = body
+        self._is_offered = False
+
+    async def publish(self, media_type: str = BINARY) -> None:
+        data, digest = self._body
+        self._is_offered = True
+        await self._store.run(
+            lambda: self._bucket.put(_name(self.key), bytes(data), digest.md5, media_type), digest.size
+        )
+
+    async def discard(self) -> None:
+        if self._is_offered:
+            with suppress(StorageUnavailable):  # the sweeper deletes what stays
+                await self._store.withdraw(self.key)
 
 
 class ObjectBlob:

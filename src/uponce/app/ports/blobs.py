@@ -31,13 +31,26 @@ class SpooledChunk(Protocol):
         """Delete the bytes. Does nothing if they are gone."""
 
 
-class Spooled(SpooledChunk, Protocol):
-    """A private blob that one request writes. `publish` makes it visible under `key`, whole or not at all.
-
-    `blocks` are the sealed bytes, until `publish` or `discard`. `discard` deletes a published blob too.
-    """
+class Publishable(Protocol):
+    """The complete bytes of a private blob. `publish` makes it visible under `key`, whole or not at all."""
 
     key: str
+
+    async def publish(self, media_type: str = BINARY) -> None:
+        """Make the bytes durable under `key`. Raise StorageUnavailable if the sweeper has deleted the spooled file.
+
+        `media_type` is for stores that serve the bytes themselves.
+        """
+
+    async def discard(self) -> None:
+        """Delete the blob, also if it is published. Does nothing if it is gone."""
+
+
+class Spooled(SpooledChunk, Publishable, Protocol):
+    """A private blob that one request writes. Its bytes are complete when it is sealed.
+
+    `blocks` are the sealed bytes, until `publish` or `discard`.
+    """
 
     @property
     def path(self) -> str:
@@ -45,12 +58,6 @@ class Spooled(SpooledChunk, Protocol):
 
     async def seal(self) -> Digest:
         """End the writing, and return the digest. Then all bytes are in the file."""
-
-    async def publish(self, media_type: str = BINARY) -> None:
-        """Make the bytes durable under `key`. Raise StorageUnavailable if the sweeper has deleted the spooled file.
-
-        `media_type` is for stores that serve the bytes themselves.
-        """
 
 
 class HeldPart(Protocol):
@@ -269,6 +276,9 @@ class LateGroup:
     seal: Callable[[], None]
     abandon: Callable[[], None]
 
+
+# Returns a small body in memory as a private blob. It never gets into the spool.
+HoldSmall = Callable[[Body], Publishable]
 
 # Returns the name that a web server in front has for a blob, even a missing one, or None if it cannot read the blob.
 LocationOf = Callable[[str], str | None]

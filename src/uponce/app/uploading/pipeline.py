@@ -3,7 +3,8 @@
 `Pipeline` takes uploads that have arrived whole, in memory: hash → verify → judge → store → commit. A group of them
 takes the steps after the hash together, in the thread of the database: one sync makes the bytes of all durable, one
 transaction commits all. Each upload succeeds or fails on its own, and no client gets an answer before its group is
-durable. `streamed` takes those whose bytes stream in, and `completion` those in several requests.
+durable. `whole` takes one alone, to a bucket. `streamed` takes those whose bytes stream in, and `completion` those in
+several requests.
 """
 
 import hashlib
@@ -183,8 +184,8 @@ class Arrival:
     blob_key: str | None = None
 
 
-class GoesUpstream(Exception):
-    """The cloud has an upstream, so this pipeline is not for its uploads."""
+class MustStream(Exception):
+    """The upload is not for this way: its cloud has an upstream, or too many bodies wait in memory."""
 
 
 class Pipeline:
@@ -197,8 +198,10 @@ class Pipeline:
         self._goes_upstream: dict[str, bool] = {}  # by cloud: whether its latest upload went upstream
 
     def is_for(self, cloud: str) -> bool:
-        """Return whether an upload should come here: the store takes groups, and the cloud's latest one stayed here."""
-        return self._services.put_group is not None and not self._goes_upstream.get(cloud)
+        """Return whether a small upload is taken whole: the store can, and the latest one of its cloud stayed here."""
+        services = self._services
+        takes = services.put_group is not None or services.hold_small is not None
+        return takes and not self._goes_upstream.get(cloud)
 
     def learn(self, cloud: str, outcome: Uploaded | Forwarded) -> None:
         """Remember where an upload went. Only clouds that exist have outcomes, so strangers cannot fill the memory."""
@@ -210,8 +213,7 @@ class Pipeline:
         The event loop hashes, so the thread of the database can go on with another group. A failure before the commit
         spends nothing and leaves nothing. An unknown outcome deletes nothing.
         """
-        quick = len(arrival.data) <= _QUICKLY_HASHED
-        arrival.digest = _digest_of(arrival.data) if quick else await in_a_thread(lambda: _digest_of(arrival.data))
+        arrival.digest = await digest_of(arrival)
         committed = await followed_up(self._services, partial(self._committed, arrival))
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)
@@ -260,7 +262,7 @@ class Pipeline:
         request, params = arrival.request, collect_known(arrival.fields)
         key = find_key_in(records, request.cloud, params)
         if key.upstream is not None:
-            raise GoesUpstream
+            raise MustStream
         verified = verified_by(self._services.limits, key, params)
         check_route(params, request.cloud, request.requested)
         check_grant_fresh(self._services, verified)
@@ -334,6 +336,11 @@ STEPS: Sequence[Callable[[Pipeline, Arrival, Records], Refusal | None]] = (
 def _body_of(arrival: Arrival) -> Body:
     assert arrival.digest is not None
     return arrival.data, arrival.digest
+
+
+async def digest_of(arrival: Arrival) -> Digest:
+    quick = len(arrival.data) <= _QUICKLY_HASHED
+    return _digest_of(arrival.data) if quick else await in_a_thread(lambda: _digest_of(arrival.data))
 
 
 def _digest_of(data: bytes | memoryview) -> Digest:

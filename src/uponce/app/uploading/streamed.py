@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from uponce.app.authorise import Admitted, UploadRequest, record_refusal
-from uponce.app.ports import Committed, Draft, Spooled
+from uponce.app.ports import Committed, Draft, Publishable, Spooled
 from uponce.app.relaying.held import HeldFile, send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
@@ -27,7 +27,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         verified, body = await intake.complete()
         digest = await body.seal()
         admitted = Admitted.of(intake.request, verified, intake.filename)
-        repeated = await _answer_again(services, admitted, digest)
+        repeated = await answer_again(services, admitted, digest)
         if repeated is not None:
             return answered(repeated, verified.signer)
         if admitted.upstream is not None:
@@ -35,7 +35,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         assert not isinstance(body, HeldFile)
         draft = await judge(services, admitted, body.key, body.path, digest)
         intake.release()
-        committing = partial(_commit, services, admitted, draft, body)
+        committing = partial(commit, services, admitted, draft, body)
         return Uploaded(await unbroken(followed_up(services, committing)), verified.signer)
 
 
@@ -62,7 +62,7 @@ async def _relay(services: Services, admitted: Admitted, body: Spooled | HeldFil
         await body.discard()
 
 
-async def _answer_again(services: Services, admitted: Admitted, digest: Digest) -> Committed | Forwarded | None:
+async def answer_again(services: Services, admitted: Admitted, digest: Digest) -> Committed | Forwarded | None:
     """Return the stored answer, or None. A refusal for other bytes goes to the audit."""
     grant = admitted.grant
     if admitted.idempotency_key is None:
@@ -78,17 +78,17 @@ async def _answer_again(services: Services, admitted: Admitted, digest: Digest) 
         raise
 
 
-async def _commit(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+async def commit(services: Services, admitted: Admitted, draft: Draft, blob: Publishable) -> Committed:
     """Make the bytes durable, commit, and return the result. A refusal of the grant goes to the audit."""
     grant, caller = admitted.grant, admitted.caller
 
-    async def commit() -> Committed:
-        await spooled.publish(stored_type(draft.asset.facts))
+    async def publish_and_commit() -> Committed:
+        await blob.publish(stored_type(draft.asset.facts))
         with services.metrics.committing():
             return await services.database.commit(grant, draft, caller)
 
     try:
-        return await settle(commit, partial(read_back_upload, services, grant, draft), spooled.discard)
+        return await settle(publish_and_commit, partial(read_back_upload, services, grant, draft), blob.discard)
     except GrantRefused as error:
         await record_refusal(services, grant, error.code, caller)
         raise

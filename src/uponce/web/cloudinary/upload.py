@@ -18,8 +18,9 @@ from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, Field, FileStart
-from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
+from uponce.app.uploading.pipeline import Arrival, MustStream, Pipeline, Uploaded
 from uponce.app.uploading.streamed import upload as upload_events
+from uponce.app.uploading.whole import upload_whole
 from uponce.core.errors import (
     BadCredentials,
     EmptyFile,
@@ -64,9 +65,10 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
     request.note_fields(frame.fields)
     whole = chunk is None and pipeline.is_for(frame.cloud)
     arrival = await _arrival(services, request, frame) if whole else None
-    uploaded = None if arrival is None else await _upload_arrival(pipeline, arrival)
+    uploaded = None if arrival is None else await _upload_arrival(services, pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
+    del arrival  # its bytes would stay in memory while they are streamed
     size = chunk if isinstance(chunk, int) else None
     async with aclosing(_watched(request, _events(request, limits), size)) as events:
         if isinstance(chunk, tuple):
@@ -179,11 +181,11 @@ def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bo
     return not is_early and len(form.file) <= limits.max_unverified_bytes
 
 
-async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """Return the upload, or None to read a stream: a stale signature may have an answer, a cloud an upstream."""
+async def _upload_arrival(services: Services, pipeline: Pipeline, arrival: Arrival) -> Uploaded | Forwarded | None:
+    """Return the upload. Return None to read a stream: a stale signature may have an answer, and see MustStream."""
     try:
-        return await pipeline.upload(arrival)
-    except GoesUpstream:
+        return await (upload_whole(services, arrival) if services.put_group is None else pipeline.upload(arrival))
+    except MustStream:
         return None
     except StaleRequest:
         if arrival.request.idempotency_key is None:
@@ -221,6 +223,7 @@ async def _raw_events(body: Body, size: int | None) -> AsyncGenerator[Event, Non
     yield FileStart(None, size)
     async for chunk in body.chunks():
         yield chunk
+        del chunk
 
 
 async def _watched(
@@ -238,6 +241,7 @@ async def _watched(
             elif isinstance(event, bytes | bytearray):
                 arrived += len(event)
             yield event
+            del event
     if size is not None and arrived != size:
         raise MalformedRequest(
             f"The file has {arrived} bytes, but its Content-Range gives {size}. Send the file again."
