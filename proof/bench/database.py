@@ -70,7 +70,7 @@ def sample(ask: Callable[..., bytes], count: int) -> list[bytes]:
 
 
 def _spread(number: int, rows: int) -> bytes:
-    return (number * (_SPAN // rows) * 2).to_bytes(8, "big") + number.to_bytes(24, "big")
+    return ((number - 1) * (_SPAN // rows) * 2).to_bytes(8, "big") + number.to_bytes(24, "big")
 
 
 def _open(path: Path, rows: int) -> sqlite3.Connection:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +13,7 @@ import psutil
 import pytest
 
 from proof.bench.__main__ import main
+from proof.bench.database import add_expiring
 from proof.bench.measure import Sample, Traffic, send
 from proof.bench.page import recorded, sections
 from proof.bench.picture import BARS, TILES, picture
@@ -46,6 +49,18 @@ def test_a_filled_database_can_be_used_by_its_server(tmp_path: Path, capfd: pyte
     assert main(["P5", "P7", *options, "--cache", str(tmp_path / "cache")]) == 0
 
     assert "look-up p99 ms" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("rows", [1, 255, 256])
+def test_as_many_signatures_can_be_added_as_are_asked_for(tmp_path: Path, rows: int) -> None:
+    with closing(sqlite3.connect(tmp_path / "uponce.db")) as connection:
+        connection.execute("CREATE TABLE grants (grant_key BLOB PRIMARY KEY, timestamp INTEGER, keep_until INTEGER)")
+        connection.execute("INSERT INTO grants VALUES (x'00', 1700000000, 1700000000)")
+        connection.commit()
+
+        add_expiring(tmp_path / "uponce.db", rows, 1.0)
+
+        assert connection.execute("SELECT count(*) FROM grants").fetchone() == (1 + rows,)
 
 
 @pytest.mark.proof
