@@ -18,6 +18,7 @@ from proof.faults.processes import open_files, peak_memory
 from proof.faults.test_crowd import PATIENT
 from tests import samples
 from tests.server import Server
+from uponce.web.protocol import _GATHER_SECONDS
 
 pytestmark = pytest.mark.proof
 
@@ -33,6 +34,7 @@ TWO_DECODERS = {"UPONCE_DECODERS": "2"}  # as a server has by default
 MANY_CONNECTIONS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * STALLED)}
 IDLE_SECONDS = 60  # all connections must be there before the first one is hung up
 SLOW, ALMOST, LARGE_ALMOST = 500, 900_000, 1_900_000
+SLOW_SMALL, SMALL_ALMOST = 1_000, 250_000
 
 BLOCK = random.Random(1).randbytes(MIB)
 
@@ -185,33 +187,44 @@ def test_two_thousand_stalled_connections(many_files: None, server: Server) -> N
     asyncio.run(besiege(server))
 
 
-async def drag(server: Server, almost: int) -> None:
+async def drag(server: Server, slow: int, almost: int, allowed: int) -> None:
     """Many uploads at once, each of which stops when most of it has arrived, and then ends."""
     idle = peak_memory(server.pid)
     async with AsyncExitStack() as stack:
         connections = []
-        for number in range(SLOW):
+        for number in range(slow):
             connection = await stack.enter_async_context(connected(server))
             request = form(server, server.signed({"nonce": f"slow-{number}"}), (BLOCK + BLOCK)[:almost])
             await connection.send(request[:-100])
             connections.append((connection, request[-100:]))
+        await asyncio.sleep(3 * _GATHER_SECONDS)  # from then on, none is held in memory until it is whole
         async with asyncio.timeout(120):
-            while staged_bytes(server) < SLOW * almost / 2:
+            while staged_bytes(server) < slow * almost / 2:
                 await asyncio.sleep(0.05)
         asking = (connection.ask(rest, seconds=PATIENCE_SECONDS) for connection, rest in connections)
         replies = await asyncio.gather(*asking)
     grown = peak_memory(server.pid) - idle
-    print(f"{SLOW} uploads that stop after {almost // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
+    print(f"{slow} uploads that stop after {almost // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
     assert {reply.verdict for reply in replies} == {"ok"}
-    assert grown < SLOW * almost / 2
+    assert grown < allowed
 
 
 def staged_bytes(server: Server) -> int:
     return sum(file.stat().st_size for file in (server.data_dir / "media" / "spool").iterdir())
 
 
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data", env=PATIENT | MANY_CONNECTIONS | TWO_DECODERS) as started:
+        yield started
+
+
 @pytest.mark.parametrize("almost", [ALMOST, LARGE_ALMOST])
-def test_slow_uploads_share_their_buffers(tmp_path: Path, almost: int) -> None:
+def test_slow_uploads_share_their_buffers(patient: Server, almost: int) -> None:
     """Five hundred that stop cost far less than their bytes, also when each has the size of a large body."""
-    with Server(tmp_path / "data", env=PATIENT | MANY_CONNECTIONS | TWO_DECODERS) as server:
-        asyncio.run(drag(server, almost))
+    asyncio.run(drag(patient, SLOW, almost, SLOW * almost // 2))
+
+
+def test_slow_small_uploads_cost_less_than_their_bytes(patient: Server) -> None:
+    """A thousand that stop are each held in memory for a second, and then wait in their files."""
+    asyncio.run(drag(patient, SLOW_SMALL, SMALL_ALMOST, SLOW_SMALL * SMALL_ALMOST))
