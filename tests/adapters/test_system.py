@@ -38,6 +38,22 @@ def descriptors(tmp_path: Path) -> Iterator[tuple[int, int, int]]:
         yield one, two, other
 
 
+@pytest.mark.parametrize(("task", "lacks"), [("<none>\n", True), ("77\n", False), (None, False)])
+def test_a_disk_without_a_journal_is_known_by_its_journal_task(tmp_path: Path, task: str | None, lacks: bool) -> None:
+    device = tmp_path.stat().st_dev
+    (tmp_path / "devices/sda1").mkdir(parents=True)
+    (tmp_path / "dev/block").mkdir(parents=True)
+    (tmp_path / f"dev/block/{os.major(device)}:{os.minor(device)}").symlink_to(tmp_path / "devices/sda1")
+    (tmp_path / "fs/ext4/sda1").mkdir(parents=True)
+    if task is not None:
+        (tmp_path / "fs/ext4/sda1/journal_task").write_text(task)
+    assert system.lacks_journal(tmp_path, tmp_path) == lacks
+
+
+def test_where_the_system_shows_no_disks_none_lacks_a_journal(tmp_path: Path) -> None:
+    assert not system.lacks_journal(tmp_path, tmp_path)
+
+
 def test_a_lock_keeps_other_descriptors_out(locks: SpanLocks, descriptors: tuple[int, int, int]) -> None:
     one, two, other = descriptors
     assert locks.lock(one, Span(10, 20))

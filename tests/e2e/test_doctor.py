@@ -147,18 +147,20 @@ def rows_of_disks(env: dict[str, str]) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        *((kind, "is in memory, which a restart of this machine empties") for kind in ("tmpfs", "ramfs")),
+        *((kind, f"is in memory, which a restart of this machine empties ({kind}).") for kind in ("tmpfs", "ramfs")),
         *(
-            (kind, "is in the layer of a container, which ends with the container")
+            (kind, f"is in the layer of a container, which ends with the container ({kind}).")
             for kind in ("overlay", "fuse.fuse-overlayfs")
         ),
         ("ext4", None),
+        ("ext4 without a journal", "is on ext4 without a journal. After a power cut"),
     ],
 )
 def test_doctor_and_server_warn_of_a_folder_that_does_not_last(
     data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, said: str | None
 ) -> None:
-    monkeypatch.setattr(disks, "file_system_of", lambda folder: kind)
+    monkeypatch.setattr(disks, "file_system_of", lambda folder: kind.split(maxsplit=1)[0])
+    monkeypatch.setattr(disks, "lacks_journal", lambda folder: kind.endswith("journal"))
     done = uponce("doctor", "--json", "--data", data)
     settings = load({"UPONCE_DATA": str(data)})
     with opened(settings) as backend:
@@ -168,7 +170,7 @@ def test_doctor_and_server_warn_of_a_folder_that_does_not_last(
         assert ("volume" in findings(done), warned) == (False, [])
         return
     found = findings(done)["volume"]
-    assert (done.code, found["state"], f"{data} {said} ({kind})." in found["detail"]) == (0, "warning", True)
+    assert (done.code, found["state"], f"{data} {said}" in found["detail"]) == (0, "warning", True)
     assert warned == [found["detail"]]
 
 

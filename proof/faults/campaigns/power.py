@@ -1,11 +1,11 @@
 """Power cuts under load: what was acknowledged is there afterwards, and its signature stays spent.
 
-A server works on a file system in an image, and eight clients upload and overwrite. The file system is XFS, ext4, or
-ext4 without a journal. Small blobs go into packs, or become files. At a random moment the server is stopped, the file
-system is shut down without a log flush, and the server is killed. The disk is mounted again, which recovers its
-journal. It is audited before any code of ours changes it. Then a server starts on it, and every upload of the round is
-checked there. Then the disk is swept beside that server and audited again. After a number of cuts the disk is made
-again. What was acknowledged is kept outside of the disk.
+A server works on a file system in an image, XFS or ext4, and eight clients upload and overwrite. Small blobs go into
+packs, or become files. At a random moment the server is stopped, the file system is shut down without a log flush, and
+the server is killed. The disk is mounted again, which recovers its journal. It is audited before any code of ours
+changes it. Then a server starts on it, and every upload of the round is checked there. Then the disk is swept beside
+that server and audited again. After a number of cuts the disk is made again. What was acknowledged is kept outside of
+the disk.
 """
 
 import asyncio

@@ -117,6 +117,16 @@ def file_system(path: Path, mounts: str) -> str:
     return kind
 
 
+def lacks_journal(folder: Path, facts: Path = Path("/sys")) -> bool:
+    """Return whether the folder is on ext4 that was made without a journal. False where the system cannot tell."""
+    device = folder.stat().st_dev
+    try:
+        name = (facts / f"dev/block/{os.major(device)}:{os.minor(device)}").resolve(strict=True).name
+        return (facts / f"fs/ext4/{name}/journal_task").read_text().strip() == "<none>"
+    except OSError:
+        return False
+
+
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 

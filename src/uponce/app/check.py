@@ -156,8 +156,14 @@ _LAYER = "the layer of a container, which ends with the container"
 _FLEETING = {"tmpfs": _MEMORY, "ramfs": _MEMORY, "overlay": _LAYER, "fuse.fuse-overlayfs": _LAYER}
 
 
-def check_lasting(folder: str, file_system: str) -> str | None:
-    """Return a warning if a folder of this file system loses its files with the machine or container, else None."""
+def check_lasting(folder: str, file_system: str, *, has_journal: bool) -> str | None:
+    """Return a warning if a folder of this file system loses files with the machine, container or power, else None."""
+    if not has_journal:
+        return (
+            f"{folder} is on {file_system} without a journal. After a power cut, the repair of the disk may lose files "
+            "and keys, and spent signatures may work again. Use a disk with a journal: ext4 as mkfs.ext4 makes it, or "
+            "XFS."
+        )
     if file_system not in _FLEETING:
         return None
     return (

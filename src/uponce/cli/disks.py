@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from uponce.adapters.files import exists
-from uponce.adapters.system import file_system_of
+from uponce.adapters.system import file_system_of, lacks_journal
 from uponce.app.check import check_lasting
 from uponce.config import Settings
 from uponce.wiring import sqlite_path
@@ -34,8 +34,8 @@ def nearest(place: Path) -> Path:
 
 
 def fleeting(settings: Settings) -> Iterator[str]:
-    """Yield a warning for each disk that loses what a server must not lose."""
+    """Yield a warning for each disk that may lose what a server must not lose."""
     for folder in one_of_each_disk(lasting(settings)):
-        warning = check_lasting(str(folder), file_system_of(folder))
+        warning = check_lasting(str(folder), file_system_of(folder), has_journal=not lacks_journal(folder))
         if warning is not None:
             yield warning

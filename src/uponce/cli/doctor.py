@@ -116,7 +116,7 @@ def _of_database(settings: Settings, backend: Backend) -> Iterator[Finding]:
 
 
 def _of_disks(settings: Settings) -> Iterator[Finding]:
-    """Yield the free space on each local disk that the server writes to, and which disks do not last."""
+    """Yield the free space on each local disk that the server writes to, and which disks may lose files."""
     for folder in one_of_each_disk([settings.data_dir, *lasting(settings)]):
         free = shutil.disk_usage(folder).free
         if free < _GIB:
