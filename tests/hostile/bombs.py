@@ -177,20 +177,33 @@ def webm(*elements: bytes) -> bytes:
     return _EBML + ebml(_SEGMENT, b"".join(elements))
 
 
-def _tiny(kind: bytes, data: bytes = b"") -> bytes:
+def tiny(kind: bytes, data: bytes = b"") -> bytes:
     return kind + bytes([0x80 | len(data)]) + data
 
 
-_TRACK = _tiny(
+_TRACK = tiny(
     b"\xae",
-    _tiny(b"\xd7", b"\1")
-    + _tiny(b"\x83", b"\1")
-    + _tiny(b"\x86", b"V_VP8")
-    + _tiny(b"\xe0", b"\xb0\x81\x10\xba\x81\x10"),
+    tiny(b"\xd7", b"\1") + tiny(b"\x83", b"\1") + tiny(b"\x86", b"V_VP8") + tiny(b"\xe0", b"\xb0\x81\x10\xba\x81\x10"),
 )
 _TRACKS = ebml(b"\x16\x54\xae\x6b", _TRACK)
-_CUE = _tiny(b"\xbb", _tiny(b"\xb3", b"\1") + _tiny(b"\xb7", b"\xf7\x81\1\xf1\x81\1"))
-_TAG = _tiny(b"\x73\x73", _tiny(b"\x67\xc8", b"\x45\xa3\x81a\x44\x87\x81b"))
+_CUE = tiny(b"\xbb", tiny(b"\xb3", b"\1") + tiny(b"\xb7", b"\xf7\x81\1\xf1\x81\1"))
+_TAG = tiny(b"\x73\x73", tiny(b"\x67\xc8", b"\x45\xa3\x81a\x44\x87\x81b"))
+
+
+def webm_behind(count: int, *, tracks_first: bool) -> bytes:
+    """Tags behind the pictures, to which the table of contents sends a reader. The tracks may be behind them."""
+    kinds = {b"\x12\x54\xc3\x67": ebml(b"\x12\x54\xc3\x67", _TAG * count), b"\x16\x54\xae\x6b": _TRACKS}
+    before = ebml(b"\x15\x49\xa9\x66", tiny(b"\x2a\xd7\xb1", b"\x0f\x42\x40")) + _TRACKS * tracks_first
+    cluster = ebml(b"\x1f\x43\xb6\x75", tiny(b"\xe7", b"\0"))
+
+    def contents(at: int) -> bytes:
+        seeks = b""
+        for kind, element in kinds.items():
+            seeks += tiny(b"\x4d\xbb", tiny(b"\x53\xab", kind) + tiny(b"\x53\xac", _be(at, 8)))
+            at += len(element)
+        return ebml(b"\x11\x4d\x9b\x74", seeks)
+
+    return webm(contents(len(contents(0) + before + cluster)), before, cluster, *kinds.values())
 
 
 def ogg_streams(count: int) -> bytes:
@@ -263,10 +276,12 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "webp of empty chunks": lambda: webp_chunks(7_500_000),
     "avif of 65,000 items": lambda: avif_items(65_000),
     "avif of empty boxes": lambda: avif_boxes(7_500_000),
-    "webm of empty elements": lambda: webm(_tiny(b"\xec") * 30_000_000),
+    "webm of empty elements": lambda: webm(tiny(b"\xec") * 30_000_000),
     "webm of tracks": lambda: webm(ebml(b"\x16\x54\xae\x6b", _TRACK * 1_000_000)),
     "webm of cues": lambda: webm(_TRACKS, ebml(b"\x1c\x53\xbb\x6b", _CUE * 4_000_000)),
     "webm of tags": lambda: webm(_TRACKS, ebml(b"\x12\x54\xc3\x67", _TAG * 4_000_000)),
+    "webm of tags behind its pictures": lambda: webm_behind(4_000_000, tracks_first=True),
+    "webm of tags before its tracks": lambda: webm_behind(4_000_000, tracks_first=False),
     "ogg of streams": lambda: ogg_streams(600_000),
     "mp3 of comments": lambda: id3(4_000_000),
     "wav of chunks": lambda: wav((b"junk" + _le(0)) * 7_500_000),

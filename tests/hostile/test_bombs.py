@@ -50,10 +50,9 @@ def test_a_bomb_stays_in_its_budget(tmp_path: Path, name: str) -> None:
     assert min(took) <= _CPU_SECONDS
 
 
-@pytest.mark.parametrize("name", ["webm of tags", "jpeg of application data"])
-def test_without_the_limit_a_bomb_takes_more_memory(tmp_path: Path, name: str) -> None:
+def test_without_the_limit_a_bomb_takes_more_memory(tmp_path: Path) -> None:
     """The control: the budget can be missed."""
-    assert decoding(tmp_path, BOMBS[name](), memory_bytes=8192 * MIB).memory > _MEMORY
+    assert decoding(tmp_path, BOMBS["jpeg of application data"](), memory_bytes=8192 * MIB).memory > _MEMORY
 
 
 def test_with_the_defaults_of_ffmpeg_a_bomb_takes_more_time(tmp_path: Path) -> None:

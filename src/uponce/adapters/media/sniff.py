@@ -19,6 +19,7 @@ from zlib import crc32
 import filetype
 from filetype.types.archive import Pdf
 
+from uponce.adapters.media.id3 import tag_bytes
 from uponce.adapters.media.scan import Data, Shape, gif, webp
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS, Format, canonical_format
@@ -139,12 +140,11 @@ def _transport_stream(head: bytes) -> str | None:
 def _tagged(head: bytes) -> str | None:
     """Return the format behind an ID3 tag, if it is FLAC or AAC. The library takes each tag for MP3.
 
-    The tag must end within the head. Source: https://id3.org/id3v2.4.0-structure, 3.1 (size) and 3.4 (footer)
+    The tag must end within the head.
     """
-    if not head.startswith(b"ID3") or len(head) < 10:
+    if not (length := tag_bytes(head)):
         return None
-    size = sum((byte & 0x7F) << 7 * (3 - at) for at, byte in enumerate(head[6:10]))
-    start = head[10 + size + (head[5] & 0x10 and 10) :]
+    start = head[length:]
     if start.startswith(b"fLaC"):
         return "flac"
     is_adts = len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0  # ISO 14496-3, 1.A.2: layer 0

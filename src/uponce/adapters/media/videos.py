@@ -13,6 +13,8 @@ import av.subtitles.codeccontext  # PyAV loads it at the first subtitle: too lat
 import av.subtitles.stream
 from av.stream import Disposition
 
+from uponce.adapters.media.id3 import hide_tags
+from uponce.adapters.media.matroska import hide_unneeded
 from uponce.adapters.media.mp4 import Mp4Claims, scan_mp4
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import Format
@@ -46,6 +48,7 @@ def inspect_video(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
     Raise InvalidMedia, MediaTooLarge, or an error of PyAV.
     """
     claims = scan_mp4(file, limits) if format_.decoder == "mov" else Mp4Claims()
+    file = hide_unneeded(file) if format_.decoder == "matroska" else hide_tags(file)
     file.seek(0)
     with _open(file, format_, limits, claims) as container:
         return judge_dimensions(_facts(container, format_, limits, claims.rotation), limits)
