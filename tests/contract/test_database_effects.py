@@ -304,6 +304,23 @@ def test_a_clock_far_behind_changes_no_age_of_an_effect_and_drops_no_dead_one(
     assert {found.created_at for found in after.values()} == {START}
 
 
+def test_a_clock_far_ahead_drops_six_hours_of_dead_notifications(backend: Backend, database: Opened) -> None:
+    """A dead look-up of a relay stays whatever its age, and keeps no notification."""
+    run(begun(database, relay(B), seconds=0))
+    (look_up,) = run(claim(database, "relay", 10, 60))
+    run(database.postpone_effect(look_up, 0, "given up", dead=True))
+    died = []
+    for hours in (24, 29, 74):
+        backend.clock.time = START + hours * 3600
+        run(database.commit(grant(f"d{hours}", at=START + hours * 3600), noticed(f"blob-{hours}", f"n{hours}"), CALLER))
+        (effect,) = run(claim(database, NOTIFY, 1, 60))
+        run(database.postpone_effect(effect, 0, "gone", dead=True))
+        died.append(effect.id)
+    backend.clock.time = START + 10**8
+    run(database.purge(None, 100))
+    assert {effect.id for effect in run(database.list_effects(10))} == {look_up.id, died[-1]}
+
+
 def test_a_dead_look_up_of_a_relay_is_never_dropped(database: Database) -> None:
     """What became of the upload would stay unknown, and its signature pending."""
     run(begun(database, relay(B), seconds=0))

@@ -232,13 +232,14 @@ class Database(ABC):
             await some(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
         if audit_seconds is not None:
             with failure.kept():
-                until = await self.read(upkeep.end_of_purge())
-                await some(lambda: self.write(upkeep.purge_audit(audit_seconds, until, upkeep.BATCH)))
+                end = await self.read(upkeep.end_of_purge("oldest_audit"))
+                await some(lambda: self.write(upkeep.purge_audit(audit_seconds, end, upkeep.BATCH)))
         with failure.kept():
             await some(lambda: self.write(outbox.hasten_far(upkeep.BATCH)))
         if dead_seconds is not None:
             with failure.kept():
-                await some(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))
+                last = await self.read(upkeep.end_of_purge("oldest_dead_effect"))
+                await some(lambda: self.write(outbox.drop_old(dead_seconds, last, upkeep.BATCH)))
         failure.raise_it()
         return dropped
 

@@ -148,9 +148,12 @@ def hasten_far(now: float, most: int) -> Steps[int]:
 
 
 @operation(writes=True)
-def drop_old(now: float, seconds: int, most: int) -> Steps[int]:
-    """Delete at most so many effects that died longer ago, except look-ups of a relay. Return their number."""
-    (rows,) = yield [("drop_old_effects", {"before": int(now) - seconds, "most": most})]
+def drop_old(now: float, seconds: int, until: int, most: int) -> Steps[int]:
+    """Delete at most so many effects that died longer ago, and before `until`. Return their number.
+
+    Look-ups of a relay stay.
+    """
+    (rows,) = yield [("drop_old_effects", {"before": min(int(now) - seconds, until), "most": most})]
     return len(rows)
 
 

@@ -15,7 +15,7 @@ BATCH = 250
 _LEAST_AHEAD = 3600  # seconds; the skew that servers noted may be younger than a use
 _REST = 4
 MOST_SECONDS = 300  # of one purge for one kind of rows: they may come as fast as it deletes them
-_AUDIT_STEP = 6 * 3600  # a server purges every ten minutes or more often
+_STEP = 6 * 3600  # a server purges every ten minutes or more often
 
 FROZEN = "The database is frozen: it is a backup, or was moved away from."
 # In the order of most other operations, since `thaw` waits for readers too.
@@ -76,13 +76,13 @@ def purge_replies(now: float, slack: int, most: int) -> Steps[int]:
 
 
 @operation()
-def end_of_purge(_: float) -> Steps[int]:
-    """Return until which second one purge may delete the audit, whatever the clock says.
+def end_of_purge(_: float, oldest: str) -> Steps[int]:
+    """Return until which second one purge may delete rows, whatever the clock says. `oldest` looks the first one up.
 
     A clock that is months ahead for some minutes then deletes hours of the audit, and not all of it.
     """
-    ((row,),) = yield [("oldest_audit", {})]
-    return (row["oldest"] or 0) + _AUDIT_STEP
+    ((row,),) = yield [(oldest, {})]
+    return (row["oldest"] or 0) + _STEP
 
 
 @operation(writes=True)

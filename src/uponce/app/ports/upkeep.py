@@ -35,8 +35,8 @@ class Upkeep(Protocol):
 
         It works for some minutes at most on each kind of rows. If more are left, the next purge goes on.
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
-        `audit_seconds` are deleted too, six hours of the audit at most: the clock may be far ahead for a moment. So are
-        effects that have been dead for `dead_seconds`. With None, these rows stay.
+        `audit_seconds` are deleted too, and effects that have been dead for `dead_seconds`. With None, these rows stay.
+        At most six hours of each are deleted at once: the clock may be far ahead for a moment.
         Look-ups of a relay stay in any case. Effects that a clock far ahead has written or delayed are due at once.
         """
 

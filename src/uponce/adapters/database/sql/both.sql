@@ -368,9 +368,10 @@ DELETE FROM series WHERE id = :series_id AND spans = '[]' RETURNING id;
 
 -- "The slowest" has the least rate over its whole life; of equally slow ones it is the oldest. A series that is just
 -- being completed is left alone, here and below; it stays for the next time, should that fail. `arrived` alone does not
--- show that: it counts bytes that came twice, or failed their checksum.
+-- show that: it counts bytes that came twice, or failed their checksum. Not `id IN`: with few rows PostgreSQL would ask
+-- again for each row, and skip what has ended before.
 -- name: end_slowest_series
-DELETE FROM series WHERE id IN (
+DELETE FROM series WHERE id = (
   SELECT id FROM series
   WHERE coalesce(api_key = :api_key, true)
     AND (total IS NULL OR (total > 0 AND spans <> '[[0,' || CAST(total AS TEXT) || ']]'))
@@ -547,6 +548,13 @@ UPDATE outbox SET due_at = :now WHERE id IN (
 ) RETURNING id;
 
 -- Those of a relay hold a pending signature.
+-- name: oldest_dead_effect
+SELECT (
+  SELECT due_at FROM outbox
+  WHERE dead = 1 AND NOT EXISTS (SELECT 1 FROM relays WHERE relay_id = outbox.subject)
+  ORDER BY due_at LIMIT 1
+) AS oldest;
+
 -- name: drop_old_effects
 DELETE FROM outbox WHERE id IN (
   SELECT id FROM outbox
