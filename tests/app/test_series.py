@@ -365,7 +365,7 @@ def test_create_append_terminate(world: World) -> None:
     async def play() -> None:
         services, fields = world.services, world.sign()
         verified = await authorise(services, UploadRequest("demo", None, (), None, CALLER), dict(fields))
-        series = await begin_series(services, verified, fields, requested=None, filename="film.bin")
+        series = await begin_series(services, verified, fields, CALLER, requested=None, filename="film.bin")
         part = await append(services, series, Chunk(Span(0, len(DATA)), len(DATA)))
         await part.write(DATA[:1500])
         series = await part.keep()

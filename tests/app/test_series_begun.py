@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests import tus
+from tests.app import uploads
 from tests.app.dying import Dead, Life, make_mortal
 from tests.app.failing import Failing, Held
+from tests.app.uploads import outcome
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
@@ -297,3 +300,27 @@ def test_who_joins_too_late_hears_that_its_signature_is_used(world: World, monke
     monkeypatch.setattr(world.database, "join_series", late)
     assert_refused(asyncio.run(client.chunk(*LAST, fields=fields)), 400, "signature_used")
     assert [answer.status for answer in other] == [200]
+
+
+@pytest.mark.parametrize("begins", ["a series of chunks", "an upload by tus", "a signature in a series"])
+def test_a_reuse_that_the_database_finds_is_in_the_audit(world: World, begins: str) -> None:
+    """An upload completes after the request has looked its signature up, and before the series has it."""
+    fields, joins = world.sign(), begins == "a signature in a series"
+    chunks, resumable = Client(world, DATA, fields=fields), tus.Client(world, DATA, fields=fields)
+    held = Held(world.database, "join_series" if joins else "create_series")
+
+    async def play() -> Answer:
+        if joins:
+            await chunks.chunk(*FIRST, fields=world.sign())
+        world.swap(database=held)
+        request = resumable.create() if begins == "an upload by tus" else chunks.chunk(*(LAST if joins else FIRST))
+        refused = asyncio.create_task(request)
+        await held.reached.wait()
+        assert await outcome(world, uploads.form(fields)) == "ok"
+        held.release.set()
+        return await refused
+
+    refused = asyncio.run(play())
+    assert (refused.status, refused.headers["x-cld-error-code"]) == (400, "signature_used")
+    assert world.sql("SELECT count(*) FROM audit WHERE event = 'refused' AND code = 'signature_used'") == 1
+    assert rows(world)["series"] == joins

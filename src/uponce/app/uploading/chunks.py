@@ -21,7 +21,7 @@ from uponce.app.uploading.completion import finish
 from uponce.app.uploading.ending import end_unless_held
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, begin_series, yielding_to_newer
+from uponce.app.uploading.series import Append, append, begin_series, reuse_recorded, yielding_to_newer
 from uponce.core.errors import ChunkInProgress, ChunkSuperseded, InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
@@ -146,6 +146,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
                 services,
                 verified,
                 self._params,
+                request.caller,
                 requested=request.requested,
                 filename=self.filename,
                 upload_id=self._upload_id,
@@ -156,9 +157,10 @@ class ChunkIntake(Receiver[Spooled | Append]):
         if joined or series.grant.key == verified.grant.key:
             return series
         try:
-            return await services.database.join_series(
-                series.id, verified.grant, most=services.limits.signatures_per_series
-            )
+            async with reuse_recorded(services, verified.grant, request.caller):
+                return await services.database.join_series(
+                    series.id, verified.grant, most=services.limits.signatures_per_series
+                )
         except SeriesGone:
             if series.spans:
                 raise

@@ -66,7 +66,9 @@ async def begin(services: Services, request: UploadRequest, filename: str | None
     params = collect_known(request.fields)
     verified = await authorise(services, request, params)
     _check_total(total, services.limits.max_bytes(request.requested, verified.spec))
-    return await begin_series(services, verified, params, requested=request.requested, filename=filename, total=total)
+    return await begin_series(
+        services, verified, params, request.caller, requested=request.requested, filename=filename, total=total
+    )
 
 
 async def begin_with(
