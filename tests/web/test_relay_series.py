@@ -122,6 +122,8 @@ def test_a_tus_upload_that_goes_in_one_request_is_gone_if_the_account_takes_it_n
     place, stub.uploads = begin_tus(relay, fields, len(FILE)), iter([Trouble.LIMITED])
     refused = patch(relay, place, FILE)
     assert (refused.status, refused.headers["retry-after"]) == (503, "60")
+    assert "code" not in refused.json["error"]
+    assert refused.headers["x-cld-error-code"] == "upstream_refused"
     assert relay.request("HEAD", place, headers=tus).status == 404
     assert patch(relay, begin_tus(relay, fields, len(FILE)), FILE).status == 204
     assert stored(stub) == [md5(FILE)]

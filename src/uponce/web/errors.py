@@ -86,11 +86,12 @@ def refusal(
     request.note_error(error)
     request.refused = error.outcome
     lingers = request.has_unread_body()
+    # The code also as a header: an answer to HEAD has no body, and that of an upstream no code.
+    more = [*headers, (b"x-cld-error", _header_text(error.message)), (b"x-cld-error-code", error.code.encode())]
     if isinstance(error, UpstreamRefused) and error.body:
         answer = forwarded_response(status or error.status, error.body, error.headers, lingers=lingers)
-        return replace(answer, headers=(*answer.headers, *headers))
-    # The code also as a header: an answer to HEAD has no body.
-    more = [*headers, (b"x-cld-error", _header_text(error.message)), (b"x-cld-error-code", error.code.encode())]
+        passed_on = dict(answer.headers)
+        return replace(answer, headers=(*answer.headers, *(each for each in more if each[0] not in passed_on)))
     if error.retry_after is not None:
         more.append((b"retry-after", str(error.retry_after).encode()))
     if isinstance(error, BadCredentials):

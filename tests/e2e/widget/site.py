@@ -143,7 +143,9 @@ class LineHandler(LossyHandler):
         self.close_connection = True
         if isinstance(strike, int | tuple):
             status, code = strike if isinstance(strike, tuple) else (503, "")
-            body = json.dumps({"error": {"code": code}}).encode() if code else b""
+            # Refusals of a relay's account are passed on: they have no code of uponce.
+            error = {"message": f"Refused: {code}"} if code == "upstream_refused" else {"code": code}
+            body = json.dumps({"error": error}).encode() if code else b""
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.send_header("Access-Control-Allow-Origin", "*")

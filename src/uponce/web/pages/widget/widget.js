@@ -9,7 +9,8 @@ const DAY = 86_400_000;
 const LIVE = ["signing", "uploading", "retrying"];
 const BUSY = ["queued", ...LIVE];
 // uponce answers so before it stores anything, also after all bytes have arrived
-const STORES_NOTHING = ["database_unavailable", "storage_unavailable", "storage_full", "server_busy", "attempt_expired", "upstream_unavailable"];
+const STORES_NOTHING = ["database_unavailable", "storage_unavailable", "storage_full", "server_busy", "attempt_expired", "upstream_unavailable", "upstream_refused"];
+// The first one is not about the bytes that were sent.
 const FINAL = ["unreadable", "file_too_large", "empty_file", "format_not_allowed", "invalid_media", "media_too_large", "too_many_files"];
 
 /** All texts. A key may also be any error code of uponce or of your sign endpoint. */
@@ -266,7 +267,9 @@ class Refusal extends Error {
     super(message ?? "");
     this.code = code;
     this.status = status;
-    this.again = retryAfter !== null || [0, 408, 409, 423, 429].includes(status) || status >= 500 || code === "chunk_superseded";
+    // uponce has all bytes and completes the upload.
+    this.busy = code === "chunk_in_progress" || code === "outcome_unknown";
+    this.again = retryAfter !== null || /^(0|40[89]|42[039]|5..)$/.test(status) || code === "chunk_superseded";
     this.seconds = Number(retryAfter) || 0;
   }
 }
@@ -314,8 +317,8 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
       // Null after HEAD, 204, or a proxy's page.
       const json = xhr.response;
       if (/^2/.test(xhr.status)) return resolve({ json, header });
-      // An answer to HEAD has no body.
-      const { code, message } = json?.error ?? { code: header("X-Cld-Error-Code"), message: header("X-Cld-Error") };
+      // An answer to HEAD has no body, and that of a relay's account no code.
+      const { code = header("X-Cld-Error-Code"), message = header("X-Cld-Error") } = json?.error ?? {};
       reject(new Refusal(code, message, xhr.status, header("Retry-After")));
     };
     signal.addEventListener("abort", abort);
@@ -354,12 +357,11 @@ class Upload {
           this.reset();
           continue;
         }
-        // uponce has all bytes and completes the upload. A relay first sends them to its account.
-        // So the widget waits for an hour or longer. Such an answer shows that the line is good.
-        const isAtWork = this.unknown && this.place && ["chunk_in_progress", "outcome_unknown"].includes(error.code);
-        failed = this.offset > before || (isAtWork && ++asked < tries * 50) ? 1 : failed + 1;
+        // A relay first sends the bytes to its account. So the widget waits for an hour or longer.
+        // Such an answer shows that the line is good.
+        failed = this.offset > before || (this.unknown && this.place && error.busy && ++asked < tries * 50) ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
-        const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => null);
+        const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => {});
         if (signal.aborted) return;
         if (!readable) return this.refuse(local("unreadable"));
         const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 30_000) * (0.75 + Math.random() / 2));
@@ -431,8 +433,8 @@ class Upload {
   async begin(signal) {
     const { url, fields } = await this.signed(signal);
     const [, base, cloud, type = "auto"] = /^(.*)\/v1_1\/([^/]+)\/(?:(\w+)\/)?upload/.exec(url) ?? [];
-    const metadata = Object.entries({ ...fields, resource_type: type, filename: this.name });
-    const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": metadata.map(([name, value]) => `${name} ${base64(value)}`).join() };
+    const metadata = Object.entries({ ...fields, resource_type: type, filename: this.name }).map(([name, value]) => `${name} ${base64(value)}`);
+    const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": metadata.join() };
     try {
       const { header } = await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal });
       // A proxy may have hidden https.
@@ -451,13 +453,15 @@ class Upload {
     let saved;
     const moved = (loaded) => this.moved(Math.min(offset + loaded, this.size));
     // All bytes have left: until a reply says more, the file may be stored.
-    const left = () => offset + (options.body.size ?? this.size) < this.size || ((this.unknown = true), (saved = this.save()));
+    const left = () => offset + (options.body?.size ?? this.size) < this.size || ((this.unknown = true), (saved = this.save()));
+    // After a 503 to the last part, a HEAD completes the upload.
+    if (this.place && this.loaded >= this.size) left();
     try {
       return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
     } catch (error) {
       // The user may leave the page when it shows the error.
       await saved;
-      if ((error.status && error.status < 500) || STORES_NOTHING.includes(error.code)) {
+      if (!error.busy && (/^4/.test(error.status) || STORES_NOTHING.includes(error.code))) {
         // Refused, but maybe not the tries before.
         this.unknown = unknown;
         await this.save();
@@ -502,9 +506,8 @@ class Upload {
 
   refuse(error) {
     // The refusal of this try says nothing of a try before whose reply was lost, unless it is about the bytes that were sent.
-    const ofBytes = error.code !== "unreadable" && [...FINAL, "content_mismatch"].includes(error.code);
-    const unsure = this.unknown && !error.again && !ofBytes;
-    this.error = unsure ? local("outcome_unknown") : error;
+    const ofBytes = ["content_mismatch", "upstream_refused", ...FINAL.slice(1)].includes(error.code);
+    this.error = this.unknown && !error.again && !ofBytes ? local("outcome_unknown") : error;
     // A definite end: the next try needs a new signature.
     if (!error.again) this.reset();
     this.end("refused");
@@ -760,9 +763,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (this.matches(":disabled")) return;
     const many = this.input.multiple;
     for (const file of many ? files : [...files].slice(0, 1)) {
-      const known = this.#uploads.find(
-        (upload) => !upload.file && upload.state === "paused" && ["name", "size", "lastModified"].every((key) => upload[key] === file[key]),
-      );
+      const known = this.#uploads.find((upload) => !upload.file && upload.state === "paused" && ["name", "size", "lastModified"].every((key) => upload[key] === file[key]));
       if (known) {
         known.file = file;
         this.#thumb(known);
@@ -922,9 +923,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     const data = new FormData();
     for (const { answer } of done) data.append(this.getAttribute("name"), this.#valueOf(answer));
     // The browser keeps this state too, for its Back button.
-    const state = JSON.stringify(
-      (this.hasAttribute("forget") ? [] : done).map(({ name, size, type, answer }) => ({ name, size, type, answer, visit: visit() })),
-    );
+    const state = JSON.stringify((this.hasAttribute("forget") ? [] : done).map(({ name, size, type, answer }) => ({ name, size, type, answer, visit: visit() })));
     try {
       if (this.owner && this.keeps) {
         // The next form at this address begins empty.
