@@ -136,6 +136,21 @@ def test_a_file_that_is_too_large_is_told_its_size_where_the_request_says_it(wor
     assert whole.json["error"]["message"] == f"File size too large. Got {len(PNG)}. Maximum is 10."
 
 
+def test_no_file_is_begun_that_says_that_it_is_too_large(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    real = world.blobs.receive
+
+    async def receive() -> Any:
+        begun.append("a file")
+        return await real()
+
+    monkeypatch.setattr(world.blobs, "receive", receive)
+    for limit, files in ((999_999, 0), (1_000_000, 1)):
+        query = world.sign({"max_bytes": limit})
+        world.request("PUT", world.route("raw", query), headers={"content-length": "1000000"}, chunks=[PNG])
+        assert len(begun) == files
+
+
 @pytest.mark.parametrize("order", ["fields first", "file first"])
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_refused_by_name_and_nothing_is_spent(shared: World, name: str, order: str) -> None:

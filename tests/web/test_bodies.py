@@ -93,6 +93,7 @@ TEXT_BODIES = {
     "a nested object": (JSON, b'{"context":{"file":"data:;base64,aGk="}}', "malformed_request"),
     "a nested list": (JSON, b'{"tags":[["a"]]}', "malformed_request"),
     "very deep": (JSON, b'{"a":' + b"[" * 100_000, "malformed_request"),
+    "a misspelt list": (JSON, as_json({"taggs": [], "file": URI}), "unknown_parameter"),
     "NaN": (JSON, b'{"timestamp":NaN}', "malformed_request"),
     "torn in the file": (JSON, b'{"file":"data:;base64,aGk=', "malformed_request"),
     "torn behind the file": (JSON, b'{"file":"data:;base64,aGk="', "malformed_request"),

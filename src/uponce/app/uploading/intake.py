@@ -183,6 +183,8 @@ class Receiver(ABC, Generic[S]):
         if self.verified is None:
             self._counted.enter_context(self._services.attempts.unverified(self._attempt, self._services.limits))
             self._limit = self._services.limits.max_bytes(self.request.requested, None)
+        if self._size is not None and self._size > self._limit:
+            raise self._doubt or self._too_large(self._size)
         self.body = await self._open()
 
     def _needs_no_signature(self, params: dict[str, str]) -> bool:

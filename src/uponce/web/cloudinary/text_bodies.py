@@ -278,7 +278,7 @@ def _texts(name: str, value: object) -> Iterable[tuple[str, str]]:
     if value is None:
         return
     if isinstance(value, list):
-        for item in value:
+        for item in value or [""]:  # an empty list is an empty parameter: then its name is checked too
             yield f"{name}[]", _text(item)
     else:
         yield name, _text(value)
