@@ -10,6 +10,7 @@ from uponce.core.account import Account, account_url, read_account
     [
         Account("123", "secret", "Demo", {}),
         Account("a/b:c@d", "e/f:g@h?i#j%k", "demo", {"upload_prefix": "http://[::1]:8000/below", "name": "x"}),
+        Account("1", "secret", "demo", {"upload_prefix": "https://h/a+b%2Fc d", "name": "é&#=%"}),
     ],
 )
 def test_what_is_written_is_read_again(account: Account) -> None:

@@ -34,6 +34,10 @@ def aimed(
             Upstream("demo", "123", "topsecret", "http://127.0.0.1:8000", Algorithm.SHA256, 600),
         ),
         ("cloudinary://123:topsecret@demo?identify=context", Upstream("demo", "123", "topsecret", marked=True)),
+        (
+            "cloudinary://123:topsecret@demo?upload_prefix=https://h/a%2Bb%252Fc",
+            Upstream("demo", "123", "topsecret", "https://h/a+b%2Fc"),
+        ),
     ],
 )
 def test_a_url_names_the_account_and_can_be_written_without_the_secret(url: str, upstream: Upstream) -> None:

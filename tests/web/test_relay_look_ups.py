@@ -243,13 +243,25 @@ def test_an_upload_that_no_account_can_settle_is_given_up_as_spent(
 
 
 @pytest.mark.parametrize(
-    ("ahead", "state"), [(59, State.OK), (60, State.BROKEN), (-290, State.OK), (-301, State.BROKEN)]
+    ("ahead", "state"), [(59, State.OK), (60, State.BROKEN), (-300, State.OK), (-302, State.BROKEN)]
 )
 def test_doctor_finds_a_clock_with_which_the_account_refuses_each_signature(
     relay: World, stub: StubUpstream, ahead: int, state: State
 ) -> None:
     """A signature of the relay lives for a minute here, so the account must not be a minute ahead."""
     relay.swap(limits=Limits(relay_fence=60, relay_answer=60))
+    stub.clock = lambda: relay.clock.time + ahead
+    (finding,) = asyncio.run(of_upstreams(relay.services))
+    assert finding.state is state, finding.detail
+
+
+@pytest.mark.parametrize(("ahead", "state"), [(0, State.OK), (2, State.BROKEN), (-2, State.BROKEN)])
+def test_doctor_takes_no_fraction_of_a_second_for_a_wrong_clock(
+    relay: World, stub: StubUpstream, ahead: int, state: State
+) -> None:
+    """The account's Date is a whole number."""
+    relay.swap(limits=Limits(skew=0))
+    relay.clock.time += 0.7
     stub.clock = lambda: relay.clock.time + ahead
     (finding,) = asyncio.run(of_upstreams(relay.services))
     assert finding.state is state, finding.detail

@@ -61,17 +61,20 @@ async def of_upstreams(services: Services) -> Sequence[Finding]:
     """Return whether each relay's account accepts its key and has the right time. The calls change nothing."""
     findings, limits = [], services.limits
     for cloud, upstream in (await services.database.list_upstreams()).items():
-        name = f"relay of {cloud}"
+        name, sent = f"relay of {cloud}", services.clock.now()
         try:
             reply = await services.upstream.get(upstream, "ping")
         except UponceError as error:
             findings.append(Finding(name, State.BROKEN, f"{error.for_operator}. Check upload_prefix and the network."))
             continue
-        ahead = 0.0 if reply.date is None else reply.date - services.clock.now()
+        # Within these bounds, since `Date` has no fractions, and its moment is one between the call and the answer.
+        date = services.clock.now() if reply.date is None else reply.date
+        least, most = date - services.clock.now(), date + 1 - sent
         if reply.status != 200 or (reply.document or {}).get("status") != "ok":
             findings.append(_unwilling(name, cloud, upstream, reply.status))
-        elif abs(ahead) > limits.skew or ahead >= min(upstream.window, limits.relay_fence):  # signatures are back-dated
-            late = f"its clock is {ahead:.0f} seconds ahead. Correct the clock of this machine."
+        # Signatures are back-dated.
+        elif least > limits.skew or most < -limits.skew or least >= min(upstream.window, limits.relay_fence):
+            late = f"its clock is {least:.0f} seconds ahead. Correct the clock of this machine."
             findings.append(Finding(name, State.BROKEN, late))
         else:
             findings.append(Finding(name, State.OK, f"{upstream.prefix} accepts the key of {upstream.cloud}"))

@@ -102,7 +102,7 @@ RULES = {
         "watermark",
         WARNING,
         "grants at or before the watermark, refused as stale. Normal after a restore, and for two hours after a long "
-        "upload in parts; otherwise check the clock",
+        "upload in parts or a relayed upload that was pending for hours; otherwise check the clock",
     ),
 }
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+_PLAIN = ":/[]@!$'()*,;=?~"  # in a query these stand for themselves, unlike `%`, `+`, `&` and `#`
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -41,5 +43,5 @@ def read_account(url: str, secret: str | None = None) -> Account:
 def account_url(api_key: str, secret: str, cloud: str, **options: str) -> str:
     """Return the URL that `read_account` reads. An empty secret is omitted."""
     owner = ":".join(quote(text, safe="") for text in (api_key, secret) if text)
-    query = "&".join(f"{name}={value}" for name, value in options.items())
+    query = "&".join(f"{name}={quote(value, safe=_PLAIN)}" for name, value in options.items())
     return f"cloudinary://{owner}@{cloud}{'?' if query else ''}{query}"
