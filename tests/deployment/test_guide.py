@@ -135,6 +135,8 @@ def test_a_cancelled_move_brings_back_the_settings_of_the_box_and_its_backups(tm
         assert machine.asked() == ["stop uponce"]
 
         (tmp_path / "uponce.env.box").write_text(OF_THE_BOX)
+        # As in a shell with the present settings.
+        machine.shell = f"export UPONCE_DATABASE=sqlite:///{tmp_path}/new.db UPONCE_STORAGE=file://{tmp_path}/new\n"
         assert "this store takes uploads again" in machine.run(cancel)
         assert (tmp_path / "uponce.env").read_text() == OF_THE_BOX
         assert machine.asked() == ["stop uponce", "enable --now uponce uponce-backup.timer"]

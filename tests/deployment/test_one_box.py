@@ -304,6 +304,18 @@ def test_a_move_to_a_bucket_leaves_a_mounted_disk_alone(machine: Machine, box: S
     assert (box.data_dir / "uponce.db").exists() and not (box.data_dir / "before").exists()
 
 
+def test_a_move_to_a_bucket_leaves_a_database_alone_whose_log_still_has_a_part_of_it(
+    machine: Machine, box: Server
+) -> None:
+    """As on a full disk. `mv` would move a database without its last rows."""
+    (box.data_dir / "new.db").touch()
+    (box.data_dir / "new.db-wal").touch()
+    keys = "AWS_REGION=r AWS_ACCESS_KEY_ID=k AWS_SECRET_ACCESS_KEY=s\n"
+    assert machine.paste(keys + IN_BUCKET) == 1
+    assert machine.asked() == []
+    assert (box.data_dir / "uponce.db").exists() and not (box.data_dir / "before").exists()
+
+
 @pytest.mark.proof
 def test_the_media_move_to_a_bucket(machine: Machine, box: Server, tmp_path: Path) -> None:
     """SQLite stays. A signature that is spent stays spent, the backup copies from the bucket, and can be restored."""

@@ -45,6 +45,22 @@ def run_ci(folder: Path, says: dict[str, str], fails: str = "") -> tuple[int, li
     return done.returncode, asked.read_text().split(), done.stdout + done.stderr
 
 
+def test_a_setup_without_pip_is_repeated(tmp_path: Path) -> None:
+    """Debian without `python3-venv` makes a folder with a Python in it, and then says what to install."""
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\n[ "$1" = -c ] && exit\necho "$@" >> asked\nmkdir -p .venv/bin\ncp "$0" .venv/bin/python\nexit 1\n'
+    )
+    python.chmod(0o755)
+    for _ in range(2):
+        command = ["make", "setup", f"PYTHON={python}"]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode != 0
+    assert (tmp_path / "asked").read_text() == "-m venv .venv\n" * 2
+
+
 def test_ci_runs_tests_proof_and_demo_and_ends_with_their_closing_lines(tmp_path: Path) -> None:
     code, asked, printed = run_ci(tmp_path, SAYS)
     assert (code, asked) == (0, ["test", "proof", "demo"]), printed

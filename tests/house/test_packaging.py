@@ -169,6 +169,7 @@ def test_the_readme_builds_and_runs_the_image_as_the_guide_does() -> None:
     shown = re.findall(r"^(?:docker|pipx) .*", readme, re.MULTILINE)
     assert len(shown) == 3
     assert [command for command in shown if f"\n{command}\n" not in guide] == []
+    assert all("--detach" in command for command in shown if "docker run" in command)  # else the terminal is not free
 
 
 def test_the_files_that_the_image_is_built_of_exist_and_are_sent_to_docker() -> None:
