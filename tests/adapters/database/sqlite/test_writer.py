@@ -13,6 +13,7 @@ from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attemp
 from tests.contract.guarantees import answers_of, check_answers_are_true
 from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite import connection as opened
 from uponce.adapters.database.sqlite.connection import MAX_GROUP, Connection, connect
 from uponce.adapters.database.steps import Steps, operation
 from uponce.core.errors import DatabaseUnavailable, NotFound, OutcomeUnknown, UponceError
@@ -226,10 +227,9 @@ def test_a_transaction_that_sqlite_rolled_back_is_lost_for_all(database: SqliteD
 
 
 def test_another_process_that_holds_the_lock_makes_it_unavailable(
-    tmp_path: Path, database: SqliteDatabase, script: Script
+    tmp_path: Path, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script.pragma = "PRAGMA busy_timeout = 50"
-    database._engine.disconnect()
+    monkeypatch.setattr(opened, "BUSY_SECONDS", 0.05)
     blocker = connect(tmp_path / "u.db")
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(DatabaseUnavailable) as caught:

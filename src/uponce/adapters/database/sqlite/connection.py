@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 from uponce.adapters.database import failures
@@ -29,6 +30,8 @@ _PRIMARY_CODE = 0xFF
 
 # Several server processes share the file. A writer waits this long for another process's transaction.
 BUSY_SECONDS = 5.0
+_BUSY = f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}"
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds
 
 _OLDEST = (3, 37, 0)  # STRICT tables
 _FULL = 2
@@ -102,6 +105,28 @@ def check_durable(connection: sqlite3.Connection) -> None:
             f"The database's synchronous level is {level}, below FULL (2): a power cut could revive spent signatures. "
             "Use an SQLite that honours PRAGMA synchronous."
         )
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that writes, as soon as no other process has one. Wait for BUSY_SECONDS at most.
+
+    SQLite asks after 1, 2, 5, 10 … 100 ms. A process whose turn has come would sleep on, and others would go before it.
+    """
+    begun = monotonic()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                waited = monotonic() - begun
+                if code_of(error) != sqlite3.SQLITE_BUSY or waited > BUSY_SECONDS:
+                    raise
+                sleep(min(max(_FIRST_PAUSE, waited / 50), _LONGEST_PAUSE))
+            else:
+                return
+    finally:
+        connection.execute(_BUSY)
 
 
 def discard(connection: Connection) -> None:
@@ -214,7 +239,7 @@ class Engine:
             if self._log.is_long:
                 self._refuse_moved()
                 self._log.finish(connection)
-            connection.execute("BEGIN IMMEDIATE")
+            begin(connection)
             self._refuse_moved()
             outcomes = self._run_all(connection, [*operations, *more()])
             if self.late is not None:
@@ -254,7 +279,7 @@ class Engine:
             if not connection.in_transaction:
                 raise
         connection.execute("ROLLBACK")
-        connection.execute("BEGIN IMMEDIATE")
+        begin(connection)
         return [self._outcome_apart(connection, each) for each in operations]
 
     def _outcome(self, connection: Connection, operation: Operation[Any]) -> Any:
