@@ -190,6 +190,11 @@ _CUE = tiny(b"\xbb", tiny(b"\xb3", b"\1") + tiny(b"\xb7", b"\xf7\x81\1\xf1\x81\1
 _TAG = tiny(b"\x73\x73", tiny(b"\x67\xc8", b"\x45\xa3\x81a\x44\x87\x81b"))
 
 
+# A hundred entries, each of which leads to the first one of its kind.
+_ENTRY = tiny(b"\x4d\xbb", tiny(b"\x53\xab", b"\x16\x54\xae\x6b") + tiny(b"\x53\xac", b"\0"))
+_CONTENTS = ebml(b"\x11\x4d\x9b\x74", _ENTRY * 100)
+
+
 def webm_behind(count: int, *, tracks_first: bool) -> bytes:
     """Tags behind the pictures, to which the table of contents sends a reader. The tracks may be behind them."""
     kinds = {b"\x12\x54\xc3\x67": ebml(b"\x12\x54\xc3\x67", _TAG * count), b"\x16\x54\xae\x6b": _TRACKS}
@@ -280,6 +285,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "webm of tracks": lambda: webm(ebml(b"\x16\x54\xae\x6b", _TRACK * 1_000_000)),
     "webm of cues": lambda: webm(_TRACKS, ebml(b"\x1c\x53\xbb\x6b", _CUE * 4_000_000)),
     "webm of tags": lambda: webm(_TRACKS, ebml(b"\x12\x54\xc3\x67", _TAG * 4_000_000)),
+    "webm of tables of contents": lambda: webm(_CONTENTS * 9_000, _TRACKS),
     "webm of tags behind its pictures": lambda: webm_behind(4_000_000, tracks_first=True),
     "webm of tags before its tracks": lambda: webm_behind(4_000_000, tracks_first=False),
     "ogg of streams": lambda: ogg_streams(600_000),

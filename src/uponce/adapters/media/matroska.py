@@ -16,7 +16,8 @@ _SEGMENT, _CLUSTER, _VOID = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75", b"\xec"
 _CONTENTS, _ENTRY, _PLACE = b"\x11\x4d\x9b\x74", b"\x4d\xbb", b"\x53\xac"
 _OF_STREAMS = (b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b")  # Info, Tracks
 _MAX_ELEMENTS = 10_000
-_MAX_ENTRIES = 100  # of a table of contents: files have about six
+_MAX_TABLES = 2  # of contents, as RFC 9559 allows: each entry is followed
+_MAX_ENTRIES = 100  # of a table: files have about six
 _LONGEST_HEAD = 12  # four bytes of an id, eight of a size
 
 
@@ -47,11 +48,12 @@ def hide_unneeded(file: BinaryIO) -> BinaryIO:
     FFmpeg to tags that stand inside of another element. Raise MediaTooLarge for more elements than FFmpeg may get.
     """
     hidden: list[_Element] = []
-    start = 0
+    start = tables = 0
     for element in _before_pictures(file):
         if element.kind == _SEGMENT:
             start = element.body
-        elif element.kind == _CONTENTS:
+        elif element.kind == _CONTENTS and tables < _MAX_TABLES:
+            tables += 1
             hidden += _misleading(file, element, start)
         elif element.kind not in (*_OF_STREAMS, _VOID):
             hidden.append(element)
