@@ -64,6 +64,23 @@ def test_types_the_library_is_silent_or_wrong_about(head: bytes, name: str | Non
     assert sniff(head) == name
 
 
+def test_many_brands_cost_no_more_than_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library reads each brand of its part four times: 3 ms for 8 KB, before any signature is looked at."""
+    given: list[int] = []
+    match = filetype.match
+
+    def counted(head: bytes, types: object) -> object:
+        given.append(len(head))
+        return match(head, types)
+
+    monkeypatch.setattr(filetype, "match", counted)
+    assert sniff(ftyp(*[bytes(4)] * 2044), MEDIA) is None
+    assert sniff(ftyp(b"M4VX", *[bytes(4)] * 3), MEDIA) == "mp4"
+    assert given == [32, 32]
+    assert sniff(ftyp(*[b"none"] * 64, b"isom"), MEDIA) == "mp4"
+    assert sniff(ftyp(*[b"none"] * 66, b"isom"), MEDIA) is None
+
+
 def test_a_doctype_counts_only_in_its_place() -> None:
     """The word webm somewhere in a Matroska file does not make it WebM."""
     head = b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska" + bytes(100) + b"\x42\x82\x84webm"

@@ -77,7 +77,8 @@ def sniff(head: bytes, types: Sequence[filetype.Type] = filetype.TYPES) -> str |
         name = check(head)
         if name is not None:
             return name
-    guess = filetype.match(head, types)
+    # Of ISO media the library knows no brand that _BRANDS lacks. It would read all brands of a short box four times.
+    guess = filetype.match(head[:_LIBRARY_BYTES] if head[4:8] == b"ftyp" else head, types)
     name = _NAMES[guess.extension] if guess else None
     return name if name not in _SHORT_MAGIC or _SHORT_MAGIC[name](head) else None
 
@@ -101,6 +102,8 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"), "heic"),
     b"crx ": "cr3",
 }
+_LAST_BRAND = 16 + 4 * 64  # files have up to a dozen brands
+_LIBRARY_BYTES = 32  # for `M4A` and `M4V` with another fourth letter
 # QuickTime files from before `ftyp` begin with one of these.
 _OLD_MOV = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})
 
@@ -113,7 +116,7 @@ def _iso_media(head: bytes) -> str | None:
         return "mov"
     if box != b"ftyp":
         return None
-    end = min(int.from_bytes(head[:4]), len(head))
+    end = min(int.from_bytes(head[:4]), len(head), _LAST_BRAND)
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
 
