@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.app.test_pipeline import CASES, seen, upload
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import PNG, World
-from uponce.adapters.database import committer
+from uponce.adapters.database import committer, keys
 from uponce.adapters.database.failures import no_answer
 from uponce.adapters.database.sqlite.connection import Engine
 from uponce.app.authorise import Admitted
@@ -134,18 +135,40 @@ def test_a_defect_that_one_upload_meets_ends_that_upload(world: World, monkeypat
     assert [answer.status for answer in beside.answers] == [200]
 
 
-def test_no_upload_of_a_group_is_looked_up_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger can name an API key in several ways. Each look-up on PostgreSQL keeps the group waiting."""
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [
+        ([("api_key[]", "999")], "unknown_api_key"),
+        ([("api_key[]", "1"), ("api_key[]", "2")], "unknown_api_key"),
+        ([("api_key[]", ""), ("api_key[]", "1")], "unknown_api_key"),
+        ([("api_key", "1"), ("api_key[]", "2")], "duplicate_parameter"),
+        ([("api_key", str(number)) for number in range(100)], "duplicate_parameter"),
+        ([("api_key[]", str(number)) for number in range(100)], "unknown_api_key"),
+    ],
+    ids=["one", "two", "an empty one", "as a name and as a list", "a hundred times", "a list of a hundred"],
+)
+def test_an_upload_costs_its_group_one_look_up_at_most(
+    world: World, monkeypatch: pytest.MonkeyPatch, named: Sequence[tuple[str, str]], code: str
+) -> None:
+    """A stranger can name API keys in several ways. Each look-up on PostgreSQL keeps the group waiting."""
 
     def alone(*args: Any) -> None:
         raise AssertionError(args)
 
+    asked: list[str] = []
+
+    def find(secrets: Any, api_key: str) -> Any:
+        asked.append(api_key)
+        return keys.find(secrets, api_key)
+
     monkeypatch.setattr(committer, "run", alone)
+    monkeypatch.setattr(committer, "keys", SimpleNamespace(find=find, has_cloud=keys.has_cloud))
     beside = Beside(world, monkeypatch)
-    fields = {"api_key[]": "999", "signature": "0" * 40, "timestamp": str(int(world.clock.time))}
-    answer = world.post(parts_of(fields), part("file", PNG, "a.png"), END)
-    assert (answer.code, [each.code for each in beside.answers]) == ("unknown_api_key", ["ok"])
+    fields = [*named, ("signature", "0" * 40), ("timestamp", str(int(world.clock.time)))]
+    answer = world.post(b"".join(part(*each) for each in fields), part("file", PNG, "a.png"), END)
+    assert (answer.code, [each.code for each in beside.answers]) == (code, ["ok"])
     assert beside.groups == [2]
+    assert len(asked) <= len({*asked}) <= 2
 
 
 def test_a_database_that_fails_ends_the_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

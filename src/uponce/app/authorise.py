@@ -1,6 +1,6 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, and the parameters themselves."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,6 @@ from uponce.core.refusals import refusal_of, still_pending
 from uponce.core.signature import (
     DUMMY_KEY,
     Signer,
-    bare_name,
     check_fresh,
     check_watermark,
     grant_key,
@@ -127,13 +126,6 @@ async def verify_signed(
     if not works_in(key, cloud):
         raise _unknown(cloud, params, is_known=await services.database.has_cloud(cloud))
     return verified_by(services.limits, key, params, call)
-
-
-def names_in(fields: Iterable[tuple[str, str]], cloud: str) -> list[tuple[str, str]]:
-    """Return the API keys that the fields name, each with the cloud, to look them up with those of other uploads."""
-    return [
-        (value, cloud) for name, value in fields if name[:7] == "api_key" and value and bare_name(name) == "api_key"
-    ]
 
 
 def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiKey:

@@ -8,12 +8,11 @@ several requests.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from uponce.app.authorise import (
     Admitted,
@@ -24,7 +23,6 @@ from uponce.app.authorise import (
     check_route,
     check_scripted,
     find_key_in,
-    names_in,
     verified_by,
 )
 from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal
@@ -170,7 +168,8 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
 class Arrival:
     """An upload that has arrived, and what each step of the pipeline found out about it.
 
-    `fields` are in the order of their arrival, those of the query first. `facts` were read from the header of the file.
+    `fields` are in the order of their arrival, those of the query first. `params` are the same, collected. `facts` were
+    read from the header of the file.
     """
 
     request: UploadRequest
@@ -178,6 +177,7 @@ class Arrival:
     filename: str | None
     data: bytes | memoryview
     facts: MediaFacts
+    params: Mapping[str, str] = field(default_factory=dict)
     verified: Verified | None = None
     digest: Digest | None = None
     draft: Draft | None = None
@@ -238,18 +238,25 @@ class Pipeline:
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
         """Return for each arrival what the transaction must do, or the error that ends the upload here."""
-        records.load(chain.from_iterable(names_in(each.fields, each.request.cloud) for each in arrivals))
-        outcomes: list[Candidate | Refusal | Exception | None] = [self._refused(each, records) for each in arrivals]
+        outcomes: list[Candidate | Refusal | Exception | None]
+        outcomes = [self._refused(each, records, Pipeline.collect) for each in arrivals]
+        # Each arrival names one API key at most: what `verify` looks up, so it finds an answer here.
+        named = [(each.params["api_key"], each.request.cloud) for each in arrivals if "api_key" in each.params]
+        records.load(named)
+        outcomes = [
+            refused or self._refused(arrival, records, *STEPS)
+            for arrival, refused in zip(arrivals, outcomes, strict=True)
+        ]
         good = [arrival for arrival, refused in zip(arrivals, outcomes, strict=True) if refused is None]
         failed = self._store(good) if good else None
         return [
             refused or failed or self._candidate(arrival) for arrival, refused in zip(arrivals, outcomes, strict=True)
         ]
 
-    def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
+    def _refused(self, arrival: Arrival, records: Records, *steps: "Step") -> Refusal | Exception | None:
         """Return what ends this upload alone, even a defect, or None. Raise if the database fails."""
         try:
-            for step in STEPS:
+            for step in steps:
                 if (refusal := step(self, arrival, records)) is not None:
                     return refusal
         except DatabaseUnavailable:
@@ -258,8 +265,11 @@ class Pipeline:
             return error
         return None
 
+    def collect(self, arrival: Arrival, _: Records) -> None:
+        arrival.params = collect_known(arrival.fields)
+
     def verify(self, arrival: Arrival, records: Records) -> None:
-        request, params = arrival.request, collect_known(arrival.fields)
+        request, params = arrival.request, arrival.params
         key = find_key_in(records, request.cloud, params)
         if key.upstream is not None:
             raise MustStream
@@ -324,9 +334,11 @@ class Pipeline:
         return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
 
 
+Step: TypeAlias = Callable[[Pipeline, Arrival, Records], Refusal | None]
+
 # What each upload of a group goes through alone, before any bytes are stored. A step returns a refusal for the audit,
 # or raises what ends this upload.
-STEPS: Sequence[Callable[[Pipeline, Arrival, Records], Refusal | None]] = (
+STEPS: Sequence[Step] = (
     Pipeline.verify,
     Pipeline.refuse_spent,
     Pipeline.judge,
