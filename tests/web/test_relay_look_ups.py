@@ -1,6 +1,7 @@
 """Look-ups of pending uploads where the account is slow, was changed, or has the file under another version."""
 
 import asyncio
+import math
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -8,15 +9,17 @@ from typing import Any
 import pytest
 
 from tests.upstreams import StubAsset, StubUpstream, Trouble
-from tests.web.relays import EachOnItsLoop
+from tests.web.relays import LIMITS, EachOnItsLoop
 from tests.web.test_relay import reconcile, status_of
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.app.diagnose import State, of_upstreams
 from uponce.app.manage_clouds import set_upstream
 from uponce.app.ports import Rule, Waiting
 from uponce.app.ports.relaying import Query, UpstreamReply
+from uponce.app.relaying import reconcile as reconciling
 from uponce.app.relaying.reconcile import give_up
 from uponce.core.policy import Limits
+from uponce.core.relaying import bound
 from uponce.core.values import AuditEvent, GrantStatus, Upstream
 
 
@@ -34,6 +37,48 @@ def until_it_ends(relay: World, fields: dict[str, str], seconds: int = 60, round
         if (status := status_of(relay, fields)) is not GrantStatus.PENDING:
             break
     return status
+
+
+@pytest.mark.parametrize("step", [1, 10_000])
+def test_a_clock_that_steps_ahead_frees_no_upload_that_is_under_way(
+    relay: World, stub: StubUpstream, step: int
+) -> None:
+    """The account accepts the signature by its own clock, and may need minutes for a film."""
+    fields = pending(relay, stub, {"public_id": "film"})
+    (asset,) = stub.store.values()
+    here, there = relay.clock.now(), stub.clock()
+    stub.clock = lambda: there + (relay.clock.time - here - step)
+    asset.visible_at = there + bound(LIMITS) - 1
+    relay.clock.time += step
+    looked = 0
+    for _ in range(400):
+        looked += reconcile(relay, after=5)
+        if status_of(relay, fields) is not GrantStatus.PENDING:
+            break
+    assert status_of(relay, fields) is GrantStatus.USED
+    assert looked <= 6, "the account counts look-ups"
+
+
+def test_that_check_finds_a_look_up_that_trusts_the_database_alone(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = reconciling._look_up
+
+    async def blind(*args: Any) -> Any:
+        return replace(await look_up(*args), began=math.inf)
+
+    monkeypatch.setattr(reconciling, "_look_up", blind)
+    with pytest.raises(AssertionError, match="UNUSED"):
+        test_a_clock_that_steps_ahead_frees_no_upload_that_is_under_way(relay, stub, 10_000)
+
+
+def test_the_grant_is_free_when_the_upload_is_dead_by_both_clocks(relay: World, stub: StubUpstream) -> None:
+    fields, begun = pending(relay, stub, {"public_id": "film"}), relay.clock.now()
+    stub.store.clear()
+    stub.clock = lambda: relay.clock.time - 100
+    while status_of(relay, fields) is GrantStatus.PENDING:
+        reconcile(relay, after=1)
+    assert bound(LIMITS) + 100 <= relay.clock.now() - begun < bound(LIMITS) + 130
 
 
 @pytest.mark.parametrize(("params", "status"), [({}, GrantStatus.USED), ({"public_id": "cat"}, GrantStatus.UNUSED)])

@@ -210,9 +210,10 @@ def is_answer(relay: Relay, found: Found) -> bool:
 
 
 def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
-    """Return the verdict of one look-up that began at `now`, by the database's clock.
+    """Return the verdict of one look-up that began at `now`, by the database's clock and by the upstream's.
 
-    Only a certain outcome ends the wait.
+    The earlier one counts. The upstream's clock decides whether it still accepts the signature, and a database whose
+    clock steps ahead would free the grant of an upload that is under way. Only a certain outcome ends the wait.
     """
     if found is Missing.UNREADABLE:
         return Judgement(GrantVerdict.WAIT, relay.misses)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 from uponce.app.outbox import Later
@@ -14,6 +15,7 @@ from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded, told
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
+from uponce.core.policy import Limits
 from uponce.core.relaying import (
     Forwarded,
     Found,
@@ -55,8 +57,8 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     if upstream.account != account:  # the answers of another account prove nothing about this upload
         return Later(_MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: {cure}")
     look = await _look_up(services, upstream, relay)
-    found = look.found
-    judgement = judge_look_up(relay, found, effect.now, services.limits)
+    found, now = look.found, min(effect.now, look.began)
+    judgement = judge_look_up(relay, found, now, services.limits)
     if judgement.verdict is GrantVerdict.SPENT and isinstance(found, Found):
         await _spend(services, relay, found)
         return None
@@ -65,7 +67,7 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
         return None
     if judgement.misses != relay.misses:
         await services.database.note_misses(relay.id, judgement.misses)
-    pause = _pause(relay, effect, services, found)
+    pause = _pause(relay, effect.tries, now, services.limits, found)
     return Later(look.wait or pause, look.why and f"the look-up failed: {look.why}")
 
 
@@ -91,16 +93,16 @@ def _without_answer(relay: Relay) -> tuple[Relay, Forwarded]:
     return replace(relay, key_hash=None), Forwarded(0, "")
 
 
-def _pause(relay: Relay, effect: Effect, services: Services, found: Found | Missing) -> int:
+def _pause(relay: Relay, tries: int, now: float, limits: Limits, found: Found | Missing) -> int:
     """Return the seconds until the next look-up: more each time, but few if that one can decide.
 
     A look-up that finds nothing decides only after the bound, and the account counts it: so few come before the bound.
     The second one after the bound comes soon.
     """
-    seconds: int = _FIRST_SECONDS * _GROWTH ** min(effect.tries - 1, 4)
+    seconds: int = _FIRST_SECONDS * _GROWTH ** min(tries - 1, 4)
     if found is Missing.UNREADABLE:
         seconds = min(seconds, _MOST_SECONDS)
-    left = dies_at(relay, services.limits) - effect.now
+    left = math.ceil(dies_at(relay, limits) - now)
     if left > 0:
         return max(1, min(seconds, left + 1))
     return _FIRST_SECONDS if found is Missing.NOTHING else seconds
@@ -163,21 +165,26 @@ def _marker_of(document: Mapping[str, Any]) -> object:
 class _Look:
     """The upload's asset, or the reason of its absence.
 
-    `wait` is how many seconds the quota asks to wait, or 0. `why` says to the operator why the look-up failed.
+    `wait` is how many seconds the quota asks to wait, or 0. `why` says to the operator why the look-up failed. `began`
+    is its beginning or earlier, by the upstream's clock, and infinite if no answer had a `Date`.
     """
 
     found: Found | Missing
     wait: int = 0
     why: str = ""
+    began: float = math.inf
 
 
 async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> _Look:
+    began = math.inf
     for kind, public_id in relay.target.names:
-        marker = None if public_id else relay.target.marker
+        asked, marker = monotonic(), None if public_id else relay.target.marker
         try:
             reply = await _ask(services, upstream, relay, kind, public_id, marker)
         except UpstreamUnavailable as error:
             return _Look(Missing.UNREADABLE, why=error.for_operator)
+        if reply.date is not None:
+            began = min(began, reply.date - (monotonic() - asked))
         if reply.status in (420, 429):
             why = f"the account's quota for the Admin API is used up, {told(reply)}"
             return _Look(Missing.UNREADABLE, _quota_wait(reply), why)
@@ -191,7 +198,7 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> _Loo
         elif not _says_nothing(reply, by_marker=marker is not None):
             log.warning("relay %s: the look-up failed: %s", relay.id, told(reply))
             return _Look(Missing.UNREADABLE, why=told(reply))
-    return _Look(Missing.NOTHING)
+    return _Look(Missing.NOTHING, began=began)
 
 
 async def _ask(
