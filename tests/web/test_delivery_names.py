@@ -1,14 +1,19 @@
 """What a delivery URL may say: transformations are refused by name, and documents and drawings stay inert."""
 
+import asyncio
 import re
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.web.test_delivery import assert_inert, signed_path, store
 from tests.world import OTHER_PNG, PNG, World, assert_refused
-from uponce.core.signature import sign_delivery
+from uponce.app import deliver
+from uponce.core.signature import sign_delivery, verify_delivery
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 IN_URLS = "in delivery URLs are not supported by uponce yet"
@@ -131,3 +136,22 @@ def test_a_signature_may_cover_the_name_before_it_is_escaped(shared: World, name
     assert shared.get(f"/demo/image/private/s--{by_hand}--/{quote(name)}.png").body == PNG
     other = sign_delivery(f"{name}x.png", shared.browser.secrets[0])
     assert_refused(shared.get(f"/demo/image/private/s--{other}--/{quote(name)}.png"), 401, "delivery_denied")
+
+
+def test_a_signature_is_compared_with_many_keys_beside_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is needed to ask, and a cloud may have a thousand of them."""
+    store(world, public_id="mine", type="private")
+    good, beside = signed_path(world, "mine.png", type="private"), list[bool]()
+
+    def noted(*args: Any) -> bool:
+        beside.append(threading.current_thread() is not threading.main_thread())
+        return verify_delivery(*args)
+
+    monkeypatch.setattr(deliver, "verify_delivery", noted)
+    for keys in (0, 60):
+        for number in range(keys):
+            key = replace(world.browser, api_key=f"key{number}", secrets=(f"secret{number}",))
+            asyncio.run(world.database.add_key(key))
+        assert world.get(good).status == 200
+        assert world.get(good.replace("mine", "other")).status == 401
+    assert beside == [False] * 2 + [True] * 2
