@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from uponce.adapters.database.commits import ask_asset, asset_of
 from uponce.adapters.database.failures import bad_cursor
-from uponce.adapters.database.steps import Rules, Steps, json_text, operation
+from uponce.adapters.database.steps import Rules, Runner, Steps, json_text, operation, runs
 from uponce.adapters.files import KEY
 from uponce.app.ports import CONTEXT_WINDOW, Page
 from uponce.core.values import Asset, AssetName, Digest, ResourceType
@@ -101,3 +101,15 @@ def _context_part(key: str, value: str | None) -> str:
     Other contexts may have the text too, across the border of two strings.
     """
     return f"{json_text((key,))[:-1]}," if value is None else json_text((key, value))
+
+
+class CatalogMethods(Runner):
+    find_asset = runs(find)
+    find_commit = runs(find_of_blob)
+    confirm_commit = runs(find_of_blob, confirms=True)
+    list_by_context = runs(of_context)
+    list_surplus = runs(surplus)
+    digests = runs(digests)
+    unnamed = runs(unnamed)
+    condemn = runs(condemn)
+    condemned = runs(condemned)

@@ -15,11 +15,13 @@ from uponce.adapters.database.steps import (
     Row,
     Rows,
     Rules,
+    Runner,
     Steps,
     json_text,
     of_grant,
     of_name,
     operation,
+    runs,
 )
 from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Refusal, StoredReply
 from uponce.core.errors import BlobCondemned, GrantRefused, UnknownApiKey, UponceError
@@ -368,3 +370,9 @@ def reply_of(row: Row) -> StoredReply:
     answer = stored.committed or stored.forwarded
     assert answer is not None
     return StoredReply(answer, row["sha256"])
+
+
+class CommitMethods(Runner):
+    commit = runs(commit)
+    delete = runs(delete)
+    record_refusal = runs(refuse)

@@ -1,16 +1,31 @@
 """Operations on API keys: rows, rotation, revocation. Secrets are encrypted at rest, bound to their cloud and key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from uponce.adapters.database.steps import Operation, Params, Row, Rules, Steps, json_text, operation, params_of
+from uponce.adapters.database.steps import (
+    Method,
+    Operation,
+    Params,
+    Row,
+    Rules,
+    Runner,
+    Steps,
+    json_text,
+    operation,
+    params_of,
+    runs,
+)
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 _ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
 
@@ -233,3 +248,30 @@ def _upstream_context(cloud: str) -> str:
 
 def _secret_context(cloud: str, api_key: str) -> str:
     return f"{cloud}/{api_key}"
+
+
+def _runs_with_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) -> Method[P, T]:
+    """Return what `runs` returns, for an operation whose first parameter encrypts and decrypts secrets."""
+
+    async def method(self: "KeyMethods", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(make(self._secrets, *args, **kwargs))
+
+    return method
+
+
+class KeyMethods(Runner):
+    _secrets: SecretBox
+
+    find_key = _runs_with_secrets(find)
+    list_keys = _runs_with_secrets(list_all)
+    key_clouds = runs(list_clouds)
+    unreadable_keys = _runs_with_secrets(list_unreadable)
+    past_secrets = _runs_with_secrets(list_past)
+    add_key = _runs_with_secrets(add)
+    revoke_key = _runs_with_secrets(revoke)
+    rotate_key = _runs_with_secrets(rotate)
+    has_cloud = runs(has_cloud)
+
+    set_upstream = _runs_with_secrets(set_upstream)
+    list_upstreams = _runs_with_secrets(list_upstreams)
+    lost_upstreams = _runs_with_secrets(list_lost_upstreams)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from uponce.adapters.database import commits
 from uponce.adapters.database.failures import bad_cursor
-from uponce.adapters.database.steps import Row, Rules, Steps, of_grant, operation
+from uponce.adapters.database.steps import Row, Rules, Runner, Steps, of_grant, operation, runs
 from uponce.app.ports import Page, StoredReply
 from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
 from uponce.core.values import AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
@@ -94,3 +94,14 @@ def _audit_of(row: Row) -> AuditRecord:
         count=row["count"],
         id=row["id"],
     )
+
+
+class LedgerMethods(Runner):
+    find_grant = runs(find)
+    confirm_grant = runs(find, confirms=True)
+    list_grants = runs(page)
+    revoke_grant = runs(revoke)
+    confirm_reply = runs(find_reply, confirms=True)  # before the next line, which hides the operation of this name
+    find_reply = runs(find_reply)
+    history = runs(history)
+    newest_moment = runs(newest_moment)

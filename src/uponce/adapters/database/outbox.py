@@ -1,15 +1,18 @@
 """Operations on the outbox: work that a transaction left for later, each row run at least once."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
-from uponce.adapters.database.steps import Ask, Row, Rows, Steps, operation
+from uponce.adapters.database import upkeep
+from uponce.adapters.database.steps import Ask, Operation, Row, Rows, Runner, Steps, operation, runs
+from uponce.adapters.database.upkeep import in_batches
 from uponce.app.ports import Effect, NewEffect, Waiting
 
 _ERROR_LENGTH = 500
 _RECEIVER_LENGTH = 255  # an index of PostgreSQL holds 2,704 bytes of a row
 _LAST_TEXT = chr(0x10FFFF)
+_LAST = 2**63 - 1  # the greatest number of an effect
 
 # An effect that waits for another one of its subject is due when the other one is done or dead, or after this time.
 _WAIT_SECONDS = 6 * 3600
@@ -160,3 +163,42 @@ def drop_old(now: float, seconds: int, until: int, most: int) -> Steps[int]:
 def _effect_of(row: Row) -> Effect:
     """Return the effect of a row. Its columns have the names of the fields."""
     return Effect(**dict(row) | {"dead": bool(row["dead"])})
+
+
+class OutboxMethods(Runner):
+    list_receivers = runs(list_receivers)
+    finish_effect = runs(finish)
+    postpone_effect = runs(postpone)
+    hasten_effect = runs(hasten)
+    find_effect = runs(find)
+    list_effects = runs(list_all)
+    count_waiting = runs(count)
+
+    async def claim_effects(self, name: str, shares: Mapping[str, int], lease: int) -> Sequence[Effect]:
+        left = shares
+        while left:  # until those that may run are among the first
+            left = await self.write(delay_waiting(name, left, upkeep.BATCH))
+        return await self.write(claim(name, shares, lease))
+
+    async def retry_effects(self, effect_id: int | None = None) -> int:
+        if effect_id is not None:
+            return await self.write(retry(effect_id))
+        return await self._once_each(retry_dead)
+
+    async def drop_dead_effects(self, name: str, effect_id: int | None = None) -> int:
+        if effect_id is not None:
+            dropped: Sequence[int] = await self.write(drop_dead(name, effect_id - 1, effect_id, 1))
+            return len(dropped)
+        return await self._once_each(lambda after, most: drop_dead(name, after, _LAST, most))
+
+    async def _once_each(self, make: Callable[[int, int], Operation[Sequence[int]]]) -> int:
+        """Run an operation on all effects in batches, except those that die again in between. Return their number."""
+        after = 0
+
+        async def some() -> int:
+            nonlocal after
+            done = await self.write(make(after, upkeep.BATCH))
+            after = max(done, default=after)
+            return len(done)
+
+        return await in_batches(some)

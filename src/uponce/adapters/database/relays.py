@@ -10,7 +10,7 @@ import msgspec
 
 from uponce.adapters.database import commits, outbox
 from uponce.adapters.database.series import hold_to_spend
-from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
+from uponce.adapters.database.steps import Ask, Params, Row, Rules, Runner, Steps, json_text, of_grant, operation, runs
 from uponce.app.ports import NewEffect
 from uponce.core.refusals import still_pending
 from uponce.core.relaying import Forwarded, Relay
@@ -162,3 +162,16 @@ def _relay_of(row: Row) -> Relay:
         misses=row["misses"],
         bound=row["bound"],
     )
+
+
+class RelayMethods(Runner):
+    end_relay = runs(end)
+    find_relay = runs(find)
+    moment = runs(moment)
+    note_misses = runs(note_misses)
+    hasten_relays = runs(hasten)
+
+    async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
+        if relay.series_id is None:
+            return await self.write(begin(relay, seconds))
+        return await self.write(begin_of_series(relay, relay.series_id, seconds))

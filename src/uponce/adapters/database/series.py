@@ -16,12 +16,14 @@ from uponce.adapters.database.steps import (
     Row,
     Rows,
     Rules,
+    Runner,
     Steps,
     json_text,
     of_grant,
     of_name,
     operation,
     params_of,
+    runs,
 )
 from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Committed, Draft
@@ -326,3 +328,23 @@ def _part_params(series_id: str, part: StoredPart) -> Params:
 
 def _part_of(row: Row) -> StoredPart:
     return StoredPart(Span(row["start"], row["stop"]), row["name"], row["sha256"])
+
+
+class SeriesMethods(Runner):
+    create_series = runs(create)
+    join_series = runs(join)
+    record_span = runs(record)
+    commit_series = runs(commit)
+    end_series = runs(end)
+    note_arrival = runs(note_arrival)
+    end_old_series = runs(end_old)
+    end_slowest_series = runs(end_slowest)
+    slowest_complete_series = runs(slowest_complete)
+
+    find_series = runs(find)
+    find_named_series = runs(find_named)
+    find_series_of = runs(find_of)
+    has_joined_series = runs(has_joined)
+    series_grants = runs(grants)
+    series_parts = runs(parts)
+    series_blobs = runs(blobs)

@@ -12,7 +12,8 @@ condemned blobs, the partitions of the ledger) hold the rules alone.
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -116,6 +117,41 @@ def operation(
         return cast(Making[P, T], made)
 
     return decorate
+
+
+class Runner(ABC):
+    """Runs operations. A module of operations has a class with the methods of the Database port that run them."""
+
+    @abstractmethod
+    async def read(self, operation: Operation[T]) -> T:
+        """Return the result of the operation. Everything that it reads is durable here, if not on a standby."""
+
+    @abstractmethod
+    async def write(self, operation: Operation[T]) -> T:
+        """Return the result of the operation, or raise its refusal, after it is durable."""
+
+    async def _run(self, operation: Operation[T]) -> T:
+        return await (self.write if operation.writes else self.read)(operation)
+
+    async def _confirmed(self, operation: Operation[T]) -> T:
+        """Return what `read` returns, as durable as a commit. An engine overrides this if its reads may be less."""
+        return await self.read(operation)
+
+
+Method: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+
+
+def runs(make: Callable[P, Operation[T]], *, confirms: bool = False) -> Method[P, T]:
+    """Return the method of a Runner that runs an operation. Its parameters are those of the operation.
+
+    If it `confirms`, the operation only reads, and the result is as durable as a commit.
+    """
+
+    async def method(self: Runner, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        made = make(*args, **kwargs)
+        return await (self._confirmed(made) if confirms else self._run(made))
+
+    return method
 
 
 class RefusedAfterWrite(Exception):

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from secrets import token_hex
 
-from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
+from uponce.adapters.database.steps import Ask, Params, Rules, Runner, Steps, operation, runs
 from uponce.app.ports import MovedRow, Rule, Table
+from uponce.core.errors import DatabaseUnavailable
 from uponce.core.lineage import follows, heir
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
@@ -267,3 +268,32 @@ def add_rows(now: float, table: Table, rows: Sequence[MovedRow], *, opens: bool 
         yield [("count_on", {"table": table.value})]
     if is_frozen and not opens:
         yield [("freeze", trigger) for trigger in refusing]
+
+
+class UpkeepMethods(Runner):
+    fence = runs(fence)
+    freeze = runs(freeze)
+    frozen = runs(frozen)
+    thaw = runs(thaw)
+    owner = runs(owner)
+    make_owner = runs(make_owner)
+    follow_owner = runs(follow_owner)
+    note_settings = runs(note_settings)
+    noted_settings = runs(noted_settings)
+    violations = runs(violations)
+    count_violations = runs(count_violations)
+
+    count_rows = runs(count_rows)
+    rows = runs(rows)
+    last_row = runs(last_row)
+    add_rows = runs(add_rows)
+
+    async def widen_fence(self, skew: int) -> int | None:
+        if await self.read(wider_fence(skew)) is None:  # then a start waits for no lock, and needs no room
+            return None
+        return await self.write(widen_fence(skew))
+
+    async def ping(self) -> None:
+        if await self.frozen():
+            raise DatabaseUnavailable(FROZEN)
+        await self.write(touch())
