@@ -48,6 +48,19 @@ def test_a_file_of_known_size_makes_a_body_of_known_length(is_signed_last: bool)
     run(play)
 
 
+def test_a_signed_form_says_its_length() -> None:
+    """Some servers and proxies refuse a form without a length (411)."""
+
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        fields = {"public_id": "Grüße & 100%"}
+        await client.post(stub.upstream, "image/destroy", fields | signed(stub.upstream, fields, int(time.time())))
+        (request,) = stub.requests
+        assert "transfer-encoding" not in request.headers
+        assert int(request.headers["content-length"]) == len(request.body) > 0
+
+    run(play)
+
+
 @pytest.mark.parametrize("off", [-1, 1])
 def test_a_file_of_another_size_than_told_gets_no_signature(off: int) -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:

@@ -92,7 +92,8 @@ class HttpUpstream:
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Return the answer to a signed form; see the port."""
-        form = UpstreamBody("application/x-www-form-urlencoded", urlencode(fields).encode())
+        encoded = urlencode(fields).encode()
+        form = UpstreamBody("application/x-www-form-urlencoded", encoded, size=len(encoded))
         with self._place(upstream, _CALLS) as exchanges:
             return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form)
 
