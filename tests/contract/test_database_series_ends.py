@@ -1,11 +1,26 @@
 """The end of a complete series in any Database: what happened while its bytes came decides about its commit."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from tests.contract.databases import CALLER, KEY, OTHER, START, Backend, attempt, draft, grant, publish, relay, run
+from tests.contract.databases import (
+    CALLER,
+    KEY,
+    OTHER,
+    START,
+    Backend,
+    Opened,
+    attempt,
+    draft,
+    grant,
+    publish,
+    relay,
+    run,
+)
 from tests.contract.test_database_series import begin, complete, series
+from uponce.adapters.database.steps import Steps, operation
 from uponce.app.ports import Database
 from uponce.core.errors import BlobCondemned, UnknownApiKey
 from uponce.core.relaying import Relay
@@ -127,5 +142,23 @@ def test_a_purge_of_newer_grants_stops_no_relay_of_a_series(backend: Backend, da
         backend.clock.time = newer.keep_until + 1
         assert await database.purge(10**6) == 1
         assert isinstance(await database.begin_relay(relay(A, B, series=whole.id), 60), Relay)
+
+    run(play())
+
+
+@operation(writes=True)
+def end_in_one_step(_: float, statement: str, names: Sequence[str]) -> Steps[list[int]]:
+    ended = yield [(statement, {"series_id": name}) for name in names]
+    return list(map(len, ended))
+
+
+@pytest.mark.parametrize("statement", ["end_series", "end_empty_series"])
+def test_series_that_end_in_one_step_each_have_their_row(database: Opened, statement: str) -> None:
+    """PostgreSQL runs one statement for both, and finds the row of each by the parameters of its call."""
+
+    async def play() -> None:
+        await begin(database, series("one"), A)
+        await begin(database, series("two", upload_id="two"), B)
+        assert await database.write(end_in_one_step(statement, ["one", "missing", "two"])) == [1, 0, 1]
 
     run(play())

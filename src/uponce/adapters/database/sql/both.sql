@@ -361,10 +361,10 @@ WHERE series_id = :series_id
 ORDER BY start LIMIT :most;
 
 -- name: end_series
-DELETE FROM series WHERE id = :series_id RETURNING id;
+DELETE FROM series WHERE id = :series_id RETURNING id AS series_id;
 
 -- name: end_empty_series
-DELETE FROM series WHERE id = :series_id AND spans = '[]' RETURNING id;
+DELETE FROM series WHERE id = :series_id AND spans = '[]' RETURNING id AS series_id;
 
 -- "The slowest" has the least rate over its whole life; of equally slow ones it is the oldest. A series that is just
 -- being completed is left alone, here and below; it stays for the next time, should that fail. `arrived` alone does not
