@@ -77,7 +77,7 @@ def test_replays_of_a_finished_upload_are_refused(world: World, client: Client) 
 def test_the_check_goes_red_when_completion_spends_nothing(
     world: World, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operations, "_to_spend", lambda _: [])
+    monkeypatch.setattr(operations, "_grants_of", lambda _: [])
     with pytest.raises(AssertionError):
         check_replays(world, client)
 

@@ -81,6 +81,13 @@ def test_a_pending_relay_comes_back_as_it_was_begun(backend: Backend, database: 
     whole(database)
 
 
+def test_a_pending_relay_has_its_grants_in_the_order_of_their_keys(database: Database) -> None:
+    several = sorted(map(grant, "abcde"), key=lambda each: each.key)
+    made = run(begun(database, relay(*reversed(several), id="one")))
+    run(begun(database, relay(grant("another"), id="two")))
+    assert run(database.find_relay("one")) == replace(made, grants=tuple(several))
+
+
 def test_the_moment_is_the_one_by_which_uploads_are_pending(database: Database) -> None:
     assert run(database.moment()) == run(begun(database, relay(A))).pending_at
 

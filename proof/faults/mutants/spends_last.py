@@ -4,7 +4,8 @@ from uponce.adapters.database import series as operations
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.
-operations._to_spend = lambda grants: grants[-1:]
+grants_of = operations._grants_of
+operations._grants_of = lambda rows: grants_of(rows[-1:])
 
 if __name__ == "__main__":
     main()

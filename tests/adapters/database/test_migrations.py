@@ -7,8 +7,8 @@ from uponce.adapters.database import statements
 
 APPLIED = {
     "migrations/0001_initial.sql": "22dde3a0ee085346",
-    "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
-    "postgres/migrations/0001_initial.sql": "78a5b6cb72fcdf83",
+    "sqlite/migrations/0001_initial.sql": "912c3c1f85d36315",
+    "postgres/migrations/0001_initial.sql": "863fa9df5f7fe335",
 }
 
 

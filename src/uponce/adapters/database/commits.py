@@ -242,16 +242,10 @@ def check_all_usable(grants: Sequence[Grant], records: Sequence[Rows]) -> None:
         try:
             check_usable(first_grant(found), grant)
         except GrantRefused as refusal:
-            raise _refuse_one_of(len(grants), grant, refusal) from None
-
-
-def _refuse_one_of(count: int, grant: Grant, refusal: GrantRefused) -> GrantRefused:
-    """Return the refusal of one grant. If the upload has several grants, the refusal names this one."""
-    if count == 1:
-        return refusal
-    return type(refusal)(
-        f"{refusal.message} It is the signature of {utc(grant.timestamp)}, one of {count} of this upload."
-    )
+            if len(grants) == 1:
+                raise
+            message = f"It is the signature of {utc(grant.timestamp)}, one of {len(grants)} of this upload."
+            raise type(refusal)(f"{refusal.message} {message}") from None
 
 
 def kept_until(grant: Grant, now: float) -> Grant:
@@ -275,9 +269,12 @@ def grant_params(grant: Grant, now: float) -> Params:
     }
 
 
+def grant_in(row: Row) -> Grant:
+    return Grant(row["grant_key"], row["cloud"], row["api_key"], row["timestamp"], row["max_uses"], row["keep_until"])
+
+
 def grant_of(row: Row) -> GrantRecord:
-    grant = Grant(row["grant_key"], row["cloud"], row["api_key"], row["timestamp"], row["max_uses"], row["keep_until"])
-    return GrantRecord(grant, row["uses"], row["spent_at"], row["revoked_at"], row["pending"])
+    return GrantRecord(grant_in(row), row["uses"], row["spent_at"], row["revoked_at"], row["pending"])
 
 
 def audit_params(grant: Grant, record: AuditRecord) -> Params:

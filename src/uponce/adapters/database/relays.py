@@ -10,7 +10,19 @@ import msgspec
 
 from uponce.adapters.database import commits, outbox
 from uponce.adapters.database.series import hold_to_spend
-from uponce.adapters.database.steps import Ask, Params, Row, Rules, Runner, Steps, json_text, of_grant, operation, runs
+from uponce.adapters.database.steps import (
+    Ask,
+    Params,
+    Row,
+    Rows,
+    Rules,
+    Runner,
+    Steps,
+    json_text,
+    of_grant,
+    operation,
+    runs,
+)
 from uponce.app.ports import NewEffect
 from uponce.core.refusals import still_pending
 from uponce.core.relaying import Forwarded, Relay
@@ -21,7 +33,6 @@ EFFECT = "relay"  # the effect that looks a relay up
 
 # Made at import, see commits.py.
 _TARGET = msgspec.json.Decoder(Target)
-_GRANTS = msgspec.json.Decoder(tuple[tuple[str, str, int, int, int], ...])
 
 
 def _locks(relay: Relay, *_: object) -> Sequence[int]:
@@ -105,8 +116,8 @@ def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> lis
 
 @operation()
 def find(_: float, relay_id: str) -> Steps[Relay | None]:
-    (rows,) = yield [("find_relay", {"relay_id": relay_id})]
-    return _relay_of(rows[0]) if rows else None
+    rows, grants = yield [("find_relay", {"relay_id": relay_id}), ("find_relay_grants", {"relay_id": relay_id})]
+    return _relay_of(rows[0], grants) if rows and grants else None  # it may end between the two statements
 
 
 @operation(timed=True)
@@ -145,15 +156,11 @@ def _relay_params(relay: Relay) -> Params:
     }
 
 
-def _relay_of(row: Row) -> Relay:
-    cloud = row["cloud"]
+def _relay_of(row: Row, grants: Rows) -> Relay:
     return Relay(
         id=row["relay_id"],
-        cloud=cloud,
-        grants=tuple(
-            Grant(bytes.fromhex(key), cloud, api_key, timestamp, max_uses, keep_until)
-            for key, api_key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
-        ),
+        cloud=row["cloud"],
+        grants=tuple(map(commits.grant_in, grants)),
         target=_TARGET.decode(row["target"]),
         digest=Digest(row["bytes"], row["md5"], row["sha256"]),
         caller=Caller(row["address"], row["request_id"]),

@@ -39,7 +39,6 @@ _ENDED_ROWS = 2500  # more than a BATCH: the rows of a series are next to each o
 # Made at import, see commits.py.
 _PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
-_GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 
 @operation(rules=Rules.SHARED, waits=True, locks=lambda new, **_: (BEGINNING_A_SERIES, of_grant(new.grant.key)))
@@ -120,18 +119,13 @@ def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
     """
     yield from _hold(series_id)
     (rows,) = yield [("find_series_grants", {"series_id": series_id})]
-    grants = _to_spend(_grants_of(rows[0]))
+    grants = _grants_of(rows)
     yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
     found = yield [ask for grant in grants for ask in (commits.ask_watermark(grant), commits.ask_grant(grant.key))]
     for grant, keys in zip(grants, found[::2], strict=True):
         commits.check_key(grant, keys, watermark=False)
     commits.check_all_usable(grants, found[1::2])
     return grants
-
-
-def _to_spend(grants: Sequence[Grant]) -> Sequence[Grant]:
-    """Return those of the grants of a series that the commit spends: all, in the order of their keys."""
-    return sorted(grants, key=lambda grant: grant.key)
 
 
 @operation()
@@ -161,7 +155,7 @@ def has_joined(_: float, series_id: str, grant_key: bytes) -> Steps[bool]:
 @operation()
 def grants(_: float, series_id: str) -> Steps[Sequence[Grant]]:
     (rows,) = yield [("find_series_grants", {"series_id": series_id})]
-    return _grants_of(rows[0]) if rows else []
+    return _grants_of(rows)
 
 
 @operation()
@@ -314,11 +308,8 @@ def _series_of(row: Row) -> Series:
     return Series(**values | read)
 
 
-def _grants_of(row: Row) -> Sequence[Grant]:
-    return [
-        Grant(bytes.fromhex(key), row["cloud"], row["api_key"], timestamp, max_uses, keep_until)
-        for key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
-    ]
+def _grants_of(rows: Rows) -> Sequence[Grant]:
+    return [commits.grant_in(row) for row in rows]
 
 
 def _part_params(series_id: str, part: StoredPart) -> Params:

@@ -298,8 +298,7 @@ SELECT blob_key, bytes, md5, sha256 FROM assets WHERE blob_key >= :first AND blo
 SELECT blob_key FROM series;
 
 
--- Series. A series may have thousands of grants, so only what spends them all reads them all. `whole_series` is a view:
--- the series with its grants as JSON.
+-- Series. A series may have thousands of grants, so only what spends them all reads them all.
 
 -- fragment: series_with_first_grant
 SELECT @series_columns, grant_key, timestamp, max_uses, keep_until FROM series JOIN series_grants
@@ -318,7 +317,8 @@ ON series_id = id AND grant_key = (SELECT grant_key FROM series_grants WHERE ser
 SELECT grant_key FROM series_grants WHERE series_id = :series_id AND grant_key = :grant_key;
 
 -- name: find_series_grants
-SELECT cloud, api_key, grants FROM whole_series WHERE id = :series_id;
+SELECT cloud, api_key, grant_key, timestamp, max_uses, keep_until FROM series JOIN series_grants ON series_id = id
+WHERE id = :series_id ORDER BY grant_key;
 
 -- name: count_series
 SELECT count(*) AS in_all, count(CASE WHEN api_key = :api_key THEN 1 END) AS of_key FROM series;
@@ -412,11 +412,14 @@ DELETE FROM series;
 DELETE FROM series WHERE id IN (SELECT series_id FROM series_grants WHERE timestamp <= :mark);
 
 
--- Relays. `whole_relays` is a view: the relay with its grants as JSON. It lacks the columns of later migrations.
+-- Relays
 
 -- name: find_relay
-SELECT @relay_columns, (SELECT grants FROM whole_relays WHERE relay_id = relays.relay_id) AS grants
-FROM relays WHERE relay_id = :relay_id;
+SELECT @relay_columns FROM relays WHERE relay_id = :relay_id;
+
+-- name: find_relay_grants
+SELECT cloud, api_key, grant_key, timestamp, max_uses, keep_until FROM relays JOIN relay_grants USING (relay_id)
+WHERE relay_id = :relay_id ORDER BY grant_key;
 
 -- name: find_pending_repeat
 SELECT relay_id FROM relay_grants JOIN relays USING (relay_id)

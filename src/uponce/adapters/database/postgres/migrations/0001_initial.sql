@@ -14,26 +14,6 @@ ALTER TABLE series_grants ADD FOREIGN KEY (series_id) REFERENCES series ON DELET
 ALTER TABLE series_parts ADD FOREIGN KEY (series_id) REFERENCES series ON DELETE CASCADE;
 ALTER TABLE relay_grants ADD FOREIGN KEY (relay_id) REFERENCES relays ON DELETE CASCADE;
 
--- A series with its grants: a JSON array of [key in hex, timestamp, max_uses, keep_until].
-CREATE VIEW whole_series AS
-SELECT series.*, (
-  SELECT coalesce(
-    CAST(json_agg(json_build_array(encode(grant_key, 'hex'), timestamp, max_uses, keep_until) ORDER BY grant_key)
-      AS text), '[]')
-  FROM series_grants WHERE series_id = series.id
-) AS grants
-FROM series;
-
--- A relay with its grants: a JSON array of [key in hex, api_key, timestamp, max_uses, keep_until].
-CREATE VIEW whole_relays AS
-SELECT relays.*, (
-  SELECT coalesce(
-    CAST(json_agg(json_build_array(encode(grant_key, 'hex'), api_key, timestamp, max_uses, keep_until)
-      ORDER BY grant_key) AS text), '[]')
-  FROM relay_grants WHERE relay_id = relays.relay_id
-) AS grants
-FROM relays;
-
 -- Beside a publication of all tables, PostgreSQL refuses to update a table without a primary key.
 
 -- The history of PostgreSQL in which the ledger was last used. See __init__.py.

@@ -19,19 +19,3 @@ CREATE TRIGGER relay_end AFTER DELETE ON relays
 BEGIN
   DELETE FROM relay_grants WHERE relay_id = OLD.relay_id;
 END;
-
--- A series with its grants: a JSON array of [key in hex, timestamp, max_uses, keep_until].
-CREATE VIEW whole_series AS
-SELECT series.*, (
-  SELECT json_group_array(json_array(lower(hex(grant_key)), timestamp, max_uses, keep_until))
-  FROM (SELECT * FROM series_grants WHERE series_id = series.id ORDER BY grant_key)
-) AS grants
-FROM series;
-
--- A relay with its grants: a JSON array of [key in hex, api_key, timestamp, max_uses, keep_until].
-CREATE VIEW whole_relays AS
-SELECT relays.*, (
-  SELECT json_group_array(json_array(lower(hex(grant_key)), api_key, timestamp, max_uses, keep_until))
-  FROM (SELECT * FROM relay_grants WHERE relay_id = relays.relay_id ORDER BY grant_key)
-) AS grants
-FROM relays;
