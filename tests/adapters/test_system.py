@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 
 from uponce.adapters import system
-from uponce.adapters.spool.locks import KernelLocks, ProcessLocks, SpanLocks
+from uponce.adapters.spool.locks import KernelLocks, ProcessLocks
 from uponce.adapters.system import RandomIds
 from uponce.config import Settings
 from uponce.core.errors import SettingRefused
 from uponce.core.spans import Span
 from uponce.wiring import build
 
+Locks = KernelLocks | ProcessLocks
+
 
 @pytest.fixture(params=[KernelLocks, ProcessLocks])
-def locks(request: pytest.FixtureRequest) -> SpanLocks:
-    made: SpanLocks = request.param()
+def locks(request: pytest.FixtureRequest) -> Locks:
+    made: Locks = request.param()
     return made
 
 
@@ -54,7 +56,7 @@ def test_where_the_system_shows_no_disks_none_lacks_a_journal(tmp_path: Path) ->
     assert not system.lacks_journal(tmp_path, tmp_path)
 
 
-def test_a_lock_keeps_other_descriptors_out(locks: SpanLocks, descriptors: tuple[int, int, int]) -> None:
+def test_a_lock_keeps_other_descriptors_out(locks: Locks, descriptors: tuple[int, int, int]) -> None:
     one, two, other = descriptors
     assert locks.lock(one, Span(10, 20))
     assert not locks.lock(two, Span(19, 30))
@@ -65,14 +67,14 @@ def test_a_lock_keeps_other_descriptors_out(locks: SpanLocks, descriptors: tuple
     assert not locks.locked(one, Span(10, 20)), "its own lock does not count"
 
 
-def test_an_empty_span_locks_its_first_byte(locks: SpanLocks, descriptors: tuple[int, int, int]) -> None:
+def test_an_empty_span_locks_its_first_byte(locks: Locks, descriptors: tuple[int, int, int]) -> None:
     one, two, _ = descriptors
     assert locks.lock(one, Span(5, 5))
     assert not locks.lock(two, Span(0, 6))
     assert locks.lock(two, Span(6, 7))
 
 
-def test_shared_locks_meet_and_exclude_others(locks: SpanLocks, descriptors: tuple[int, int, int]) -> None:
+def test_shared_locks_meet_and_exclude_others(locks: Locks, descriptors: tuple[int, int, int]) -> None:
     one, two, _ = descriptors
     assert locks.lock(one, Span(0, 9), shared=True)
     assert locks.lock(two, Span(0, 9), shared=True)
@@ -81,7 +83,7 @@ def test_shared_locks_meet_and_exclude_others(locks: SpanLocks, descriptors: tup
     locks.release(two)
 
 
-def test_a_lock_ends_with_its_descriptor(locks: SpanLocks, tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_descriptor(locks: Locks, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     one, two = (os.open(tmp_path / "a", os.O_RDWR) for _ in range(2))
     assert locks.lock(one, Span(0, 9))

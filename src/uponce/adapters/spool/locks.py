@@ -9,7 +9,6 @@ import os
 import struct
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from uponce.adapters.files import OpenDescriptor
 from uponce.adapters.system import LINUX
@@ -19,34 +18,19 @@ from uponce.core.spans import Span
 _WANTED = 2**62  # where the locks of waiting requests begin
 WHOLE = Span(0, _WANTED - 1)
 
-
 _FLOCK = "hhqqi"  # `struct flock` of Linux on 64-bit machines
 
 
-class SpanLocks(Protocol):
-    """Locks on the bytes of open files. A lock ends with `release`, or with its process.
+class KernelLocks:
+    """Open file description locks (fcntl(2)). They end when the file is closed or its process dies.
 
     `across_processes` is False if only requests of one process see each other's locks.
     """
 
-    across_processes: bool
-
-    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
-        """Lock the span of the file for this descriptor. Return False if another descriptor holds some of it."""
-
-    def locked(self, descriptor: int, span: Span) -> bool:
-        """Return whether another descriptor holds a lock on some of the span."""
-
-    def release(self, descriptor: int) -> None:
-        """End the locks of the descriptor. Call it before the descriptor is closed."""
-
-
-class KernelLocks:
-    """Open file description locks (fcntl(2)). They end when the file is closed or its process dies."""
-
     across_processes = True
 
     def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
+        """Lock the span of the file for this descriptor. Return False if another descriptor holds some of it."""
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(kind, span))
@@ -55,15 +39,16 @@ class KernelLocks:
         return True
 
     def locked(self, descriptor: int, span: Span) -> bool:
+        """Return whether another descriptor holds a lock on some of the span."""
         found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, span))
         return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
     def release(self, descriptor: int) -> None:
-        """Do nothing: the kernel ends the locks when the file is closed."""
+        """End the locks of the descriptor. Call it before the close, which ends them anyway here."""
 
 
 class ProcessLocks:
-    """Locks between the descriptors of one process, in a table.
+    """Locks between the descriptors of one process, in a table. Its methods promise what those of KernelLocks do.
 
     POSIX's own locks do not help: they belong to the process, and end when any descriptor of the file is closed.
     """
@@ -110,7 +95,7 @@ def _file(descriptor: int) -> tuple[int, int]:
 
 
 # macOS has such locks too, and another `struct flock`.
-LOCKS: SpanLocks = KernelLocks() if LINUX else ProcessLocks()
+LOCKS: KernelLocks | ProcessLocks = KernelLocks() if LINUX else ProcessLocks()
 
 
 class Hold(OpenDescriptor):
