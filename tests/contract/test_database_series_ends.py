@@ -89,6 +89,17 @@ def test_a_secret_that_ends_at_once_ends_the_series_of_its_key(
     run(play())
 
 
+def test_a_repeated_rotation_ends_no_series_of_the_new_secret(database: Database) -> None:
+    async def play() -> None:
+        await database.rotate_key(KEY.api_key, "newer", 0, KEY.secrets[0])
+        whole = await complete(database, A, B)
+        key = await database.rotate_key(KEY.api_key, "newer", 0, KEY.secrets[0])
+        assert key is not None and key.secrets == ("newer",)
+        assert await database.find_series(whole.id) == whole
+
+    run(play())
+
+
 def test_an_asset_that_is_overwritten_leaves_its_blob(database: Database) -> None:
     async def play() -> None:
         old = (await publish(database, "old")).asset

@@ -99,26 +99,14 @@ def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]
 def rotate(
     secrets: SecretBox, api_key: str, secret: str, overlap: int, present: str | None = None
 ) -> Operation[ApiKey | None]:
-    if overlap:
-        return _rotate(secrets, api_key, secret, overlap, present)
-    return _rotate_at_once(secrets, api_key, secret, present)
+    make = _rotate if overlap else _rotate_at_once
+    return make(secrets, api_key, secret, overlap, present)
 
 
-@operation(rules=Rules.OWN, patient=True)
-def _rotate_at_once(
-    now: float, secrets: SecretBox, api_key: str, secret: str, present: str | None
-) -> Steps[ApiKey | None]:
-    """End the key's series too: the requests that continue an unfinished upload may have no signature."""
-    key = yield from _rotate.steps(now, secrets, api_key, secret, 0, present)
-    if key is not None and key.secrets[0] == secret:
-        yield [("end_series_of_key", {"api_key": api_key})]
-    return key
-
-
-@operation(rules=Rules.OWN)
-def _rotate(
+def _rotation(
     now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int, present: str | None
 ) -> Steps[ApiKey | None]:
+    """End the key's series too if there is no overlap: requests that continue an upload may have no signature."""
     (rows,) = yield [("find_key", {"api_key": api_key})]
     if not rows:
         return None
@@ -128,7 +116,13 @@ def _rotate(
     cipher = secrets.encrypt(secret, context)
     until = int(now) + overlap if overlap else 0  # a clock that steps back revives no secret that ended at once
     yield [("rotate_key", {"api_key": api_key, "until": until, "secret": cipher})]
+    if not overlap:
+        yield [("end_series_of_key", {"api_key": api_key})]
     return (yield from find.steps(now, secrets, api_key))
+
+
+_rotate = operation(rules=Rules.OWN)(_rotation)
+_rotate_at_once = operation(rules=Rules.OWN, patient=True)(_rotation)  # the key may have many series
 
 
 @operation(rules=Rules.OWN)
