@@ -102,19 +102,13 @@ PRAGMA user_version = {version};
 SELECT 1;
 
 
--- A copy and the live database beside it
+-- A copy and the live database beside it. A table without a schema is that of the copy: SQLite looks into `main` first.
 
 -- name: attach_live!
 ATTACH :address AS live;
 
 -- name: detach_live!
 DETACH live;
-
--- name: find_copied
-SELECT asset_id FROM main.assets WHERE blob_key = :blob_key;
-
--- name: drop_copied!
-DELETE FROM main.assets WHERE asset_id = :asset_id;
 
 -- name: copy_live!
 INSERT INTO main.assets SELECT * FROM live.assets WHERE asset_id = :asset_id;

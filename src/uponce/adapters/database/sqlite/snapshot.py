@@ -151,9 +151,9 @@ class Snapshot:
 
 @operation(writes=True)
 def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
-    ((copied,),) = yield [("find_copied", {"blob_key": blob_key})]
+    ((copied,),) = yield [("find_asset_of_blob", {"blob_key": blob_key})]
     subject = {"asset_id": copied["asset_id"]}
-    _dropped, _copied, renewed = yield [(name, subject) for name in ("drop_copied", "copy_live", "find_renewed")]
+    _dropped, _copied, renewed = yield [(name, subject) for name in ("drop_asset", "copy_live", "find_renewed")]
     return asset_of(renewed[0]) if renewed else None
 
 
