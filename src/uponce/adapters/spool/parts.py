@@ -187,20 +187,15 @@ class _HeldBytes:
             if self._filled is None:
                 self._filled = end_of_data(descriptor, self._span.start, self._span.end)
             begin = self._position
-            for block in blocks:
-                try:
-                    self._put_block(descriptor, block)
-                except Exception as error:
-                    self._failure = error
-                    self._give_back(descriptor, max(self._synced, self._filled), self._position + len(block))
-                    raise
-            if begin == self._position:
-                return
+            end = begin + sum(map(len, blocks))
             try:
-                start_writeback(descriptor, begin, self._position - begin)  # others write to the rest of the file
-            except OSError as error:
+                for block in blocks:
+                    self._put_block(descriptor, block)
+                if begin < end:
+                    start_writeback(descriptor, begin, end - begin)  # others write to the rest of the file
+            except Exception as error:
                 self._failure = error
-                self._give_back(descriptor, max(self._synced, self._filled), self._position)
+                self._give_back(descriptor, max(self._synced, self._filled), end)
                 raise
 
     def _give_back(self, descriptor: int, start: int, end: int) -> None:
