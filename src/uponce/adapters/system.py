@@ -46,7 +46,6 @@ _DRAWN_BYTES = 4096
 _BASE36 = (string.digits + string.ascii_lowercase).encode()
 _LETTERS = (_BASE36 * 8)[:256]
 _UNFAIR = bytes(range(252, 256))  # without them each letter is equally likely: 252 is 7 · 36
-_LONGEST = 32
 
 
 def sync_file(descriptor: int) -> None:
@@ -249,22 +248,17 @@ class RandomIds:
     """
 
     def __init__(self) -> None:
-        self._drawn: deque[bytes] = deque()  # threads share these: taking one and adding many are atomic
-        self._letters: deque[str] = deque()
+        self._drawn: deque[bytes] = deque()  # threads share it: taking one and adding many are atomic
         os.register_at_fork(after_in_child=self._drawn.clear)
-        os.register_at_fork(after_in_child=self._letters.clear)
 
     def hex(self, length: int) -> str:
         return self._bytes().hex()[:length]
 
     def base36(self, length: int) -> str:
-        """Return random letters, 32 at most."""
-        try:
-            return self._letters.popleft()[:length]
-        except IndexError:
-            drawn = os.urandom(_DRAWN_BYTES).translate(_LETTERS, _UNFAIR).decode()
-            self._letters.extend([drawn[at : at + _LONGEST] for at in range(_LONGEST, len(drawn) - _LONGEST, _LONGEST)])
-            return drawn[:length]
+        letters = b""
+        while len(letters) < length:
+            letters += self._bytes().translate(_LETTERS, _UNFAIR)
+        return letters[:length].decode()
 
     def dated_hex(self) -> str:
         """Return a UUID of version 7 without its hyphens (RFC 9562, 5.7)."""
