@@ -184,7 +184,7 @@ def test_a_file_stays_open_for_a_step_whose_caller_was_cancelled(
         elif step == "cut":
             monkeypatch.setattr(os, "ftruncate", slow)
         else:
-            monkeypatch.setattr(whole._store, "put", slow)
+            monkeypatch.setattr(whole._parts.store, "put", slow)
         doing = asyncio.ensure_future(whole.publish() if step == "publish" else whole.seal(0, nothing()))
         await asyncio.to_thread(begun.wait, SECONDS)
         doing.cancel()

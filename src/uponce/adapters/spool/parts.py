@@ -84,35 +84,35 @@ class FileParts:
     shared = False
 
     def __init__(self, folder: Path, disk: Disk, store: FileStore, ids: Ids, prefixes: Prefixes) -> None:
-        self._folder = folder
-        self._disk = disk
-        self._store = store
+        self.folder = folder
+        self.disk = disk
+        self.store = store
         self._ids = ids
-        self._prefixes = prefixes
+        self.prefixes = prefixes
 
     async def begin(self) -> str:
         key = self._ids.hex(32)
-        await self._disk.in_thread(lambda: make_empty(self._folder, key))
+        await self.disk.in_thread(lambda: make_empty(self.folder, key))
         return key
 
     async def hold(self, key: str, span: Span) -> "FilePart":
-        held = await self._disk.in_thread(lambda: hold(self._open, key, span))
-        return FilePart(self._disk, key, span, held, self._prefixes)
+        held = await self.disk.in_thread(lambda: hold(self._open, key, span))
+        return FilePart(self, key, span, held)
 
     async def assembly(self, key: str) -> "FileAssembly":
-        held = await self._disk.in_thread(lambda: hold(self._open, key, WHOLE))
-        return FileAssembly(self._folder, key, self._disk, self._store, held, self._prefixes)
+        held = await self.disk.in_thread(lambda: hold(self._open, key, WHOLE))
+        return FileAssembly(self, key, held)
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
-        asked: Hold = await self._disk.in_thread(lambda: ask_for(self._open, key, WHOLE if span is None else span))
+        asked: Hold = await self.disk.in_thread(lambda: ask_for(self._open, key, WHOLE if span is None else span))
         try:
             yield
         finally:
             asked.close()
 
     async def drop(self, key: str) -> None:
-        await self._store.delete(key)
+        await self.store.delete(key)
 
     async def listed(self) -> AsyncIterator[StoredBlob]:
         """Yield nothing: the files are spooled blobs."""
@@ -123,22 +123,21 @@ class FileParts:
     def _open(self, key: str) -> int | None:
         """Return a descriptor of the file of an unfinished blob, also of a published but uncommitted one."""
         try:
-            return os.open(self._folder / checked(key), os.O_RDWR | SAFE)
+            return os.open(self.folder / checked(key), os.O_RDWR | SAFE)
         except FileNotFoundError:
             # In this order, since publishing moves the file from the first place to the second.
-            return self._store.open_unfinished(key)
+            return self.store.open_unfinished(key)
 
 
 class FilePart:
     """The HeldPart port."""
 
-    def __init__(self, disk: Disk, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
-        self._disk = disk
+    def __init__(self, parts: FileParts, key: str, span: Span, hold: Hold) -> None:
+        self._parts = parts
         self._key = key
-        self._prefixes = prefixes
         self._bytes = _HeldBytes(hold, span)
-        prefix = prefixes.get(key)
-        self._writer = BufferedWriter(disk, self._bytes.put, prefix if prefix.end == span.start else None)
+        prefix = parts.prefixes.get(key)
+        self._writer = BufferedWriter(parts.disk, self._bytes.put, prefix if prefix.end == span.start else None)
         self.write = self._writer.write
 
     @property
@@ -150,18 +149,18 @@ class FilePart:
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         await self._writer.flush()
-        await self._disk.sync(self._bytes.sync, self.size)
+        await self._parts.disk.sync(self._bytes.sync, self.size)
         return ()
 
     def keep(self) -> None:
         if self._writer.hashes is not None:
-            self._prefixes.put(self._key, self._writer.hashes)
+            self._parts.prefixes.put(self._key, self._writer.hashes)
 
     async def wanted(self) -> bool:
-        return await self._disk.in_thread(self._bytes.are_wanted)
+        return await self._parts.disk.in_thread(self._bytes.are_wanted)
 
     async def release(self) -> None:
-        await self._writer.end(partial(self._disk.in_thread, self._bytes.close))
+        await self._writer.end(partial(self._parts.disk.in_thread, self._bytes.close))
 
 
 class _HeldBytes:
@@ -240,13 +239,11 @@ class _HeldBytes:
 class FileAssembly:
     """The Assembly port. Its descriptor is used and closed under a lock, as that of _HeldBytes."""
 
-    def __init__(self, folder: Path, key: str, disk: Disk, store: FileStore, hold: Hold, prefixes: Prefixes) -> None:
+    def __init__(self, parts: FileParts, key: str, hold: Hold) -> None:
         self.key = key
-        self._path = folder / key
-        self._disk = disk
-        self._store = store
+        self._parts = parts
+        self._path = parts.folder / key
         self._hold = hold
-        self._prefixes = prefixes
         self._size = 0
         self._lock = threading.Lock()
 
@@ -255,41 +252,41 @@ class FileAssembly:
         return str(self._path)
 
     async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
-        await self._store.take_back(self.key, self._path)  # decoders read spooled files
-        await self._disk.in_thread(lambda: self._cut(size))
+        await self._parts.store.take_back(self.key, self._path)  # decoders read spooled files
+        await self._parts.disk.in_thread(lambda: self._cut(size))
         self._size = size
-        prefix = self._prefixes.get(self.key)
+        prefix = self._parts.prefixes.get(self.key)
         hashes = prefix.md5, prefix.sha256
         # Each in its own thread: together they take as long as the slower one.
         await asyncio.gather(*(self._hash(hash_, prefix.end, size) for hash_ in hashes))
         return Digest(size, *(hash_.hexdigest() for hash_ in hashes))
 
     def blocks(self) -> AsyncIterator[bytes]:
-        return blocks_of_file(self._disk, self._path, self._size)
+        return blocks_of_file(self._parts.disk, self._path, self._size)
 
     async def publish(self, media_type: str = BINARY) -> None:
-        await self._store.run(lambda: self._put(media_type), self._size)
+        await self._parts.store.run(lambda: self._put(media_type), self._size)
 
     async def retract(self) -> None:
         """Do nothing: the next try publishes under the same key."""
 
     async def discard(self) -> None:
-        await self._store.delete(self.key)
+        await self._parts.store.delete(self.key)
 
     async def clear(self) -> None:
-        self._prefixes.drop(self.key)
-        await self._disk.in_thread(lambda: self._path.unlink(missing_ok=True))
+        self._parts.prefixes.drop(self.key)
+        await self._parts.disk.in_thread(lambda: self._path.unlink(missing_ok=True))
 
     async def release(self) -> None:
         with suppress(UponceError):
-            await unbroken(self._disk.in_thread(self._close))
+            await unbroken(self._parts.disk.in_thread(self._close))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
         """Hash one step after the other, so that other large uploads get the thread between two steps."""
-        lane = self._disk.lane()
+        lane = self._parts.disk.lane()
         while start < end:
             stop = min(start + _HASHED_AT_ONCE, end)
-            await self._disk.in_lane(lane, partial(self._hash_step, hash_, start, stop))
+            await self._parts.disk.in_lane(lane, partial(self._hash_step, hash_, start, stop))
             start = stop
 
     def _hash_step(self, hash_: Any, start: int, end: int) -> None:
@@ -307,7 +304,7 @@ class FileAssembly:
 
     def _put(self, media_type: str) -> None:
         with self._lock:
-            self._store.put(self.key, self._path, self._hold.number(), media_type)
+            self._parts.store.put(self.key, self._path, self._hold.number(), media_type)
 
     def _close(self) -> None:
         with self._lock:
