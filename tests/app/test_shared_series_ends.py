@@ -1,6 +1,7 @@
 """How series on a bucket end, what is left of them, and which server may delete it."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,12 +15,15 @@ from tests.app.test_shared_series import DATA, DOWN, EARLY, FIRST, LAST, LIMITS,
 from tests.asgi import Answer
 from tests.chunks import Client, stored
 from tests.contract.stores import local
+from tests.tus import BYTES, VERSION, metadata, play
 from tests.tus import Client as TusClient
-from tests.tus import play
-from tests.world import assert_accepted, assert_refused
+from tests.world import assert_accepted, assert_refused, run
+from uponce.adapters.store.bucket import Bucket
+from uponce.app.manage_keys import playground_key
 from uponce.app.sweep import Swept, sweep
+from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.app.unbroken import finish_unbroken
-from uponce.core.errors import OutcomeUnknown
+from uponce.core.errors import OutcomeUnknown, StorageUnavailable
 
 UNKNOWN = OutcomeUnknown("unknown")
 
@@ -83,8 +87,53 @@ def test_a_series_that_is_too_old_ends_with_its_parts(both: Pair) -> None:
     almost(both)
     for world in both.both:
         world.clock.time += 86401
-    assert [swept.series for swept in both.sweep()] == [1, 0]
+    assert [swept.series for swept in both.sweep(grace=10**6)] == [1, 0]  # not as parts that are old
     assert both.is_clean()
+
+
+def test_a_series_that_makes_room_ends_with_its_parts(both: Pair) -> None:
+    almost(both)
+    both.one.swap(limits=replace(LIMITS, max_series_per_key=1))
+    both.one.clock.time += 3600
+    (begun,) = play(TusClient(both.one, DATA).create)
+    assert (begun.status, both.objects()) == (201, [])
+
+
+def test_the_playground_ends_series_with_their_parts(both: Pair) -> None:
+    key = asyncio.run(playground_key(both.one.services))
+    headers = {"upload-length": "3000", "upload-metadata": metadata(both.one.sign(key=key))}
+    begun = both.one.request("POST", "/tus/playground/", headers=VERSION | BYTES | headers, chunks=[DATA[:1000]])
+    assert (begun.status, len(both.objects())) == (201, 1)
+    run(tidy_playground(both.one.services, Kept(files=9, bytes=5000, seconds=3600, file_bytes=9000)))
+    assert both.is_clean()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_bucket_that_keeps_the_parts_refuses_no_new_series(
+    both: Pair, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """Nor does the new one wait for the bucket, which deletes them later."""
+    almost(both)
+    both.one.swap(limits=replace(LIMITS, max_series_per_key=1))
+    both.one.clock.time += 3600
+    client, delete, may_delete = TusClient(both.one, DATA), Bucket.delete_below, threading.Event()
+
+    def keep(bucket: Bucket, folder: str) -> None:
+        if not hangs:
+            raise StorageUnavailable("sick")
+        may_delete.wait(60)
+        delete(bucket, folder)
+
+    async def begin() -> Answer:
+        answer = await asyncio.wait_for(client.create(), 30)
+        may_delete.set()
+        await finish_unbroken(60)
+        return answer
+
+    monkeypatch.setattr(Bucket, "delete_below", keep)
+    monkeypatch.setattr(Bucket, "delete", keep)
+    assert asyncio.run(begin()).status == 201
+    assert len(both.objects()) == (0 if hangs else 3)
 
 
 @pytest.mark.parametrize("happened", [True, False])

@@ -15,7 +15,7 @@ from tests.chunks import Client as Chunks
 from tests.tus import Client as Tus
 from tests.tus import stored as stored_at
 from tests.world import World, assert_refused
-from uponce.app.sweep import sweep
+from uponce.app.sweep import Swept, sweep
 from uponce.app.uploading import series as module
 from uponce.core.policy import Limits
 
@@ -40,6 +40,10 @@ def begun(world: World, fields: Mapping[str, str] | None = None) -> Tus:
 
 def patch(client: Tus, *span: int) -> Answer:
     return asyncio.run(client.patch(*span))
+
+
+def swept(world: World, grace: float) -> Swept:
+    return asyncio.run(sweep(world.services, grace_seconds=grace, audit_seconds=10**6))
 
 
 def test_a_series_with_a_byte_does_not_keep_the_holder_out(world: World) -> None:
@@ -329,10 +333,7 @@ def test_a_series_without_bytes_is_swept_within_minutes(world: World) -> None:
     assert patch(moving, 0, 1).status == 204
     world.clock.time += LIMITS.empty_series_seconds + 1
 
-    async def swept() -> Any:
-        return await sweep(world.services, grace_seconds=10**6, audit_seconds=10**6)
-
-    assert asyncio.run(swept()).series == 1
+    assert swept(world, grace=10**6).series == 1
     assert_refused(patch(empty, 0), 404, "series_gone")
     assert patch(moving, 1).status == 204
 

@@ -1,7 +1,7 @@
 """The sweeper deletes what belongs to nothing, and never what a commit has named or could still name."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,24 @@ def test_a_part_that_cannot_be_deleted_keeps_no_other_part(world: World, monkeyp
         with pytest.raises(StorageUnavailable, match="keeps it"):
             asyncio.run(purge(world.services, grace_seconds=0, audit_seconds=None))
         assert (parts.tried, len(parts.left)) == (tried, left)
+
+
+def test_bytes_of_an_old_series_that_cannot_be_deleted_keep_no_other_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All old series end. The purge deletes no parts of a bucket that hangs: a later purge finds them by their age."""
+    for stuck, tried, left in ((1, 30, 1), (40, 20, 30)):
+        old = keys("old", 30)
+        batches, parts = [old[:10], old[10:20], old[20:]], StuckParts(set(old), stuck)
+
+        async def end_some(*_: object, batches: list[Sequence[str]] = batches) -> Sequence[str]:
+            return batches.pop() if batches else ()
+
+        monkeypatch.setattr(world.blobs, "parts", parts)
+        monkeypatch.setattr(world.database, "end_old_series", end_some)
+        with pytest.raises(StorageUnavailable, match="keeps it"):
+            asyncio.run(purge(world.services, grace_seconds=10**7, audit_seconds=None))
+        assert (parts.tried, len(parts.left), batches) == (tried, left, [])
 
 
 @pytest.mark.parametrize("step", ["purge", "end_old_series"])

@@ -6,7 +6,7 @@ it wakes, it can never publish a row without bytes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from uponce.app.owner import check_owner, claim_storage
@@ -123,13 +123,12 @@ async def _condemn(services: Services, batch: Sequence[StoredBlob], grace_second
 
 
 async def _end_old_series(services: Services) -> int:
-    ended = 0
-    limits = services.limits
+    ended, failure, limits = 0, FirstFailure(), services.limits
     while blob_keys := await services.database.end_old_series(limits.series_seconds, limits.empty_series_seconds):
         # Their commits fail from now on, so no row will name the bytes.
-        for key in blob_keys:
-            await services.blobs.delete(key)
+        await _drop(services, blob_keys, failure)
         ended += len(blob_keys)
+    failure.raise_it()
     return ended
 
 
@@ -138,14 +137,19 @@ async def _sweep_parts(services: Services, grace_seconds: float) -> None:
 
     A series exists before its first part. So if a listed part has no series after the listing, its series has ended.
     """
-    parts, failure = services.blobs.parts, FirstFailure()
-    found = {part.key async for part in parts.listed() if part.age >= grace_seconds}
-    for key in found - await services.database.series_blobs() if found else ():
-        with failure.kept():
-            await parts.drop(key)
-        if failure.count == _MOST_FAILURES:
-            break
+    failure = FirstFailure()
+    found = {part.key async for part in services.blobs.parts.listed() if part.age >= grace_seconds}
+    await _drop(services, found - await services.database.series_blobs() if found else (), failure)
     failure.raise_it()
+
+
+async def _drop(services: Services, blob_keys: Iterable[str], failure: FirstFailure) -> None:
+    """Delete the bytes of series that have ended. A later purge deletes what stays after many failures."""
+    for key in blob_keys:
+        if failure.count == _MOST_FAILURES:
+            return
+        with failure.kept():
+            await services.blobs.parts.drop(key)
 
 
 async def _batches(blobs: AsyncIterator[StoredBlob], grace_seconds: float) -> AsyncIterator[Sequence[StoredBlob]]:

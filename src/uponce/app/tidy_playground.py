@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uponce.app.manage_keys import PLAYGROUND, playground_key, playground_keys
 from uponce.app.services import Services
 from uponce.app.signed_calls import drop_asset
+from uponce.app.uploading.ending import delete_bytes
 from uponce.core.values import ApiKey, Caller
 
 _SERVER = Caller(address="the server itself", request_id="")
@@ -44,4 +45,4 @@ async def _end_series(services: Services, key: ApiKey, kept: Kept) -> None:
         key.api_key, per_key=most + 1, in_all=2**31, rate=kept.bytes, seconds=1
     ):
         for blob_key in blob_keys:
-            await services.blobs.delete(blob_key)
+            await delete_bytes(services, blob_key)

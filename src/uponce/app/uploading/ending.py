@@ -7,6 +7,7 @@ from functools import partial
 
 from uponce.app.ports import Parts
 from uponce.app.services import Services
+from uponce.app.uploading.pipeline import delete_unneeded
 from uponce.core import errors
 from uponce.core.series import Series, expires_at, is_slow
 
@@ -34,7 +35,7 @@ async def end_if_slow(services: Services, series: Series) -> bool:
     if now - series.created_at <= limits.rate_seconds:
         return await end_unless_held(services, series)
     if await services.database.end_series(series.id):
-        await services.blobs.parts.drop(series.blob_key)
+        await delete_bytes(services, series.blob_key)
     return True
 
 
@@ -54,7 +55,7 @@ async def end_slowest(services: Services, api_key: str, pause: float) -> bool:
         api_key, **too_many, rate=limits.least_rate, seconds=limits.rate_seconds
     )
     for blob_key in ended:
-        await services.blobs.delete(blob_key)
+        await delete_bytes(services, blob_key)
     return bool(ended) or await _end_slowest_complete(services, api_key, too_many, pause)
 
 
@@ -107,11 +108,19 @@ async def _hold_and_end(services: Services, series: Series, *, if_empty: bool = 
     try:
         has_ended = await services.database.end_series(series.id, if_empty=if_empty)
         if has_ended:
-            with suppress(errors.Unavailable):  # if this fails, the sweeper deletes them
-                await services.blobs.parts.drop(series.blob_key)
+            await delete_bytes(services, series.blob_key)
         return has_ended
     finally:
         await assembly.release()
+
+
+async def delete_bytes(services: Services, blob_key: str) -> None:
+    """Delete the bytes of an ended series. What stays, the sweeper deletes.
+
+    So a disk or a bucket that fails refuses no request: neither the one that ended the series, nor one that needed its
+    room.
+    """
+    await delete_unneeded(services, services.blobs.parts.drop(blob_key))
 
 
 def parts_of(services: Services, series: Series) -> Parts:

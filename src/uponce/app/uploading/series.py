@@ -14,7 +14,7 @@ from typing import TypeVar
 from uponce.app.authorise import Verified, record_refusal
 from uponce.app.ports import Assembly, HeldPart
 from uponce.app.services import Services
-from uponce.app.uploading.ending import end_if_slow, end_slowest, parts_of
+from uponce.app.uploading.ending import delete_bytes, end_if_slow, end_slowest, parts_of
 from uponce.core import errors
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, freeze
 from uponce.core.spans import Span
@@ -91,7 +91,7 @@ async def reuse_recorded(services: Services, grant: Grant, caller: Caller) -> As
 
 async def _undo_begin(services: Services, new: Series) -> None:
     if not new.shared:  # a shared blob has no bytes yet
-        await services.blobs.delete(new.blob_key)
+        await delete_bytes(services, new.blob_key)
 
 
 async def _insert(services: Services, new: Series) -> Series:
@@ -240,7 +240,7 @@ async def terminate(services: Services, series: Series) -> None:
     """End a series. Its signatures are free again. Raise SeriesGone if it has ended before."""
     if not await services.database.end_series(series.id):
         await get_series(services, series.id)
-    await services.blobs.parts.drop(series.blob_key)
+    await delete_bytes(services, series.blob_key)
 
 
 async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
