@@ -15,12 +15,14 @@ from tests.world import OTHER_PNG, PNG, MovableClock, World
 from uponce.app.backup import fence
 from uponce.app.manage_keys import revoke_key, set_up
 from uponce.app.manage_signatures import revoke_signature
+from uponce.app.services import Metrics
 from uponce.app.sign import mint
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, InvalidMedia, OutcomeUnknown
 from uponce.core.policy import Limits
 
 KEY = "5e9c2f0a"
+UNKNOWN = OutcomeUnknown("unknown")
 
 
 @pytest.mark.parametrize("file_first", [False, True], ids=["fields first", "file first"])
@@ -244,15 +246,45 @@ def test_an_upload_that_failed_may_be_repeated_under_its_key(world: World) -> No
     assert [attempt(world, fields, OTHER_PNG, KEY) for _ in range(2)] == ["ok", "replayed"]
 
 
-def test_a_commit_that_was_read_back_is_told_like_any_other(world: World) -> None:
-    """Also that it overwrote something, which the asset alone does not tell."""
+class Stored(Metrics):
+    """Counts the uploads that were committed."""
+
+    count = 0
+
+    def stored(self) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_commit_that_was_read_back_is_told_like_any_other(world: World, overwrite: bool) -> None:
+    """Also that it overwrote something, or kept what there was. The asset alone does not tell that."""
     assert attempt(world, world.sign({"public_id": "a"})) == "ok"
-    fields, healthy = world.sign({"public_id": "a"}), world.services
-    world.swap(database=Failing(world.database, after={"commit": OutcomeUnknown("unknown")}))
-    first = asyncio.run(send(world, form(fields), KEY)).committed
-    assert (first.overwritten, first.replayed) == (True, False)
+    fields = world.sign({"public_id": "a", "overwrite": str(overwrite).lower()})
+    healthy, metrics = world.services, Stored()
+    world.swap(database=Failing(world.database, after={"commit": UNKNOWN}), metrics=metrics)
+    first = asyncio.run(send(world, form(fields, OTHER_PNG), KEY)).committed
+    assert (first.overwritten, first.existing, first.replayed, metrics.count) == (overwrite, not overwrite, False, 1)
+    assert world.traces().blobs == {first.asset.blob_key}
     world.use(healthy)
-    assert asyncio.run(send(world, form(fields), KEY)).committed == replace(first, replayed=True)
+    again = asyncio.run(send(world, form(fields, OTHER_PNG), KEY)).committed
+    assert again == replace(first, replayed=True)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_an_unknown_commit_after_that_of_another_request_is_a_replay(world: World, overwrite: bool) -> None:
+    """Nothing came of it. Its blob is the sweeper's, as after any unknown outcome."""
+    assert attempt(world, world.sign({"public_id": "a"})) == "ok"
+    fields = world.sign({"public_id": "a", "overwrite": str(overwrite).lower()})
+    healthy, metrics = world.services, Stored()
+
+    async def win() -> None:
+        world.use(healthy)
+        assert await outcome(world, form(fields, OTHER_PNG), KEY) == "ok"
+
+    held = Meanwhile(Failing(world.database, before={"commit": UNKNOWN}), "confirm_reply", win)
+    world.swap(database=held, metrics=metrics)
+    assert attempt(world, fields, OTHER_PNG, KEY) == "replayed"
+    assert (metrics.count, len(world.traces().blobs)) == (0, 2)
 
 
 @pytest.mark.parametrize(("moment", "then"), [("before_commit", "ok"), ("after_commit", "replayed")])

@@ -349,10 +349,7 @@ def repetition(reply: StoredReply, draft: Draft) -> Committed | None:
 
 def reply_params(grant: Grant, key_hash: bytes, digest: Digest, answer: Committed | Forwarded) -> Params:
     """Return the row with the answer to an upload of these bytes. `key_hash` is a `repeat_hash`."""
-    if isinstance(answer, Forwarded):
-        stored = _Answer(forwarded=answer)
-    else:
-        stored = _Answer(committed=replace(answer, unneeded_blob=None))
+    stored = _Answer(forwarded=answer) if isinstance(answer, Forwarded) else _Answer(committed=answer)
     return {
         "grant_key": grant.key,
         "key_hash": key_hash,

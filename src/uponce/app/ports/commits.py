@@ -53,7 +53,10 @@ class AfterCommit:
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """The answer to an upload with an Idempotency-Key, and the SHA-256 of its bytes. Its asset may be gone by now."""
+    """The answer to an upload with an Idempotency-Key, and the SHA-256 of its bytes. Its asset may be gone by now.
+
+    If the asset existed before, the answer's `unneeded_blob` has the bytes of the upload. Else the asset has them.
+    """
 
     answer: Committed | Forwarded
     sha256: str

@@ -86,7 +86,8 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
             reply = await services.database.confirm_reply(grant.key, draft.idempotency_key)
             answer = None if reply is None or reply.sha256 != draft.asset.digest.sha256 else reply.answer
             if isinstance(answer, Committed):
-                return replace(answer, replayed=answer.asset.blob_key != draft.asset.blob_key)
+                is_own = draft.asset.blob_key in (answer.asset.blob_key, answer.unneeded_blob)
+                return answer if is_own else replace(answer, replayed=True, unneeded_blob=None)
     except OutcomeUnknown:  # the standby is away, also for a second question
         raise unknown from None
     except Unavailable:
