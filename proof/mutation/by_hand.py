@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from proof.mutation.tool import ROOT
 
-SQLITE, POSTGRES, CORE, WEB, IN_PARTS = (
+SQLITE, POSTGRES, CORE, WEB, IN_APP = (
     (
         "tests/contract",
         "tests/adapters/database/sqlite/test_writer.py",
@@ -29,14 +29,15 @@ SQLITE, POSTGRES, CORE, WEB, IN_PARTS = (
     ),
     ("tests/core",),
     ("tests/web/test_bad_forms.py", "tests/web/test_bad_parameters.py"),
-    ("tests/app/test_shared_series_ends.py",),
+    ("tests/app", "tests/web/test_relay_small.py", "-k", "series_ends or all_signatures or is_refused_and_noted"),
 )
-SUITES = (SQLITE, POSTGRES, CORE, WEB, IN_PARTS)
+SUITES = (SQLITE, POSTGRES, CORE, WEB, IN_APP)
 
 _BOTH, _SQLITE_ONLY, _POSTGRES_ONLY = (f"adapters/database/sql/{name}.sql" for name in ("both", "sqlite", "postgres"))
 _COMMITS, _SERIES, _RELAYS, _UPKEEP, _STEPS = (
     f"adapters/database/{name}.py" for name in ("commits", "series", "relays", "upkeep", "steps")
 )
+_COMPLETION = "app/uploading/completion.py"
 _ROWS_LEFT = "grants.uses < grants.max_uses AND grants.uses < excluded.max_uses"
 _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
 _REVOKE_WHERE = "WHERE grants.uses - grants.pending < grants.max_uses AND grants.revoked_at IS NULL\n"
@@ -148,12 +149,7 @@ _ON_BOTH: Sequence[_Row] = [
         "AND key_hash = :key_hash AND revoked_at IS NULL",
         "AND key_hash = :key_hash",
     ),
-    (
-        "a reply is told to any Idempotency-Key",
-        _BOTH,
-        "AND key_hash = :key_hash AND revoked_at",
-        "AND revoked_at",
-    ),
+    ("a reply is told to any Idempotency-Key", _BOTH, "AND key_hash = :key_hash AND revoked_at", "AND revoked_at"),
     ("a condemned blob is condemned twice", _BOTH, "(:blob_key, :at) ON CONFLICT DO NOTHING", "(:blob_key, :at)"),
     ("digests begin after the prefix", _BOTH, "blob_key >= :first", "blob_key > :first"),
     ("digests of all that come after the prefix", _BOTH, " AND blob_key < :behind", ""),
@@ -344,12 +340,19 @@ _ON_WEB: Sequence[_Row] = [
     ),
 ]
 
-_ON_PARTS: Sequence[_Row] = [
+_ON_APP: Sequence[_Row] = [
     (
         "a series ends with its condemned blob",
-        "app/uploading/completion.py",
+        _COMPLETION,
         "return series.shared and isinstance(error, errors.BlobCondemned)",
         "return False",
+    ),
+    ("a refused series is not recorded", _COMPLETION, "await refuse_spent(services, grant, caller)", "pass"),
+    (
+        "a refused relay is not recorded",
+        "app/uploading/streamed.py",
+        "await record_refusal(services, admitted.grant, refusal.code, admitted.caller)",
+        "pass",
     ),
 ]
 
@@ -358,7 +361,7 @@ BY_HAND = (
     *_made(POSTGRES, (*_ON_BOTH, *_ON_POSTGRES)),
     *_made(CORE, _ON_CORE),
     *_made(WEB, _ON_WEB),
-    *_made(IN_PARTS, _ON_PARTS),
+    *_made(IN_APP, _ON_APP),
 )
 
 

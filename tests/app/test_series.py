@@ -93,21 +93,25 @@ def test_a_plain_upload_with_the_same_signature_wins_while_the_series_is_unfinis
 
 
 def test_all_signatures_are_spent_or_none(world: World) -> None:
-    """The one of the second chunk is used elsewhere before the last one arrives: the refusal says which."""
+    """Two are used elsewhere before the last chunk arrives. The refusal names the first one, the audit has both."""
     client = Client(world, DATA)
     signed = []
     for span in EARLY:
         world.clock.time += 1
         signed.append(world.sign())
         send(client, span, fields=signed[-1])
-    assert world.upload(signed[1]).status == 200
+    for used in signed[1:]:
+        assert world.upload(used).status == 200
     world.clock.time += 1
-    refused = send(client, LAST, fields=world.sign())
+    signed.append(world.sign())
+    refused = send(client, LAST, fields=signed[-1])
     assert_refused(refused, 400, "signature_used")
+    of_used = "SELECT count(DISTINCT grant_key) FROM audit WHERE event = 'refused' AND code = 'signature_used'"
+    assert world.sql(of_used) == 2
     assert refused.message.endswith("It is the signature of 2026-01-01 00:00:02 +0000, one of 4 of this upload.")
     assert rows(world) == NO_ROWS
     assert world.traces().spooled == frozenset()
-    for unspent in (signed[0], signed[2]):
+    for unspent in (signed[0], signed[-1]):
         assert world.upload(unspent).status == 200
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.app.failing import Failing
 from tests.asgi import END, FORM, call, part, parts_of
 from tests.scrape import Scraped
 from tests.upstreams import ANSWERS, StubUpstream, Trouble
@@ -73,6 +74,17 @@ def test_a_small_file_whose_grant_is_refused_ends_without_a_signature(relay: Wor
         assert_refused(relay.upload(relay.sign(), SMALL, kind="raw"), 400, "signature_used")
     (request,) = stub.requests
     assert (request.complete, request.closed, stub.store) == (False, False, {})
+
+
+@pytest.mark.parametrize("inspects", [False, True])
+@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
+def test_a_signature_that_is_used_when_the_file_has_arrived_is_refused_and_noted(
+    relay: World, file: bytes, inspects: bool
+) -> None:
+    used = {"begin_relay": SignatureUsed("This signature is spent.")}
+    relay.swap(database=Failing(relay.database, before=used), inspects=inspects)
+    assert_refused(relay.upload(relay.sign(), file, kind="raw"), 400, "signature_used")
+    assert relay.sql("SELECT count(*) FROM audit WHERE event = 'refused' AND code = 'signature_used'") == 1
 
 
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
