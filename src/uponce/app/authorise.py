@@ -1,7 +1,7 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, and the parameters themselves."""
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from uponce.app.attempts import network_of
@@ -298,3 +298,18 @@ async def record_refusal(services: Services, grant: Grant, code: str, caller: Ca
     """Write the refusal of a genuine signature to the audit, in its turn. It is durable when this returns."""
     async with services.attempts.refusing(grant):
         await services.database.record_refusal(grant, code, caller, services.limits.refusals_per_grant)
+
+
+@asynccontextmanager
+async def refusals_recorded(
+    services: Services,
+    grant: Grant,
+    caller: Caller,
+    kinds: tuple[type[errors.GrantRefused], ...] = (errors.GrantRefused,),
+) -> AsyncIterator[None]:
+    """Write a refusal of the grant that is raised inside to the audit, if it is of these kinds."""
+    try:
+        yield
+    except kinds as refusal:
+        await record_refusal(services, grant, refusal.code, caller)
+        raise

@@ -9,11 +9,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uponce.app.authorise import Verified, check_grant_fresh, check_route, record_refusal, verify_signed
+from uponce.app.authorise import (
+    Verified,
+    check_grant_fresh,
+    check_route,
+    record_refusal,
+    refusals_recorded,
+    verify_signed,
+)
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.unbroken import unbroken
-from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
+from uponce.core.errors import MissingParameter, ScopeDenied, Unavailable
 from uponce.core.parameters import Call
 from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
 
@@ -69,11 +76,8 @@ async def drop_asset(services: Services, key: ApiKey, name: AssetName, caller: C
 
 
 async def _delete(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
-    try:
+    async with refusals_recorded(services, verified.grant, caller):
         deleted = await services.database.delete(verified.grant, name, caller)
-    except GrantRefused as refusal:
-        await record_refusal(services, verified.grant, refusal.code, caller)
-        raise
     if deleted is None:
         return False
     try:

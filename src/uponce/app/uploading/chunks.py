@@ -13,6 +13,7 @@ from uponce.app.authorise import (
     check_in_time,
     check_route,
     check_usable,
+    refusals_recorded,
     verify_signed,
 )
 from uponce.app.ports import Spooled
@@ -21,7 +22,7 @@ from uponce.app.uploading.completion import finish
 from uponce.app.uploading.ending import end_unless_held
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, begin_series, reuse_recorded, yielding_to_newer
+from uponce.app.uploading.series import REUSE, Append, append, begin_series, yielding_to_newer
 from uponce.core.errors import ChunkInProgress, ChunkSuperseded, InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
@@ -157,7 +158,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         if joined or series.grant.key == verified.grant.key:
             return series
         try:
-            async with reuse_recorded(services, verified.grant, request.caller):
+            async with refusals_recorded(services, verified.grant, request.caller, REUSE):
                 return await services.database.join_series(
                     series.id, verified.grant, most=services.limits.signatures_per_series
                 )

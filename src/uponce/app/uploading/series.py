@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-from uponce.app.authorise import Verified, record_refusal
+from uponce.app.authorise import Verified, refusals_recorded
 from uponce.app.ports import Assembly, HeldPart
 from uponce.app.services import Services
 from uponce.app.uploading.ending import delete_bytes, end_if_slow, end_slowest, parts_of
 from uponce.core import errors
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, check_parts_left, freeze
 from uponce.core.spans import Span
-from uponce.core.values import Caller, Grant, ResourceType
+from uponce.core.values import Caller, ResourceType
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ _NOTE_SECONDS = 2.0
 _TRIES = 5
 _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 0.25
+# The refusals for the audit, if a commit comes after the look-up. A request whose grant is in use may succeed later.
+REUSE = errors.SignatureUsed, errors.SignatureRevoked
 _ABOUT_TO_HOLD_SECONDS = 1.0  # a request whose bytes were the last ones holds the series of a slow server by then
 
 
@@ -48,7 +50,7 @@ async def begin_series(
     can also begin again after the first request ended with its server.
     """
     grant, parts = verified.grant, services.blobs.parts
-    async with reuse_recorded(services, grant, caller), services.attempts.beginning(grant):
+    async with refusals_recorded(services, grant, caller, REUSE), services.attempts.beginning(grant):
         new = Series(
             id=services.ids.hex(32),
             cloud=grant.cloud,
@@ -74,19 +76,6 @@ async def begin_series(
     if series.id != new.id:
         await _undo_begin(services, new)
     return series
-
-
-@asynccontextmanager
-async def reuse_recorded(services: Services, grant: Grant, caller: Caller) -> AsyncIterator[None]:
-    """Write the refusal of a spent or revoked grant to the audit: a commit can come after the look-up, and before this.
-
-    Nothing is written for a grant that is in use: the same request may succeed later.
-    """
-    try:
-        yield
-    except (errors.SignatureUsed, errors.SignatureRevoked) as refusal:
-        await record_refusal(services, grant, refusal.code, caller)
-        raise
 
 
 async def _undo_begin(services: Services, new: Series) -> None:

@@ -3,14 +3,13 @@
 from collections.abc import AsyncIterator
 from functools import partial
 
-from uponce.app.authorise import Admitted, UploadRequest, record_refusal
+from uponce.app.authorise import Admitted, UploadRequest, refusals_recorded
 from uponce.app.ports import Committed, Draft, Publishable, Spooled
 from uponce.app.relaying.held import HeldFile, send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.intake import Event, Intake
 from uponce.app.uploading.pipeline import Uploaded, answered, followed_up, inspect, judge, read_back_upload, settle
-from uponce.core.errors import GrantRefused
 from uponce.core.formats import stored_type
 from uponce.core.policy import judge_content
 from uponce.core.relaying import Forwarded
@@ -52,12 +51,10 @@ async def _pass_on(
 
 async def _relay(services: Services, admitted: Admitted, body: Spooled | HeldFile, digest: Digest) -> Forwarded:
     try:
-        if isinstance(body, HeldFile):
-            return await body.finish(digest)
-        return await send_spooled(services, admitted, digest, body.blocks())
-    except GrantRefused as refusal:
-        await record_refusal(services, admitted.grant, refusal.code, admitted.caller)
-        raise
+        async with refusals_recorded(services, admitted.grant, admitted.caller):
+            if isinstance(body, HeldFile):
+                return await body.finish(digest)
+            return await send_spooled(services, admitted, digest, body.blocks())
     finally:
         await body.discard()
 
@@ -71,11 +68,8 @@ async def answer_again(services: Services, admitted: Admitted, digest: Digest) -
     reply = await services.database.confirm_reply(grant.key, admitted.idempotency_key)
     if reply is None:
         return None
-    try:
+    async with refusals_recorded(services, grant, admitted.caller):
         return reply.repeat(digest.sha256)
-    except GrantRefused as refusal:
-        await record_refusal(services, grant, refusal.code, admitted.caller)
-        raise
 
 
 async def commit(services: Services, admitted: Admitted, draft: Draft, blob: Publishable) -> Committed:
@@ -87,8 +81,5 @@ async def commit(services: Services, admitted: Admitted, draft: Draft, blob: Pub
         with services.metrics.committing():
             return await services.database.commit(grant, draft, caller)
 
-    try:
+    async with refusals_recorded(services, grant, caller):
         return await settle(publish_and_commit, partial(read_back_upload, services, grant, draft), blob.discard)
-    except GrantRefused as error:
-        await record_refusal(services, grant, error.code, caller)
-        raise
