@@ -9,7 +9,7 @@ from tests.contract.databases import CALLER, grant
 from tests.world import PNG, World
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Draft
-from uponce.app.uploading.pipeline import judge
+from uponce.app.uploading.pipeline import draft_of, examine
 from uponce.core.errors import ContentMismatch, FileTooLarge, FormatNotAllowed, InvalidMedia
 from uponce.core.naming import Naming
 from uponce.core.parameters import UploadSpec
@@ -35,7 +35,9 @@ def judged(
     filename: str | None = "dir/Cat.PNG",
 ) -> Draft:
     admitted = Admitted(grant(), spec or UploadSpec(), {}, requested, filename, CALLER)
-    return asyncio.run(judge(world.services, admitted, "b" * 32, path, DIGEST))
+    facts = asyncio.run(examine(world.services, admitted, path, DIGEST))
+    assert facts is not None
+    return draft_of(world.services, admitted, "b" * 32, DIGEST, facts)
 
 
 def test_what_was_asked_for_is_in_the_draft(world: World, path: str) -> None:

@@ -12,16 +12,15 @@ from uponce.app.uploading.pipeline import (
     Uploaded,
     answered,
     delete_unneeded,
+    draft_of,
+    examine,
     followed_up,
-    inspect,
-    judge,
     read_back,
     settle,
 )
 from uponce.app.uploading.series import get_series, hold_all, stored_parts
 from uponce.core import errors
 from uponce.core.formats import stored_type
-from uponce.core.policy import judge_content
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series, reply_key
 from uponce.core.signature import Signer
@@ -46,9 +45,11 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
         try:
             admitted = _admitted(series, await services.database.find_key(series.api_key), caller)
             digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
+            facts = await examine(services, admitted, assembly.path, digest)
             if admitted.upstream is not None:
                 return await _pass_on(services, series, admitted, assembly, digest)
-            draft = await judge(services, admitted, assembly.key, assembly.path, digest)
+            assert facts is not None
+            draft = draft_of(services, admitted, assembly.key, digest, facts)
             return await _commit(services, series, assembly, draft, caller)
         except errors.SeriesGone:  # another request ended the series, and deletes the bytes
             raise
@@ -89,9 +90,6 @@ async def _pass_on(
     services: Services, series: Series, admitted: Admitted, assembly: Assembly, digest: Digest
 ) -> Forwarded:
     """Pass the whole file on. The pending row ends the series, so from then on its bytes are only this request's."""
-    judge_content(digest, admitted.requested, admitted.spec, services.limits)
-    if services.inspects:
-        await inspect(services, admitted, assembly.path, digest)
     try:
         return await send_spooled(services, admitted, digest, assembly.blocks())
     finally:

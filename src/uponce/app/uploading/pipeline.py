@@ -3,8 +3,8 @@
 `Pipeline` takes uploads that have arrived whole, in memory: hash → verify → judge → store → commit. A group of them
 takes the steps after the hash together, in the thread of the database: one sync makes the bytes of all durable, one
 transaction commits all. Each upload succeeds or fails on its own, and no client gets an answer before its group is
-durable. `whole` takes one alone, to a bucket. `streamed` takes those whose bytes stream in, and `completion` those in
-several requests.
+durable. `streamed` takes uploads that go alone: those whose bytes stream in, and small ones to a bucket. `completion`
+takes those in several requests.
 """
 
 import hashlib
@@ -126,15 +126,15 @@ async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) 
     raise unknown
 
 
-async def judge(services: Services, admitted: Admitted, blob_key: str, path: str, digest: Digest) -> Draft:
-    """Return the asset to commit. `path` leads to the bytes. Raise a Refused if they are not allowed."""
+async def examine(services: Services, admitted: Admitted, path: str | None, digest: Digest) -> MediaFacts | None:
+    """Return what the bytes are. Raise a Refused if they are not allowed.
+
+    Return None for an upstream, which inspects them itself, unless this server inspects them too. `path` leads to the
+    bytes. It is None if they are on their way to the upstream.
+    """
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
-    facts = await inspect(services, admitted, path, digest)
-    return draft_of(services, admitted, blob_key, digest, facts)
-
-
-async def inspect(services: Services, admitted: Admitted, path: str, digest: Digest) -> MediaFacts:
-    """Return what the bytes are. Raise a Refused if they are not allowed."""
+    if path is None or (admitted.upstream is not None and not services.inspects):
+        return None
     facts = await services.inspector.inspect(path, admitted.requested, admitted.payer)
     judge_media(facts, digest, admitted.filename, admitted.spec, services.limits)
     return facts

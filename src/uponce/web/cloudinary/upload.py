@@ -20,7 +20,7 @@ from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Arrival, MustStream, Pipeline, Uploaded
 from uponce.app.uploading.streamed import upload as upload_events
-from uponce.app.uploading.whole import upload_whole
+from uponce.app.uploading.streamed import upload_whole
 from uponce.core.errors import (
     BadCredentials,
     EmptyFile,
