@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from tests.app.failing import Failing, FailingSpool, Held
 from tests.app.planted import key, put_assets, put_blobs
 from tests.app.test_sweep import orphan
 from tests.world import World, assert_accepted
+from uponce.adapters.files import shard_of
+from uponce.adapters.spool.uploads import SpooledUpload
 from uponce.app.backup import fence
 from uponce.app.check import check_parts, check_ready, check_storage
 from uponce.app.diagnose import State, of_fence
@@ -58,6 +60,21 @@ def test_a_full_storage_is_a_warning_with_the_cure(world: World) -> None:
     )
     world.swap(blobs=world.blobs)
     assert asyncio.run(check_storage(world.services, on_disk=True)) is None
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_bytes(b"0" * 32), lambda path: path.unlink()])
+def test_a_storage_that_returns_other_bytes_or_none_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+) -> None:
+    publish = SpooledUpload.publish
+
+    async def lose(spooled: SpooledUpload) -> None:
+        await publish(spooled)
+        change(world.media / "blobs" / shard_of(spooled.key) / spooled.key)
+
+    monkeypatch.setattr(SpooledUpload, "publish", lose)
+    with pytest.raises(SettingRefused, match="UPONCE_STORAGE cannot be used: it returns other bytes"):
+        asyncio.run(check_storage(world.services, on_disk=True))
 
 
 def test_two_servers_may_start_at_once_on_a_new_storage(world: World) -> None:

@@ -75,19 +75,18 @@ async def check_storage(
     with _for_operator(on_disk):
         await own(services.database, services.blobs)
         spooled = await services.blobs.receive(PROBE + services.ids.hex(16))
-    bytes_ = services.ids.hex(32).encode()
     try:
         with _for_operator(on_disk):
-            await spooled.write(bytes_)
-            await spooled.seal()
+            await spooled.write(services.ids.hex(32).encode())
+            written = await spooled.seal()
             await spooled.publish()
-            found = await _read(services, spooled.key)
+            found = await services.blobs.digest(spooled.key)
             await services.blobs.delete(spooled.key)
     except StorageFull as error:
         return f"UPONCE_STORAGE is full: {error.for_operator}. Free space. Until then, uponce refuses every upload."
     finally:
         await spooled.discard()
-    if found != bytes_:
+    if found != written:
         raise SettingRefused("UPONCE_STORAGE cannot be used: it returns other bytes than were written to it.")
     return None
 
@@ -104,16 +103,6 @@ def _for_operator(on_disk: bool) -> Iterator[None]:
         )
         reason = error.for_operator.removesuffix(".")
         raise SettingRefused(f"UPONCE_STORAGE cannot be used: {reason}.{cure if on_disk else ''}") from error
-
-
-async def _read(services: Services, key: str) -> bytes | bytearray:
-    blob = await services.blobs.open(key)
-    if blob is None:
-        return b""
-    try:
-        return await blob.read(0, blob.size)
-    finally:
-        blob.close()
 
 
 async def check_clock(services: Services) -> str | None:
