@@ -213,6 +213,17 @@ def test_a_commit_whose_reply_is_lost_is_read_back(world: World, client: Client)
     assert stored(world, last(client).headers["upload-asset"]) == DATA
 
 
+def test_a_commit_that_kept_an_asset_is_read_back(world: World) -> None:
+    """No blob that the asset names shows this commit. Its stored answer does."""
+    kept = world.upload(world.sign({"public_id": "a"}), b"kept", kind="raw").json
+    client = Client(world, DATA, fields=world.sign({"public_id": "a", "overwrite": "false"}))
+    world.swap(database=Failing(world.database, after={"commit_series": OutcomeUnknown("unknown")}))
+    _, answer = play(client.create, lambda: client.patch(0))
+    assert_state(answer, 204, len(DATA))
+    assert answer.headers["upload-asset"] == kept["secure_url"]
+    assert (world.traces().assets, len(world.traces().blobs), world.traces().spooled) == (1, 1, frozenset())
+
+
 def test_a_commit_that_may_have_happened_deletes_nothing(world: World, client: Client) -> None:
     healthy = world.services
     world.swap(database=Failing(world.database, before={"commit_series": OutcomeUnknown("unknown")}))

@@ -61,8 +61,8 @@ def test_a_creation_with_bytes_ends_when_the_database_is_back(world: World, monk
 def test_a_commit_whose_reply_comes_late_is_not_ended(world: World) -> None:
     """It has happened, and the server could not read it back. The end of the series deletes nothing."""
     client, healthy = Client(world, DATA), world.services
-    lost = Failing(world.database, after={"commit_series": OutcomeUnknown("unknown")}, before={"confirm_commit": DOWN})
-    world.swap(database=lost)
+    away = Failing(world.database, before={"confirm_reply": DOWN, "confirm_commit": DOWN})
+    world.swap(database=Failing(away, after={"commit_series": OutcomeUnknown("unknown")}))
     (refused,) = play(lambda: client.create(body=[DATA]))
     assert_refused(refused, 503, "outcome_unknown")
     world.use(healthy)

@@ -15,7 +15,7 @@ from uponce.app.uploading.pipeline import (
     draft_of,
     examine,
     followed_up,
-    read_back,
+    read_back_upload,
     settle,
 )
 from uponce.app.uploading.series import get_series, hold_all, stored_parts
@@ -106,7 +106,7 @@ async def _commit(services: Services, series: Series, assembly: Assembly, draft:
         await delete_unneeded(services, assembly.clear())
         return committed
 
-    return await settle(commit, partial(read_back, services, draft.asset.blob_key), assembly.retract)
+    return await settle(commit, partial(read_back_upload, services, series.grant, draft), assembly.retract)
 
 
 async def _give_up(services: Services, series: Series, assembly: Assembly, caller: Caller) -> None:

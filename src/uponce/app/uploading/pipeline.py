@@ -80,7 +80,10 @@ async def settle(
 
 
 async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
-    """Return what `read_back` returns. If the commit of another upload has answered a repeat, return its answer."""
+    """Return what a commit without an answer stored. Raise `unknown` while the outcome cannot be confirmed.
+
+    If the commit of another upload with the same Idempotency-Key has stored an answer, return that answer.
+    """
     try:
         if draft.idempotency_key is not None:
             reply = await services.database.confirm_reply(grant.key, draft.idempotency_key)
@@ -92,7 +95,11 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
         raise unknown from None
     except Unavailable:
         pass
-    return await read_back(services, draft.asset.blob_key, unknown)
+    with suppress(Unavailable):
+        asset = await services.database.confirm_commit(draft.asset.blob_key)
+        if asset is not None:
+            return Committed(asset)
+    raise unknown
 
 
 async def followed_up(services: Services, committing: Callable[[], Awaitable[C]]) -> C:
@@ -115,15 +122,6 @@ async def delete_unneeded(services: Services, deletion: Coroutine[Any, Any, None
         return
     with suppress(Unavailable):
         await deletion
-
-
-async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
-    """Return what a commit without an answer stored. Raise `unknown` while the outcome cannot be confirmed."""
-    with suppress(Unavailable):
-        asset = await services.database.confirm_commit(blob_key)
-        if asset is not None:
-            return Committed(asset)
-    raise unknown
 
 
 async def examine(services: Services, admitted: Admitted, path: str | None, digest: Digest) -> MediaFacts | None:
