@@ -1,6 +1,7 @@
 """A server's parts: what fails in one of them neither stops the others nor keeps them open."""
 
 import asyncio
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -149,7 +150,8 @@ def test_receivers_that_answer_nothing_delay_no_look_up_of_a_relay(
         looked_up.set()
 
     async def serve() -> None:
-        async with lifespan(backend)(None):
+        works = {"notify": Work(hang), "relay": Work(look_up)}
+        async with lifespan(dataclasses.replace(backend, works=works))(None):
             database: Any = backend.database
             for number in range(100):
                 await database.write(leave("notify", str(number)))
@@ -158,7 +160,6 @@ def test_receivers_that_answer_nothing_delay_no_look_up_of_a_relay(
             await asyncio.wait_for(looked_up.wait(), 60)
 
     monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
-    monkeypatch.setattr("uponce.lifespan.works", lambda *_: {"notify": Work(hang), "relay": Work(look_up)})
     asyncio.run(serve())
 
 

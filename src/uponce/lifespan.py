@@ -16,7 +16,7 @@ from uponce.app.unbroken import finish_unbroken
 from uponce.config import noted
 from uponce.core.errors import StorageFull, UponceError
 from uponce.core.signature import utc
-from uponce.wiring import Backend, works
+from uponce.wiring import Backend
 
 log = logging.getLogger("uponce")
 
@@ -87,7 +87,7 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
     # Apart: a sweep of a large store takes hours, and the next partitions of the ledger must not wait for it.
     yield _repeat("the purge", settings.sweep_seconds, forget, failing("purge"))
     yield _repeat("the sweep", settings.sweep_seconds, delete, failing("sweep"))
-    for name, work in works(settings, backend.notifier).items():
+    for name, work in backend.works.items():
         run = partial(run_due, services, name, work)
         yield _repeat(f"the outbox of {name}", _OFTEN_SECONDS, run, failing(name))
     if settings.playground != "off":

@@ -52,6 +52,7 @@ class Backend:
     secrets: AesSecretBox
     upstream: HttpUpstream
     notifier: Notifier
+    works: Mapping[str, Work]
     services: Services
 
 
@@ -72,6 +73,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
     database = _database(settings, clock, secrets)
     upstream = HttpUpstream(Times(reply=settings.limits.relay_answer), settings.relay_connections)
     notifier = Notifier(settings.private_receivers)
+    by_name = works(settings, notifier)
     services = Services(
         database=database,
         blobs=blobs,
@@ -87,9 +89,9 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         location_of=_location_of(settings, blobs),
         metrics=metrics or Metrics(),
         inspects=settings.relay_inspect == "on",
-        after_commit=[work.effect_of for work in works(settings, notifier).values()],
+        after_commit=[work.effect_of for work in by_name.values()],
     )
-    return Backend(settings, database, blobs, decoders, secrets, upstream, notifier, services)
+    return Backend(settings, database, blobs, decoders, secrets, upstream, notifier, by_name, services)
 
 
 def group_putter(database: "SqliteDatabase | PostgresDatabase", blobs: Blobs, *, alone: bool) -> PutGroup | None:
