@@ -50,8 +50,8 @@ async def upload_chunk(
             return series
         return await finish(services, series, verified.signer, request.caller)
     except SeriesGone:
-        if intake.verified is not None:  # completed by another request: raise that refusal
-            await check_usable(services, intake.verified, request)
+        if intake.proven is not None:  # completed by another request: raise that refusal
+            await check_usable(services, intake.proven, request)
         raise
 
 
@@ -64,6 +64,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         self._chunk = chunk
         self._series: Series | None = None
         self._params: dict[str, str] = {}
+        self.proven: Verified | None = None  # set before the series is joined, and `verified` after that
 
     async def __aexit__(self, *details: object) -> None:
         await super().__aexit__(*details)
@@ -115,12 +116,8 @@ class ChunkIntake(Receiver[Spooled | Append]):
             await check_in_time(services, verified, request)
         await check_usable(services, verified, request)
         check_size(self._chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
-        self._params = params
-        try:
-            self._series = await self._join(series, verified, joined=joined)
-        except SeriesGone:  # completed by another request, perhaps with this signature
-            await check_usable(services, verified, request)
-            raise
+        self._params, self.proven = params, verified
+        self._series = await self._join(series, verified, joined=joined)
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
