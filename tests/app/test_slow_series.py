@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.app.failing import Held
+from tests.app.uploads import live_attempts
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, form, noise, rows, stored
 from tests.chunks import Client as Chunks
@@ -203,7 +204,7 @@ def test_chunks_of_one_upload_that_arrive_together_have_a_bound(world: World) ->
     assert "the slowest of 3 from one address" in refused.message
     assert "UPONCE_ARRIVING_PER_SERIES is 4" in refused.message
     assert stored(world, answers[-1]) == data
-    assert not world.services.attempts
+    assert live_attempts(world) == 0
 
 
 def first_form(client: Chunks) -> list[bytes]:

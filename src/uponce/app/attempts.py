@@ -153,10 +153,6 @@ class Attempts:
         self._waiting: Counter[str] = Counter()
         self._noting: set[str] = set()
 
-    def __len__(self) -> int:
-        """Return how many attempts run."""
-        return sum(map(len, self._running.values()))
-
     @asynccontextmanager
     async def refusing(self, grant: Grant) -> AsyncIterator[None]:
         """Wait for a turn to record the refusal of a reuse: a few at a time in all, one at a time of one grant.
