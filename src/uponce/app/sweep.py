@@ -61,7 +61,7 @@ async def purge(
         with failure.kept():
             series = await _end_old_series(services)
         with failure.kept():
-            unfinished = await _sweep_spool(services, grace_seconds)
+            unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
         await _sweep_parts(services, grace_seconds)
     failure.raise_it()
     services.metrics.purge_succeeded(services.clock.now())
@@ -104,10 +104,6 @@ async def sweep_blobs(services: Services, *, grace_seconds: float, rest: float =
 async def _claim(services: Services) -> None:
     with services.ownership.noting():
         await claim_storage(services.database, services.blobs)
-
-
-async def _sweep_spool(services: Services, grace_seconds: float) -> int:
-    return await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
 
 
 async def _condemn(services: Services, batch: Sequence[StoredBlob], grace_seconds: float) -> Sequence[StoredBlob]:
