@@ -147,6 +147,21 @@ def test_a_repeat_that_is_checked_while_the_first_one_commits_gets_its_answer(wo
     assert world.traces().assets == 1
 
 
+@pytest.mark.parametrize(("late", "expected"), [(0, "ok"), (7200, "stale_request")])
+def test_an_answer_that_is_purged_meanwhile_admits_no_stale_signature(world: World, late: int, expected: str) -> None:
+    """Its repeat was admitted without a look at the time. A use is left, and a slow body may take an hour."""
+    fields = world.sign({"max_uses": 3})
+    assert attempt(world, fields, key=KEY) == "ok"
+    world.clock.time += late
+
+    async def purge() -> None:
+        world.sql("DELETE FROM replies")
+
+    world.swap(database=Meanwhile(world.database, "find_reply", purge))
+    assert attempt(world, fields, key=KEY) == expected
+    assert world.traces().assets == (2 if expected == "ok" else 1)
+
+
 def race(world: World, *files: bytes) -> list[str]:
     """So many uploads under one signature and key, all past every check before the first one commits."""
     fields = world.sign()

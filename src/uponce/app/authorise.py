@@ -40,13 +40,17 @@ CREDENTIALS = ("api_key", "signature", "timestamp")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Parameters that a key of the cloud signed. Whether they may still be used is not checked yet."""
+    """Parameters that a key of the cloud signed. Whether they may still be used is not checked yet.
+
+    `repeats`: their time was not checked, since their Idempotency-Key has a stored answer.
+    """
 
     key: ApiKey
     grant: Grant
     spec: UploadSpec
     signer: Signer
     params: Mapping[str, str]
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ async def authorise(services: Services, request: UploadRequest, params: Mapping[
     if record is not None and named is not None and await database.find_reply(key, named):
         check_watermark(verified.grant.timestamp, verified.key.watermark)
         check_origin(verified.spec, request.origin)
-        return verified
+        return replace(verified, repeats=True)
     await check_in_time(services, verified, request, record)
     check_origin(verified.spec, request.origin)
     await _refuse_spent(services, verified.grant, record, request.caller)

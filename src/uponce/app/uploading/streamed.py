@@ -10,7 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from uponce.app.attempts import Attempt, network_of
-from uponce.app.authorise import Admitted, UploadRequest, Verified, authorise, check_scripted, refusals_recorded
+from uponce.app.authorise import (
+    Admitted,
+    UploadRequest,
+    Verified,
+    authorise,
+    check_grant_fresh,
+    check_scripted,
+    refusals_recorded,
+)
 from uponce.app.ports import Committed, Draft, Publishable, Spooled
 from uponce.app.relaying.held import HeldFile, send_spooled
 from uponce.app.services import Services
@@ -45,7 +53,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         verified, body = await intake.complete()
         digest = await body.seal()
         admitted = Admitted.of(intake.request, verified, intake.filename)
-        repeated = await _answer_again(services, admitted, digest)
+        repeated = await _answer_again(services, verified, admitted, digest)
         if repeated is not None:
             return answered(repeated, verified.signer)
         facts = await examine(services, admitted, None if isinstance(body, HeldFile) else body.path, digest)
@@ -83,7 +91,7 @@ async def _store_from_memory(services: Services, arrival: Arrival, verified: Ver
         raise MustStream
     try:
         admitted, digest = Admitted.of(arrival.request, verified, arrival.filename), await digest_of(arrival)
-        repeated = await _answer_again(services, admitted, digest)
+        repeated = await _answer_again(services, verified, admitted, digest)
         if repeated is not None:
             return answered(repeated, verified.signer)
         judge_content(digest, admitted.requested, admitted.spec, services.limits)
@@ -96,14 +104,21 @@ async def _store_from_memory(services: Services, arrival: Arrival, verified: Ver
         memory.give_back(size)
 
 
-async def _answer_again(services: Services, admitted: Admitted, digest: Digest) -> Committed | Forwarded | None:
-    """Return the stored answer, or None. A refusal for other bytes goes to the audit."""
+async def _answer_again(
+    services: Services, verified: Verified, admitted: Admitted, digest: Digest
+) -> Committed | Forwarded | None:
+    """Return the stored answer, or None. A refusal for other bytes goes to the audit.
+
+    Raise StaleRequest if a signature that has expired was only admitted for an answer that is purged since.
+    """
     grant = admitted.grant
     if admitted.idempotency_key is None:
         return None
     judge_content(digest, admitted.requested, admitted.spec, services.limits)
     reply = await services.database.confirm_reply(grant.key, admitted.idempotency_key)
     if reply is None:
+        if verified.repeats:
+            check_grant_fresh(services, verified)
         return None
     async with refusals_recorded(services, grant, admitted.caller):
         return reply.repeat(digest.sha256)
