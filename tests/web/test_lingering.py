@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
+from tests.web.bare import request
 from tests.web.wire import Reader, Wire, get, store
 from tests.world import World
-from uponce.web.discarding import GONE
 from uponce.web.lingering import Lingering
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -57,8 +57,8 @@ def test_a_request_whose_body_is_refused_does_no_more_work(
         state = ServerState()
         protocol = wire.connect(reader, state)
         protocol.data_received(get(path, CHUNKED, *form, method=method) + b"zz\r\n")
-        extensions: Any = protocol.cycle.scope["extensions"]
-        assert extensions[GONE]()
+        cycle: Any = protocol.cycle
+        assert request(cycle.scope, cycle.receive).is_gone
         await asyncio.sleep(0)
         while state.tasks:
             await asyncio.sleep(0)

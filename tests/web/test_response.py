@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from tests.web.bare import request, send_error
 from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import BadCredentials, DatabaseUnavailable, NotFound, SignatureUsed, StorageFull, UponceError
 from uponce.web import response
-from uponce.web.discarding import DISCARD
+from uponce.web.discarding import CYCLE, DISCARD
 from uponce.web.request import Message
-from uponce.web.response import json_response, send_response
+from uponce.web.response import Response, json_response, send_response
 
 MORE: Message = {"type": "http.request", "body": b"x", "more_body": True}
 LAST: Message = {"type": "http.request", "body": b"x", "more_body": False}
@@ -138,6 +139,19 @@ def test_a_body_that_was_not_read_is_dropped_between_the_answer_and_its_end(last
     assert len(wire.sent[1]["body"]) == int(wire.headers["content-length"])
     assert wire.sent[2]["body"] == b""
     assert wire.headers["connection"] == "close"
+
+
+def test_a_file_is_read_no_further_when_its_reader_has_gone() -> None:
+    cycle, wire, blocks = SimpleNamespace(disconnected=False, more_body=False), Wire(), iter((b"1", b"2", b"3"))
+    cycle.transport = SimpleNamespace(is_closing=lambda: len(wire.sent) > 2)
+
+    async def read() -> AsyncIterator[bytes]:
+        for block in blocks:
+            yield block
+
+    asked = request({"type": "http", "method": "GET", "extensions": {CYCLE: cycle}}, wire.receive)
+    asyncio.run(send_response(asked, Response(200, body=read()), wire.send))
+    assert (wire.body, list(blocks)) == (b"1", [b"2", b"3"])
 
 
 @pytest.mark.parametrize("sized", [True, False], ids=["of a known length", "chunked"])

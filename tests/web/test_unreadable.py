@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tests.world import World, assert_refused
 from uponce.app.services import Metrics
 from uponce.core.errors import StorageUnavailable
 from uponce.web import places
-from uponce.web.discarding import GONE
+from uponce.web.discarding import CYCLE
 from uponce.web.request import Request
 
 BIG = bytes(range(256)) * 4096
@@ -215,7 +216,8 @@ def test_a_request_whose_client_has_left_opens_nothing(world: World, monkeypatch
         async def send(message: Message) -> None:
             sent.append(message)
 
-        scope = {**scope_of("GET", path, {}), "extensions": {GONE: lambda: True}}
+        cycle = SimpleNamespace(disconnected=True, flow=SimpleNamespace(write_paused=False))
+        scope = {**scope_of("GET", path, {}), "extensions": {CYCLE: cycle}}
         async with asyncio.timeout(60):
             tasks = [asyncio.create_task(call(world.app, "GET", path)) for _ in range(places.PLACES)]
             while far.opened < places.PLACES:

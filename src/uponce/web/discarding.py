@@ -6,10 +6,9 @@ import socket
 
 # ASGI extensions of our protocol. CYCLE is uvicorn's object for a request and its answer. DISCARD is an asynchronous
 # function of the body's length and of idle seconds. It returns False, and drops nothing, if the process has no
-# descriptor left. GONE is a function that returns whether the connection has ended.
+# descriptor left.
 CYCLE = "uponce.cycle"
 DISCARD = "uponce.discard"
-GONE = "uponce.gone"
 
 # With MSG_TRUNC the kernel drops the bytes of a TCP stream (tcp(7)): the kernel never writes here.
 _NOWHERE = bytearray(1 << 20)

@@ -3,7 +3,6 @@
 import asyncio
 
 from uponce.core.errors import MalformedRequest, ServerBusy
-from uponce.web.discarding import GONE
 from uponce.web.request import Request
 
 PLACES = 16
@@ -30,7 +29,7 @@ class Places:
                 f"{PLACES} deliveries {self._work} now, the most at a time, and none of these ended within "
                 f"{WAIT_SECONDS:.0f} seconds. Send the request again later."
             ) from None
-        if request.scope.get("extensions", {}).get(GONE, bool)():
+        if request.is_gone:
             self.free.release()
             raise MalformedRequest("The connection ended while the request waited.")
 

@@ -18,7 +18,7 @@ from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.app import TrustedProxies
 from uponce.web.connections import Connections, limit_unsent
-from uponce.web.discarding import CYCLE, DISCARD, GONE, discard, duplicate
+from uponce.web.discarding import CYCLE, DISCARD, discard, duplicate
 from uponce.web.errors import raw_refusal
 from uponce.web.heads import MAX_PATH_BYTES, refusal_of, refusal_of_address
 from uponce.web.lingering import Lingering
@@ -221,7 +221,7 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self._large = None
-        extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: partial(self._is_gone, self.cycle)}  # type: ignore[dict-item]
+        extensions = self.scope["extensions"] = {CYCLE: self.cycle}  # type: ignore[dict-item]
         self._framing = {name: value for name, value in self.headers if name in _FRAMING}  # it allows one length
         if not self._framing:
             return
@@ -362,10 +362,6 @@ class HardenedProtocol(HttpToolsProtocol):
     def abort(self) -> None:
         self._silence()
         self.transport.abort()
-
-    def _is_gone(self, cycle: RequestResponseCycle) -> bool:
-        """Return whether no client reads the answer. `disconnected` alone comes a turn after a failed write."""
-        return cycle.disconnected or self.transport.is_closing()
 
     def _silence(self) -> None:
         """Keep the running request from writing to a connection that is gone: the write would raise."""

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass
 from typing import Any
 
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 from uponce.app.attempts import Forms
 from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, Unavailable, UponceError, shown
 from uponce.core.policy import Limits
@@ -173,7 +175,8 @@ class Request:
 
     `params` are the parts of the path that the route names. `address` is the client's IP address, or empty. Endpoints
     note in `facts` what the log shows of the request. `refused` is the code of its refusal. `status` is the status
-    that was sent, and 0 before.
+    that was sent, and 0 before. `cycle` is uvicorn's object for the request and its answer. It is None without our
+    protocol.
     """
 
     __slots__ = (
@@ -181,6 +184,7 @@ class Request:
         "_head",
         "address",
         "common",
+        "cycle",
         "facts",
         "id",
         "method",
@@ -198,6 +202,7 @@ class Request:
         self.receive = receive
         self.common = common
         self.id = request_id
+        self.cycle: RequestResponseCycle | None = scope.get("extensions", {}).get(CYCLE)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.address: str = client[0] if client else ""
@@ -213,6 +218,11 @@ class Request:
         return Caller(address=self.address, request_id=self.id)
 
     @property
+    def is_gone(self) -> bool:
+        """Return whether no client reads the answer. `disconnected` alone comes a turn after a failed write."""
+        return self.cycle is not None and (self.cycle.disconnected or self.cycle.transport.is_closing())
+
+    @property
     def head(self) -> Head:
         """Return the headers. Raise MalformedRequest if a header occurs twice that must occur once."""
         if self._head is None:
@@ -222,8 +232,7 @@ class Request:
     @property
     def body(self) -> Body:
         if self._body is None:
-            cycle = self.scope.get("extensions", {}).get(CYCLE)
-            is_there = cycle is not None and not cycle.more_body
+            is_there = self.cycle is not None and not self.cycle.more_body
             self._body = Body(self.receive, self.common.limits.idle_seconds, is_there=is_there)
         return self._body
 

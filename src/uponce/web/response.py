@@ -9,7 +9,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from uponce.app.unbroken import unbroken
-from uponce.web.discarding import CYCLE, DISCARD, GONE
+from uponce.web.discarding import DISCARD
 from uponce.web.request import Header, Receive, Request, Scope, Send
 
 LINGER_SECONDS = 30.0
@@ -93,8 +93,7 @@ def _is_written(request: Request, response: Response, headers: Sequence[Header])
     uvicorn writes the head and the body apart, and searches each header for what it must not contain. Whatever is not
     ordinary is left to uvicorn.
     """
-    cycle: RequestResponseCycle | None = request.scope.get("extensions", {}).get(CYCLE)
-    body = b"" if request.method == "HEAD" else response.body
+    cycle, body = request.cycle, b"" if request.method == "HEAD" else response.body
     if cycle is None or response.lingers or not isinstance(body, bytes):
         return False
     if cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
@@ -122,12 +121,11 @@ def complete(cycle: RequestResponseCycle) -> None:
 async def _send_body(request: Request, response: Response, send: Send) -> None:
     body = b"" if request.method == "HEAD" else response.body
     if not isinstance(body, bytes):
-        is_gone = request.scope.get("extensions", {}).get(GONE, bool)
         async for block in body:
             await send({"type": "http.response.body", "body": block, "more_body": True})
             # Returns when the client has taken most of the block. Only then the next block is read into memory.
             await send({"type": "http.response.body", "body": b"", "more_body": True})
-            if is_gone():  # `send` then returns at once, so the loop would read the whole file in one turn
+            if request.is_gone:  # `send` then returns at once, so the loop would read the whole file in one turn
                 return
         body = b""
     elif response.lingers:
