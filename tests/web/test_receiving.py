@@ -267,17 +267,34 @@ def test_a_file_that_grows_too_large_is_refused_while_it_comes(strict: Server) -
     assert spooled(strict) == []
 
 
-def test_its_bytes_are_counted(strict: Server) -> None:
-    def counted() -> int:
-        bearer = {"Authorization": "Bearer 0123456789abcdef0123456789abcdef"}
-        text = strict.get("/metrics", headers=bearer).data
-        found = re.search(rb"^uponce_upload_received_bytes_total (\S+)$", text, re.MULTILINE)
-        assert found is not None, text
-        return int(float(found[1]))
+def counted(server: Server) -> int:
+    bearer = {"Authorization": "Bearer 0123456789abcdef0123456789abcdef"}
+    text = server.get("/metrics", headers=bearer).data
+    found = re.search(rb"^uponce_upload_received_bytes_total (\S+)$", text, re.MULTILINE)
+    assert found is not None, text
+    return int(float(found[1]))
 
-    before, fields = counted(), strict.signed({"nonce": "counted"})
+
+def test_its_bytes_are_counted(strict: Server) -> None:
+    before, fields = counted(strict), strict.signed({"nonce": "counted"})
     body = form_head(strict, fields, len(BODY), "raw").partition(b"\r\n\r\n")[2] + BODY + FORM_TAIL
     with begun(strict, fields, len(BODY), len(BODY)) as client:
         client.sendall(FORM_TAIL)
         assert statuses(answer(client)) == [200]
-    assert counted() - before == len(body)
+    assert counted(strict) - before == len(body)
+
+
+@pytest.mark.parametrize("length", [1000, 400_000, len(BODY), 20 * BLOCK_BYTES], ids=str)
+@pytest.mark.parametrize("refused", ["before its first byte", "at its signature", "at its size"])
+def test_the_bytes_of_a_refused_body_are_counted(strict: Server, refused: str, length: int) -> None:
+    """Also those that no code reads, wherever they are when the refusal comes: in memory, or still on the way."""
+    fields = strict.signed({"nonce": f"{refused} {length}", **({"max_bytes": "900"} if "size" in refused else {})})
+    if "signature" in refused:
+        fields["signature"] = "0" * 40
+    more = {"Connection": "close", **({"Content-Encoding": "gzip"} if "first" in refused else {})}
+    head = form_head(strict, fields, length, "raw", headers=more)
+    before, body = counted(strict), head.partition(b"\r\n\r\n")[2] + bytes(length) + FORM_TAIL
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=CLIENT_SECONDS) as client:
+        client.sendall(head + bytes(length) + FORM_TAIL)
+        assert statuses(everything(client)) == [400 + ("signature" in refused)]
+    assert counted(strict) - before == len(body)

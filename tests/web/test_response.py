@@ -159,7 +159,7 @@ def test_a_server_that_can_discard_a_body_is_asked_to(sized: bool) -> None:
     """A body of unknown length is read to its end in the ordinary way."""
     wire, asked = Wire([LAST]), []
 
-    async def discard(length: int, idle_seconds: float) -> bool:
+    async def discard(length: int, *_: object) -> bool:
         asked.append(length)
         assert wire.order == ["send", "send"]
         return True
@@ -175,7 +175,7 @@ def test_a_server_that_can_discard_a_body_is_asked_to(sized: bool) -> None:
 def test_a_body_that_the_server_cannot_discard_now_is_read() -> None:
     wire = Wire([MORE, LAST])
 
-    async def discard(length: int, idle_seconds: float) -> bool:
+    async def discard(length: int, *_: object) -> bool:
         return False
 
     framing = (b"content-length", b"1000")
@@ -188,7 +188,7 @@ def test_a_server_that_stops_drops_the_rest_of_a_body_first() -> None:
     """Its last connections are cut right after. A client that sends all before it reads would get no reason."""
     dropped = asyncio.Event()
 
-    async def discard(length: int, idle_seconds: float) -> bool:
+    async def discard(length: int, *_: object) -> bool:
         await dropped.wait()
         return True
 

@@ -293,7 +293,7 @@ async def _answer_upload(route: Route, request: Request, send: Send, metrics: Me
             metrics.received(len(body))
         return message
 
-    request.receive = counted
+    request.receive, request.dropped = counted, metrics.received
     with metrics.sending():
         try:
             await _answer(route, request, send)

@@ -3,12 +3,15 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 
 # ASGI extensions of our protocol. CYCLE is uvicorn's object for a request and its answer. DISCARD is an asynchronous
-# function of the body's length and of idle seconds. It returns False, and drops nothing, if the process has no
-# descriptor left.
+# function of the body's length, of idle seconds, and of a `Dropped`. It returns False, and drops nothing, if the
+# process has no descriptor left.
 CYCLE = "uponce.cycle"
 DISCARD = "uponce.discard"
+
+Dropped = Callable[[int], None]  # takes with each drop the number of its bytes
 
 # With MSG_TRUNC the kernel drops the bytes of a TCP stream (tcp(7)): the kernel never writes here.
 _NOWHERE = bytearray(1 << 20)
@@ -22,7 +25,7 @@ def duplicate(descriptor: int) -> socket.socket | None:
         return None
 
 
-async def discard(source: socket.socket, size: int, idle_seconds: float) -> None:
+async def discard(source: socket.socket, size: int, idle_seconds: float, dropped: Dropped) -> None:
     """Drop `size` bytes, or fewer if the connection ends. Raise TimeoutError if no byte arrives for `idle_seconds`.
 
     No other code may read from the socket at the same time.
@@ -37,7 +40,9 @@ async def discard(source: socket.socket, size: int, idle_seconds: float) -> None
         if ended.done():
             return
         taken = _take(source, left)
-        left -= taken or 0
+        if taken:
+            left -= taken
+            dropped(taken)
         if taken is None or left == 0:
             ended.set_result(None)
 

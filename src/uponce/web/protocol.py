@@ -18,7 +18,7 @@ from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.app import TrustedProxies
 from uponce.web.connections import Connections, limit_unsent
-from uponce.web.discarding import CYCLE, DISCARD, discard, duplicate
+from uponce.web.discarding import CYCLE, DISCARD, Dropped, discard, duplicate
 from uponce.web.errors import raw_refusal
 from uponce.web.heads import MAX_PATH_BYTES, refusal_of, refusal_of_address
 from uponce.web.lingering import Lingering
@@ -302,19 +302,22 @@ class HardenedProtocol(HttpToolsProtocol):
         self._watch_reader()
         super().on_response_complete()
 
-    async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> bool:
+    async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle: float, dropped: Dropped) -> bool:
         """Drop the rest of a body of `length` bytes. Read nothing else from this connection."""
         cycle.keep_alive = False  # the parser does not get these bytes
         if not cycle.more_body or self._ended or self.transport.is_closing():
+            dropped(len(cycle.body))
             return True
         source = duplicate(self.transport.get_extra_info("socket").fileno())
         if source is None:
             return False
         with source:
             self.flow.pause_reading()
+            dropped(len(cycle.body))
             if self._large is not None:
+                dropped(self._large.unread_bytes)
                 self._large.close()
-            await discard(source, length - self.body_bytes, idle_seconds)
+            await discard(source, length - self.body_bytes, idle, dropped)
         return True
 
     def on_body(self, body: bytes) -> None:

@@ -103,6 +103,11 @@ class LargeBody(asyncio.BufferedProtocol):
     def _left(self) -> int:
         return self._length - self._connection.body_bytes
 
+    @property
+    def unread_bytes(self) -> int:
+        """Return how many bytes have arrived here that the request has not taken."""
+        return sum(map(len, self._ready)) + self._filled
+
     async def receive(self) -> Message:
         cycle = self._cycle
         # Behind the end of this body the connection counts the bytes of the next request.

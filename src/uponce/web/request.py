@@ -16,7 +16,7 @@ from uponce.app.attempts import Forms
 from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, Unavailable, UponceError, shown
 from uponce.core.policy import Limits
 from uponce.core.values import Caller
-from uponce.web.discarding import CYCLE
+from uponce.web.discarding import CYCLE, Dropped
 from uponce.web.failures import FailedCredentials
 
 Scope = MutableMapping[str, Any]
@@ -82,13 +82,16 @@ def _basic_credentials(authorization: str) -> tuple[str, str]:
     return user, password
 
 
+def _ignored(size: int) -> None: ...
+
+
 class Body:
     """The bytes of one request's body, while they arrive.
 
     Reading raises MalformedRequest if the connection ends early, RequestTooSlow if it is silent for `idle_seconds`.
     """
 
-    hold: Callable[[int], None] = staticmethod(lambda size: None)  # takes how many bytes of the body are in memory
+    hold: Callable[[int], None] = staticmethod(_ignored)  # takes how many bytes of the body are in memory
 
     def __init__(self, receive: Receive, idle_seconds: float, *, is_there: bool = False) -> None:
         """Keep where to read. A body that `is_there` has arrived whole, so reading it never waits."""
@@ -176,7 +179,7 @@ class Request:
     `params` are the parts of the path that the route names. `address` is the client's IP address, or empty. Endpoints
     note in `facts` what the log shows of the request. `refused` is the code of its refusal. `status` is the status
     that was sent, and 0 before. `cycle` is uvicorn's object for the request and its answer. It is None without our
-    protocol.
+    protocol. `dropped` counts the bytes of the body that are dropped without `receive`.
     """
 
     __slots__ = (
@@ -185,6 +188,7 @@ class Request:
         "address",
         "common",
         "cycle",
+        "dropped",
         "facts",
         "id",
         "method",
@@ -210,6 +214,7 @@ class Request:
         self.facts: dict[str, Any] = {}
         self.refused: str | None = None
         self.status = 0
+        self.dropped: Dropped = _ignored
         self._head: Head | None = None
         self._body: Body | None = None
 

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from uponce.app.unbroken import unbroken
 from uponce.web.discarding import DISCARD
-from uponce.web.request import Header, Receive, Request, Scope, Send
+from uponce.web.request import Header, Receive, Request, Send
 
 LINGER_SECONDS = 30.0
 LINGER_IDLE_SECONDS = 5.0
@@ -130,18 +130,18 @@ async def _send_body(request: Request, response: Response, send: Send) -> None:
         body = b""
     elif response.lingers:
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        await unbroken(_linger(request.scope, request.receive))  # a stop waits for it
+        await unbroken(_linger(request))  # a stop waits for it
         body = b""
     await send({"type": "http.response.body", "body": body})
 
 
-async def _linger(scope: Scope, receive: Receive) -> None:
-    discard = scope.get("extensions", {}).get(DISCARD)
-    length = next((value for name, value in scope.get("headers", ()) if name == b"content-length"), None)
+async def _linger(request: Request) -> None:
+    discard, length = request.scope.get("extensions", {}).get(DISCARD), request.raw_header(b"content-length")
+    idle = LINGER_IDLE_SECONDS
     try:
         async with asyncio.timeout(LINGER_SECONDS):
-            if discard is None or length is None or not await discard(int(length), LINGER_IDLE_SECONDS):
-                await _receive_rest(receive)
+            if discard is None or length is None or not await discard(int(length), idle, request.dropped):
+                await _receive_rest(request.receive)
     except TimeoutError:
         return
 
