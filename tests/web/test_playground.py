@@ -292,6 +292,15 @@ def test_every_file_has_its_type(world: World) -> None:
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(page.body)))
 
 
+def test_scripts_are_compressed_and_media_are_not_compressed_again(world: World) -> None:
+    serve(world)
+    for name in ASSETS:
+        answer = world.get(f"/playground/{name}", host=HOST, accept_encoding="gzip")
+        is_script = name.endswith(".js")
+        assert answer.headers.get("content-encoding") == ("gzip" if is_script else None), name
+        assert (answer.body == (PAGES / name).read_bytes()) is not is_script
+
+
 def test_the_page_is_small(world: World) -> None:
     """All that it loads without media and without the widget, as a browser receives it."""
     serve(world)

@@ -10,8 +10,6 @@ from importlib.resources import files
 from uponce.web.request import Header, Request
 from uponce.web.response import ANY_ORIGIN, NO_SNIFF, Response, is_known, length_header
 
-_SMALL = 1000  # bytes; compression saves nothing in smaller files
-
 # The spaces before a line of a script, and a comment on the whole line. Each line keeps its number.
 _COMMENT = re.compile(rb"^ *(?:(?://.*|/\*\* .* \*/)$)?", re.MULTILINE)
 
@@ -26,7 +24,7 @@ _TYPES = {
 
 
 def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint for one file of this package, compressed for clients that accept gzip, with a validator.
+    """Return an endpoint for one file of this package with a validator, text compressed for clients that accept gzip.
 
     Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not. If the script is
     not `commented`, its comment lines are empty and no line is indented.
@@ -49,15 +47,15 @@ def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable
 
 
 def compressed(request: Request, plain: bytes, kind: bytes, tag: str, headers: tuple[Header, ...]) -> Response:
-    """Return the bytes, of the media type `kind`: as gzip for clients that accept it, or 304 for a client with the tag.
+    """Return the bytes, of the media type `kind`: text as gzip for clients that accept it, or 304 if they have the tag.
 
-    The tag is weak: there is one for both encodings.
+    The tag is weak: there is one for both encodings. Images and videos are compressed already.
     """
     etag = f'W/"{tag}"'
     headers = (*headers, (b"etag", etag.encode()), (b"vary", b"accept-encoding"), NO_SNIFF)
     if is_known(etag, request.head.get("if-none-match")):
         return Response(304, headers)
-    if len(plain) > _SMALL and _accepts_gzip(request.head.get("accept-encoding")):
+    if kind.startswith(b"text/") and _accepts_gzip(request.head.get("accept-encoding")):
         plain, headers = _packed(plain), (*headers, (b"content-encoding", b"gzip"))
     return Response(200, ((b"content-type", kind), *headers, length_header(len(plain))), plain)
 
