@@ -14,7 +14,7 @@ from tests.world import World, create_key
 from uponce.app.manage_clouds import create_cloud, find_former_keys, preset_upstream, set_upstream, still_accepted
 from uponce.app.manage_keys import Conflict, import_keys, playground_key, renew_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter, SettingRefused
-from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses, Upstream
+from uponce.core.values import Algorithm, ApiKey, GivenKey, KeyScope, KeyUses, Upstream
 
 KEY = ApiKey("123456789012345", "demo", ("a-secret-of-some-backend",), KeyUses.ONCE, KeyScope.UPLOAD, 600)
 
@@ -69,6 +69,7 @@ def test_a_new_key_is_added_once_and_works(world: World) -> None:
         ({"uses": KeyUses.UNLIMITED}, "policy (uses, scope or window)"),
         ({"scope": KeyScope.ALL}, "policy (uses, scope or window)"),
         ({"window": 601}, "policy (uses, scope or window)"),
+        ({"algorithms": (Algorithm.SHA256,)}, "signature_algorithm"),
         ({"cloud": "elsewhere"}, "cloud"),
     ],
 )
@@ -77,6 +78,14 @@ def test_a_key_that_exists_is_not_changed(world: World, change: dict[str, Any], 
     before = known(world)
     assert bring(world, replace(KEY, **change)) == ([], [Conflict(KEY.api_key, what)])
     assert known(world) == before
+
+
+def test_a_key_of_sha256_only_is_not_changed(world: World) -> None:
+    key = replace(KEY, algorithms=(Algorithm.SHA256,))
+    assert bring(world, key) == ([KEY.api_key], [])
+    assert bring(world, key) == ([], [])
+    assert bring(world, KEY) == ([], [Conflict(KEY.api_key, "signature_algorithm")])
+    assert known(world).algorithms == key.algorithms
 
 
 def test_a_key_that_names_no_window_keeps_its_window(world: World) -> None:

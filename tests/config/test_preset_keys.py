@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from uponce.config import load, preset_keys
+from uponce.cli.address import cloudinary_url
+from uponce.config import load, parse_key, preset_keys
 from uponce.core.errors import SettingRefused
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
 SECRET = "hidden-hidden-hidden-hidden"
 
@@ -27,6 +29,30 @@ def test_keys_come_from_the_setting_and_from_a_file(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "algorithms"),
+    [
+        ("", tuple(Algorithm)),
+        ("?signature_algorithm=sha1", tuple(Algorithm)),
+        ("?signature_algorithm=sha256", (Algorithm.SHA256,)),
+    ],
+)
+def test_a_key_is_of_sha256_only_if_its_text_says_so(option: str, algorithms: tuple[Algorithm, ...]) -> None:
+    assert parse_key(f"cloudinary://1:{SECRET}@cats{option}", 600, "here").key.algorithms == algorithms
+
+
+@pytest.mark.parametrize("algorithms", [tuple(Algorithm), (Algorithm.SHA256,)], ids=str)
+def test_the_url_that_a_command_prints_for_a_key_describes_that_key(algorithms: tuple[Algorithm, ...]) -> None:
+    key = ApiKey("1", "cats", (SECRET,), KeyUses.ONCE, KeyScope.UPLOAD, 600, algorithms=algorithms)
+    assert parse_key(cloudinary_url(key, "http://127.0.0.1:8000"), 600, "here").key == key
+
+
+@pytest.mark.parametrize("value", ["md5", "SHA256", "sha1,sha256", ""])
+def test_a_key_of_an_unknown_algorithm_is_refused(value: str) -> None:
+    with pytest.raises(SettingRefused, match=r"^here, key 1: .*, signature_algorithm sha1 or sha256\.$"):
+        parse_key(f"cloudinary://1:{SECRET}@cats?signature_algorithm={value}", 600, "here")
+
+
 def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     keys, config = tmp_path / "keys", tmp_path / "uponce.toml"
     keys.write_text(f"\ufeffcloudinary://3:{SECRET}@dogs", "utf-8")
@@ -46,6 +72,7 @@ def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
         f"cloudinary://1:{SECRET}@cats?uses=twice",
         f"cloudinary://1:{SECRET}@cats?window=long",
         f"cloudinary://1:{SECRET}@cats?usage=once",
+        f"cloudinary://1:{SECRET}@cats?signature_algorithm=md5",
     ],
 )
 def test_an_error_in_a_key_names_the_setting_and_not_the_secret(tmp_path: Path, line: str) -> None:

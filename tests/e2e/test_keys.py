@@ -194,6 +194,16 @@ def test_an_imported_key_keeps_its_secret_and_its_policy(server: Server) -> None
     assert code_of(server, server.signed({"nonce": 1}, key)) == ""
 
 
+def test_an_imported_key_of_sha256_refuses_sha1(server: Server) -> None:
+    made = printed(beside(server, "keys", "create", "--sha256-only")).strip().removeprefix("CLOUDINARY_URL=")
+    assert printed(beside(server, "keys", "import", stdin=made)).startswith("imported 0 of 1 keys;")
+    url = "cloudinary://256256256256256:Zz-secret_of_a_backend-02@media?signature_algorithm=sha256"
+    assert printed(beside(server, "keys", "import", stdin=url)) == "imported 1 of 1 keys\n"
+    key = credentials_of(f"{url}&upload_prefix={server.base}").key
+    assert code_of(server, server.signed(key=Key(key.api_key, key.secrets[0]))) == "invalid_signature"
+    assert code_of(server, dict(Site(server.base, key, 60).new_signature())) == ""
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -277,6 +277,7 @@ def _conflicts(given: GivenKey, existing: ApiKey) -> list[Conflict]:
         "secret": key.secrets[0] not in existing.secrets,
         "policy (uses, scope or window)": (key.uses, key.scope, window)
         != (existing.uses, existing.scope, existing.window),
+        "signature_algorithm": set(key.algorithms) != set(existing.algorithms),
     }
     found = [Conflict(key.api_key, what) for what, different in differs.items() if different]
     if not found and key.window != existing.window:

@@ -100,6 +100,7 @@ def import_(data: Data = None, as_json: Json = False) -> None:
 
     The standard input has one key a line:
     cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload&window=3600&name=browser.
+    With signature_algorithm=sha256 the key refuses SHA-1.
     A key that exists is never changed; one that differs ends the command with exit code 1.
     """
     settings = load(data=data)

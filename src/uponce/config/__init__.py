@@ -14,7 +14,7 @@ from uponce.config.sources import ENCODING, PREFIX, RESOLVED, Given, read_source
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
 from uponce.core.policy import Limits
-from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses
+from uponce.core.values import Algorithm, ApiKey, GivenKey, KeyScope, KeyUses
 
 __all__ = ["PREFIX", "Settings"]  # defined elsewhere, and imported from here
 
@@ -26,6 +26,7 @@ _NOTES = {name: get_args(hint)[1:] for name, hint in get_type_hints(Settings, in
 _NOTED = {name for name, notes in _NOTES.items() if NOTED in notes}
 _NOTED |= {name for name, limit in Limits.__dataclass_fields__.items() if limit.metadata["noted"]}
 MASK = "********"
+_OPTIONS = ("uses", "scope", "window", "name", "signature_algorithm")  # of a key
 _SCHEME = re.compile(r"^[\w+.-]+://")
 _USER = re.compile("^[^/?#]*@")
 _QUERY_PASSWORD = re.compile(r"([?&][^=&#]*password=)[^&#]*", re.IGNORECASE)
@@ -204,7 +205,8 @@ def preset_keys(settings: Settings) -> tuple[GivenKey, ...]:
 def parse_key(url: str, window: int, source: str) -> GivenKey:
     """Return the key that `cloudinary://KEY:SECRET@CLOUD?uses=…&scope=…&window=…&name=…` describes.
 
-    `window` is the default. The query may also have `upload_prefix`, which SDKs read. Raise SettingRefused, which names
+    `window` is the default. With `signature_algorithm=sha256` the key refuses SHA-1. The query may also have
+    `upload_prefix`, which SDKs read. Raise SettingRefused, which names
     `source`, for any other text.
     """
     try:
@@ -214,12 +216,11 @@ def parse_key(url: str, window: int, source: str) -> GivenKey:
             f"{source} must have keys like cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload."
         ) from None
     api_key, options = account.api_key, account.options
-    unknown = sorted(options.keys() - {"upload_prefix", "uses", "scope", "window", "name"})
+    unknown = sorted(options.keys() - {"upload_prefix", *_OPTIONS})
     if unknown:
-        raise SettingRefused(
-            f"{source}, key {api_key}: there is no option {unknown[0]}. Use uses, scope, window, name."
-        )
+        raise SettingRefused(f"{source}, key {api_key}: there is no option {unknown[0]}. Use {', '.join(_OPTIONS)}.")
     try:
+        algorithm = Algorithm(options.get("signature_algorithm", Algorithm.SHA1))
         key = ApiKey(
             api_key=api_key,
             cloud=account.cloud,
@@ -228,10 +229,12 @@ def parse_key(url: str, window: int, source: str) -> GivenKey:
             scope=KeyScope(options.get("scope", "upload")),
             window=int(options.get("window", window)),
             name=options.get("name", ""),
+            algorithms=(algorithm,) if algorithm is Algorithm.SHA256 else tuple(Algorithm),
         )
     except ValueError:
         raise SettingRefused(
-            f"{source}, key {api_key}: uses must be once or unlimited, scope upload or all, window a number of seconds."
+            f"{source}, key {api_key}: uses must be once or unlimited, scope upload or all, window a number of seconds,"
+            " signature_algorithm sha1 or sha256."
         ) from None
     return GivenKey(key, "window" in options)
 

@@ -115,9 +115,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "API keys that must exist, separated by spaces or newlines: "
         "`cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload&window=3600&name=browser`. The part after `?` is "
-        "optional. Use it to keep a pair that a backend already signs with. With this setting the first start makes "
-        "no other keys and prints no secret. No server starts if the setting has no key. A key that exists is never "
-        "changed.",
+        "optional. With `signature_algorithm=sha256` there, the key refuses SHA-1. Use this setting to keep a pair "
+        "that a backend already signs with. With this setting the first start makes no other keys and prints no "
+        "secret. No server starts if the setting has no key. A key that exists is never changed.",
         SECRET,
     ] = None
     keys_file: Annotated[
