@@ -7,7 +7,7 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -173,6 +173,7 @@ class Common:
     forms: Forms
 
 
+@dataclass(slots=True, eq=False, repr=False)  # the scope can have secrets
 class Request:
     """One request.
 
@@ -182,41 +183,27 @@ class Request:
     protocol. `dropped` counts the bytes of the body that are dropped without `receive`.
     """
 
-    __slots__ = (
-        "_body",
-        "_head",
-        "address",
-        "common",
-        "cycle",
-        "dropped",
-        "facts",
-        "id",
-        "method",
-        "params",
-        "path",
-        "receive",
-        "refused",
-        "scope",
-        "status",
-    )  # fmt: skip
+    scope: Scope
+    receive: Receive
+    common: Common
+    id: str
+    cycle: RequestResponseCycle | None = field(init=False)
+    method: str = field(init=False)
+    path: str = field(init=False)
+    address: str = field(init=False)
+    params: Mapping[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    refused: str | None = None
+    status: int = 0
+    dropped: Dropped = _ignored
+    _head: Head | None = None
+    _body: Body | None = None
 
-    def __init__(self, scope: Scope, receive: Receive, common: Common, request_id: str) -> None:
-        client = scope.get("client")
-        self.scope = scope
-        self.receive = receive
-        self.common = common
-        self.id = request_id
-        self.cycle: RequestResponseCycle | None = scope.get("extensions", {}).get(CYCLE)
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.address: str = client[0] if client else ""
-        self.params: Mapping[str, str] = {}
-        self.facts: dict[str, Any] = {}
-        self.refused: str | None = None
-        self.status = 0
-        self.dropped: Dropped = _ignored
-        self._head: Head | None = None
-        self._body: Body | None = None
+    def __post_init__(self) -> None:
+        scope, client = self.scope, self.scope.get("client")
+        self.cycle = scope.get("extensions", {}).get(CYCLE)
+        self.method, self.path = scope["method"], scope["path"]
+        self.address = client[0] if client else ""
 
     @property
     def caller(self) -> Caller:
