@@ -1,6 +1,8 @@
 """Places for deliveries: how many do one kind of work at a time, and how long the others wait."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from uponce.core.errors import MalformedRequest, ServerBusy
 from uponce.web.request import Request
@@ -16,8 +18,17 @@ class Places:
         self.free = asyncio.Semaphore(PLACES)
         self._work = work
 
-    def of(self, request: Request) -> "Place":
-        return Place(self, request)
+    @asynccontextmanager
+    async def of(self, request: Request) -> AsyncIterator[None]:
+        """Hold a place while the context is open. Raise as `wait` does."""
+        if self.free.locked():
+            await self.wait(request)
+        else:
+            await self.free.acquire()
+        try:
+            yield
+        finally:
+            self.free.release()
 
     async def wait(self, request: Request) -> None:
         """Take a place. Raise ServerBusy if none becomes free in time, MalformedRequest if the client has left."""
@@ -32,20 +43,3 @@ class Places:
         if request.is_gone:
             self.free.release()
             raise MalformedRequest("The connection ended while the request waited.")
-
-
-class Place:
-    """A place of one request, while the context is open."""
-
-    def __init__(self, places: Places, request: Request) -> None:
-        self._places = places
-        self._request = request
-
-    async def __aenter__(self) -> None:
-        if self._places.free.locked():
-            await self._places.wait(self._request)
-        else:
-            await self._places.free.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._places.free.release()
