@@ -283,7 +283,7 @@ def test_a_browser_that_has_the_page_gets_304(world: World) -> None:
 
 def test_every_file_has_its_type(world: World) -> None:
     serve(world)
-    types = {"css": "text/css", "js": "text/javascript", "jpg": "image/jpeg", "gif": "image/gif", "mp4": "video/mp4"}
+    types = {"js": "text/javascript", "jpg": "image/jpeg", "gif": "image/gif", "mp4": "video/mp4"}
     for name in ASSETS:
         answer = world.get(f"/playground/{name}", host=HOST)
         assert answer.headers["content-type"].split(";")[0] == types[name.rpartition(".")[2]]

@@ -1,7 +1,6 @@
 """`uponce prove`"""
 
 import asyncio
-import signal
 
 import typer
 from rich.console import Console
@@ -37,7 +36,7 @@ def run(
     try:
         proof = asyncio.run(prove(site, board, plan))
     except asyncio.CancelledError:
-        raise typer.Exit(128 + signal.SIGTERM) from None
+        raise typer.Exit(1) from None
     if as_json:
         print_json(proof.as_data())
     if proof.verdict is not Verdict.HOLDS:

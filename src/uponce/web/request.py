@@ -275,10 +275,6 @@ class Request:
             if name in _LOGGED:
                 self.facts.setdefault(_LOGGED[name], value)
 
-    def note_event(self, event: str) -> None:
-        """Note in one word what the request did."""
-        self.facts["event"] = event
-
     def note_error(self, error: UponceError) -> None:
         """Note a refusal by its code. Its detail is for the operator alone."""
         self.facts.update(event="failed" if isinstance(error, Unavailable) else "refused", code=error.code)

@@ -92,5 +92,5 @@ async def _pass_on(services: Services, upstream: Upstream, request: Request) -> 
         asked = AdminCall(request.method, query, request.head.get("content-type"), body)
         answer = await ask(services, upstream, path, asked)
     if request.method != "GET":
-        request.note_event("passed on")
+        request.facts["event"] = "passed on"
     return forwarded_response(answer.status, answer.body, answer.headers)

@@ -32,7 +32,7 @@ async def signed_call(call: Call, services: Services, request: Request) -> Respo
 
 async def _destroy(services: Services, request: Request, wanted: SignedCall) -> Response:
     deleted = await destroy(services, wanted)
-    request.note_event("deleted" if deleted else "absent")
+    request.facts["event"] = "deleted" if deleted else "absent"
     return json_response(destroy_answer(deleted))
 
 

@@ -209,8 +209,7 @@ class _Json:
 
     def _take_text(self, file: TextFile, data: bytes) -> Iterator[Event]:
         data = self._head + data
-        match = self._text.match(data)
-        end = match.end() if match else 0
+        end = self._text.match(data).end()  # type: ignore[union-attr]  # it matches no text, too
         ended = data[end : end + 1] == b'"'
         if not ended:  # an escape at the end may be half there
             escape = data.rfind(b"\\", max(0, len(data) - self._longest_escape))

@@ -14,12 +14,10 @@ from uponce.web.response import ANY_ORIGIN, NO_SNIFF, Response, is_known, length
 _COMMENT = re.compile(rb"^ *(?:(?://.*|/\*\* .* \*/)$)?", re.MULTILINE)
 
 _TYPES = {
-    "css": b"text/css; charset=utf-8",
     "gif": b"image/gif",
     "jpg": b"image/jpeg",
     "js": b"text/javascript; charset=utf-8",
     "mp4": b"video/mp4",
-    "svg": b"image/svg+xml",
 }
 
 
