@@ -8,11 +8,11 @@ grant, and a refusal frees it. Any other answer leaves the grant pending until a
 import asyncio
 import logging
 import re
+import unicodedata
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
-from unicodedata import normalize
 
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
@@ -319,8 +319,8 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 def _warn_of_presets(pending: Relay, reply: UpstreamReply) -> None:
     """Log an asset that no look-up by name would have found after a lost answer."""
     target, document = pending.target, reply.document or {}
-    public_id = normalize("NFC", _text(document.get("public_id")))
-    bare = [normalize("NFC", name) for _, name in target.names if name]
+    public_id = unicodedata.normalize("NFC", _text(document.get("public_id")))
+    bare = [unicodedata.normalize("NFC", name) for _, name in target.names if name]
     names = [f"{target.type}/{name}" for name in bare]
     made = f"{_text(document.get('type')) or target.type}/{public_id}"
     if not public_id or not names or made in names:
