@@ -10,7 +10,9 @@ import pytest
 from tests.app.failing import Failing, FailingSpool, Held, Tripwire
 from tests.app.uploads import attempt, form, live_attempts, outcome, send
 from tests.asgi import END, FORM, Answer, call, part, parts_of
+from tests.contract.test_mutants import SelectThenInsert
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
+from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.sweep import sweep
 from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import (
@@ -116,17 +118,17 @@ def test_the_loser_of_the_commit_leaves_no_bytes_and_is_audited(world: World, lo
     assert after.audit == before.audit + 1
 
 
-def test_of_a_real_race_one_wins_and_the_others_bytes_are_gone(world: World) -> None:
-    """All of them are past every check before the first one commits."""
-    fields = world.sign()
+def check_of_a_race_one_wins(world: World) -> None:
+    """Both are past every check before the first one commits. The bytes of the loser are gone."""
+    fields, database = world.sign(), world.services.database
 
     async def play() -> list[str]:
-        held = Held(world.database, "commit")
+        held = Held(database, "commit")
         world.swap(database=held)
         racers = [asyncio.create_task(outcome(world, form(fields, PNG + bytes([n])))) for n in range(2)]
-        while live_attempts(world) < 2:
+        while held.waiting < 2 and not any(racer.done() for racer in racers):
             await asyncio.sleep(0)
-        await held.reached.wait()
+        assert held.waiting == 2
         held.release.set()
         return await asyncio.gather(*racers)
 
@@ -134,6 +136,19 @@ def test_of_a_real_race_one_wins_and_the_others_bytes_are_gone(world: World) -> 
     traces = world.traces()
     assert (traces.assets, traces.grants, len(traces.blobs), traces.spooled) == (1, 1, 1, frozenset())
     assert live_attempts(world) == 0
+
+
+def test_of_a_real_race_one_wins_and_the_others_bytes_are_gone(world: World) -> None:
+    check_of_a_race_one_wins(world)
+
+
+def test_the_check_goes_red_when_a_commit_looks_and_then_inserts(world: World) -> None:
+    careless = SelectThenInsert(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))
+    careless.open()
+    world.swap(database=careless)
+    with pytest.raises(AssertionError, match=r"\['ok', 'ok'\] == "):
+        check_of_a_race_one_wins(world)
+    careless.close()
 
 
 class TestOutcomeUnknown:
