@@ -86,7 +86,7 @@ def stored(world: World, answer: Answer) -> bytes:
     assert answer.status == 200, answer.body
     url: str = answer.json["secure_url"]
     delivered = world.get(url.removeprefix("https://media.example"))
-    assert delivered.status == 200
+    assert delivered.status == 200, delivered.body
     return delivered.body
 
 

@@ -217,9 +217,10 @@ class World:
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """The block stores, spends and notes nothing: no file comes or goes, and all rows stay as they are."""
-        before = self.traces(), self.rows()
+        traces, rows = self.traces(), self.rows()
         yield
-        assert (self.traces(), self.rows()) == before
+        assert self.traces() == traces, f"{traces} became {self.traces()}"
+        assert self.rows() == rows, sorted({*rows} ^ {*self.rows()})
 
     def rows(self) -> list[str]:
         """Each row of each table, as SQL."""

@@ -62,7 +62,7 @@ def test_the_check_goes_red_when_both_publish_under_one_key(both: Pair, monkeypa
         return made
 
     monkeypatch.setattr(ObjectParts, "assembly", assembly)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="The stored bytes cannot be read"):
         check_two_that_complete_it_at_once(both)
 
 

@@ -126,7 +126,7 @@ def test_the_check_goes_red_when_bytes_go_before_the_row(
     world: World, monkeypatch: pytest.MonkeyPatch, failure: UponceError
 ) -> None:
     monkeypatch.setattr(module, "_delete", bytes_first)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r" became .*blobs=frozenset\(\), assets=1"):
         check_nothing_is_deleted_when(world, "delete", failure)
 
 

@@ -16,7 +16,8 @@ async def check_one_winner(servers: Sequence[Database], *, racers: int = 24, max
     """Of any number of concurrent commits exactly `max_uses` succeed, the others get `signature_used`."""
     contested = grant("contested", max_uses=max_uses)
     answers = await race(servers, contested, racers)
-    assert sorted(answers) == ["ok"] * max_uses + ["signature_used"] * (racers - max_uses)
+    told = f"{answers.count('ok')} won, and the others got {sorted({*answers} - {'ok'})}"
+    assert sorted(answers) == ["ok"] * max_uses + ["signature_used"] * (racers - max_uses), told
 
 
 async def check_one_is_passed_on(servers: Sequence[Database], *, racers: int = 24) -> None:
@@ -26,7 +27,9 @@ async def check_one_is_passed_on(servers: Sequence[Database], *, racers: int = 2
         *(servers[number % len(servers)].begin_relay(each, 60) for number, each in enumerate(attempts)),
         return_exceptions=True,
     )
-    assert sum(isinstance(answer, Relay) for answer in told) == 1, told
+    passed_on = [answer for answer in told if isinstance(answer, Relay)]
+    others = {type(answer).__name__ for answer in told} - {"Relay"}
+    assert len(passed_on) == 1, f"{len(passed_on)} won, and the others got {sorted(others)}"
     assert sum(isinstance(answer, OutcomeUnknown) for answer in told) == racers - 1, told
 
 
@@ -37,7 +40,7 @@ async def check_only_the_owner_ends_a_relay(database: Database) -> None:
     assert isinstance(late, Relay)
     assert await database.end_relay(late, None)
     second = await database.begin_relay(relay(contested, id="second"), 60)
-    assert not await database.end_relay(late, None)
+    assert not await database.end_relay(late, None), "an attempt without a row wrote its outcome"
     record = await database.find_grant(contested.key)
     assert record is not None
     assert (record.uses, record.pending) == (1, 1)
@@ -79,7 +82,8 @@ async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: i
     told = await asyncio.gather(*(one(number) for number in range(racers)))
     assert sorted(told) == ["ok"] + ["signature_used"] * (racers - 1)
     there = [await servers[0].find_asset(name) is not None for name in names]
-    assert there == [has_one != (answer == "ok") for has_one, answer in zip(deletes, told, strict=True)]
+    seen = f"{[*zip(deletes, there, strict=True)].count((True, False))} assets are gone"
+    assert there == [has_one != (answer == "ok") for has_one, answer in zip(deletes, told, strict=True)], seen
 
 
 async def check_repeats_agree(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:
@@ -92,7 +96,8 @@ async def check_repeats_agree(servers: Sequence[Database], *, racers: int = 24, 
     )
     answers = [answer for answer in told if isinstance(answer, Committed)]
     assert len(answers) == racers, told
-    assert sorted(answer.replayed for answer in answers) == [False] + [True] * (racers - 1)
+    replayed = [answer.replayed for answer in answers]
+    assert sorted(replayed) == [False] + [True] * (racers - 1), f"{replayed.count(False)} were stored"
     (first,) = (answer for answer in answers if not answer.replayed)
     assert all(answer.asset == first.asset for answer in answers)
     record = await servers[0].find_grant(contested.key)
@@ -112,13 +117,16 @@ async def is_accepted(database: Database, candidate: Grant, now: float, window: 
     return True
 
 
+_AGAIN = "a spent signature was accepted again"
+
+
 async def check_purge_forgets_nothing_usable(database: Database, clock: SteppedClock) -> None:
     """A signature dated as far ahead as the skew allows stays spent while its timestamp is still good."""
     ahead = grant("ahead", at=START + SKEW)
     assert await is_accepted(database, ahead, clock.now(), WINDOW, "first")
     clock.time = START + WINDOW + 1
     await database.purge(audit_seconds=10**6)
-    assert not await is_accepted(database, ahead, clock.now(), WINDOW, "second")
+    assert not await is_accepted(database, ahead, clock.now(), WINDOW, "second"), _AGAIN
 
 
 async def check_wider_window_revives_nothing(database: Database, clock: SteppedClock) -> None:
@@ -127,17 +135,18 @@ async def check_wider_window_revives_nothing(database: Database, clock: SteppedC
     assert await is_accepted(database, old, clock.now(), WINDOW, "first")
     clock.time = old.keep_until + 1
     await database.purge(audit_seconds=10**6)
-    assert not await is_accepted(database, old, clock.now(), 10 * WINDOW, "second")
+    assert not await is_accepted(database, old, clock.now(), 10 * WINDOW, "second"), _AGAIN
 
 
 async def check_answers_are_true(database: Database, answers: Sequence[Committed | UponceError]) -> None:
     """Every definite answer describes what the database holds; `OutcomeUnknown` promises nothing."""
     for answer in answers:
         if isinstance(answer, Committed):
-            assert await database.find_commit(answer.asset.blob_key) == answer.asset
+            stored = await database.find_commit(answer.asset.blob_key)
+            assert stored == answer.asset, f"answered as stored, and found as {stored}"
         elif isinstance(answer, SignatureUsed):
             record = await database.find_grant(grant("contested").key)
-            assert record is not None
+            assert record is not None, "refused as used, and no row says so"
             assert record.status is GrantStatus.USED
         else:
             assert isinstance(answer, OutcomeUnknown)

@@ -386,7 +386,7 @@ def test_the_check_goes_red_when_the_notification_is_written_after_the_commit(tm
     broken.open()
     try:
         run(broken.add_key(KEY))
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match=r"^assert 0 == 1"):
             run(check_a_commit_is_never_without_its_notification(broken))
     finally:
         broken.close()

@@ -139,7 +139,7 @@ def test_the_check_goes_red_when_only_the_last_one_is_spent(
 ) -> None:
     """As it would be if the chunk that completes a series were the only one whose signature counts."""
     monkeypatch.setattr(operations, "_grants_of", lambda rows, real=operations._grants_of: real(rows[-1:]))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^assert \(None is not None\)"):
         run(check_all_are_spent(database))
 
 

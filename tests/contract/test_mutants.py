@@ -226,11 +226,15 @@ def _close(servers: Sequence[SqliteDatabase]) -> None:
         server.close()
 
 
+# The others got the right refusal, if there were any.
+SEVERAL_WON = r"^([2-9]|\d\d) won, and the others got \[('signature_used'|'OutcomeUnknown')?\]$"
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_select_then_insert_spends_twice(tmp_path: Path, count: int) -> None:
     """In one server already, where each caller waits for its look; the real one passes on the same path."""
     servers = _servers(tmp_path / "mutant.db", SteppedClock(), SelectThenInsert, count)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=SEVERAL_WON):
         asyncio.run(check_one_winner(servers))
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase, count)
@@ -240,7 +244,7 @@ def test_select_then_insert_spends_twice(tmp_path: Path, count: int) -> None:
 
 def test_a_deletion_that_spends_after_it_deletes_more_than_one(tmp_path: Path) -> None:
     servers = _servers(tmp_path / "mutant.db", SteppedClock(), DropThenSpend)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^([2-9]|\d\d) assets are gone$"):
         asyncio.run(check_one_deletion_or_upload(servers))
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
@@ -251,7 +255,7 @@ def test_a_deletion_that_spends_after_it_deletes_more_than_one(tmp_path: Path) -
 @pytest.mark.parametrize("count", [1, 2])
 def test_select_then_insert_passes_on_twice(tmp_path: Path, count: int) -> None:
     servers = _servers(tmp_path / "mutant.db", SteppedClock(), LookThenPassOn, count)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=SEVERAL_WON):
         asyncio.run(check_one_is_passed_on(servers))
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase, count)
@@ -261,7 +265,7 @@ def test_select_then_insert_passes_on_twice(tmp_path: Path, count: int) -> None:
 
 def test_an_outcome_written_without_owning_the_row_frees_the_use_of_another_attempt(tmp_path: Path) -> None:
     servers = _servers(tmp_path / "mutant.db", SteppedClock(), EndWithoutOwning)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="without a row wrote its outcome"):
         asyncio.run(check_only_the_owner_ends_a_relay(servers[0]))
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
@@ -269,11 +273,17 @@ def test_an_outcome_written_without_owning_the_row_frees_the_use_of_another_atte
     _close(servers)
 
 
-@pytest.mark.parametrize("max_uses", [1, UNLIMITED_USES], ids=["once", "unlimited"])
-def test_a_reply_stored_outside_of_the_transaction_is_not_there_for_all_repeats(tmp_path: Path, max_uses: int) -> None:
+@pytest.mark.parametrize(
+    ("max_uses", "seen"),
+    [(1, "SignatureUsed"), (UNLIMITED_USES, r"^([2-9]|\d\d) were stored$")],
+    ids=["once", "unlimited"],
+)
+def test_a_reply_stored_outside_of_the_transaction_is_not_there_for_all_repeats(
+    tmp_path: Path, max_uses: int, seen: str
+) -> None:
     """One that comes in between is refused, or uploads a second time."""
     servers = _servers(tmp_path / "mutant.db", SteppedClock(), ReplyAfterCommit)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=seen):
         asyncio.run(check_repeats_agree(servers, max_uses=max_uses))
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
@@ -283,7 +293,8 @@ def test_a_reply_stored_outside_of_the_transaction_is_not_there_for_all_repeats(
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_select_then_insert_spends_twice_on_postgres(count: int) -> None:
-    for kind, told in ((SelectThenInsertOnPostgres, pytest.raises(AssertionError)), (PostgresDatabase, nullcontext())):
+    red = pytest.raises(AssertionError, match=SEVERAL_WON)
+    for kind, told in ((SelectThenInsertOnPostgres, red), (PostgresDatabase, nullcontext())):
         url = postgres.shared().fresh_schema()
         servers = [kind(url, clock=SteppedClock(), secrets=PlainBox(), seconds=60) for _ in range(count)]
         for server in servers:
@@ -309,7 +320,7 @@ def test_a_careless_purge_lets_a_spent_signature_in_again(
     assert callable(check)
     clock = SteppedClock()
     servers = _servers(tmp_path / "mutant.db", clock, mutant)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="a spent signature was accepted again"):
         asyncio.run(check(servers[0], clock))
     _close(servers)
     clock = SteppedClock()
@@ -318,9 +329,16 @@ def test_a_careless_purge_lets_a_spent_signature_in_again(
     _close(servers)
 
 
-@pytest.mark.parametrize("engine", [AnswerBeforeCommit, RefuseBeforeCommit, Engine])
+@pytest.mark.parametrize(
+    ("engine", "seen"),
+    [
+        (AnswerBeforeCommit, "^answered as stored, and found as None$"),
+        (RefuseBeforeCommit, "^refused as used, and no row says so$"),
+        (Engine, ""),
+    ],
+)
 def test_answers_given_before_the_commit_turn_out_untrue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: type[Engine]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: type[Engine], seen: str
 ) -> None:
     """Two racers share a batch whose COMMIT fails; the refused one saw a spend that never was."""
 
@@ -348,6 +366,6 @@ def test_answers_given_before_the_commit_turn_out_untrue(
     if engine is Engine:
         asyncio.run(story())
     else:
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match=seen):
             asyncio.run(story())
     database.close()

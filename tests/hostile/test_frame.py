@@ -21,8 +21,13 @@ def test_bytes_go_as_they_are_and_all_answers_come_back(server: Server, honest: 
 
 def test_a_hindered_client_is_seen() -> None:
     Waits([0.1, 0.2, 0.3]).check(worst=0.3, p50=0.2)
-    for waits in (Waits([0.1] * 3, ["503"]), Waits([0.1]), Waits([0.1, 0.1, 1.1]), Waits([0.1, 0.6, 0.7])):
-        with pytest.raises(AssertionError):
+    for waits, seen in (
+        (Waits([0.1] * 3, ["503"]), "503"),
+        (Waits([0.1]), "only 1 honest uploads"),
+        (Waits([0.1, 0.1, 1.1]), "p50 0.100 s, worst 1.100 s"),
+        (Waits([0.1, 0.6, 0.7]), "p50 0.600 s, worst 0.700 s"),
+    ):
+        with pytest.raises(AssertionError, match=seen):
             waits.check(worst=1.0, p50=0.5)
 
 

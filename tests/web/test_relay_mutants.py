@@ -166,31 +166,43 @@ def repeats(relay: World, patch: pytest.MonkeyPatch) -> None:
     relay.swap(upstream=RepeatsAfterTheTrailer())
 
 
-MUTANTS: dict[str, tuple[Callable[[World, pytest.MonkeyPatch], None], Check]] = {
-    "the signature before the commit": (signs_first, check_signed_after_commit),
-    "the signature of a small file before the commit": (signs_first, check_small_signed_after_commit),
-    "a small file behind its signature": (commits_first, check_small_broken_before_its_signature),
-    "an answer before the signature that counts": (takes_early_answers_for_late_ones, check_small_answered_early),
-    "a fresh timestamp after waking": (signs_late, check_who_wakes_late_stores_nothing),
-    "free at the first look-up that finds nothing": (frees_at_once, check_released_late),
-    "free at the first such look-up after the bound": (frees_after_one_miss, check_released_late),
-    "the upload repeated after its signature left": (repeats, check_found_after_a_lost_reply),
+_NO_ROW = r"^assert \[\(0, \d+\)\] == \[\(1, \d+\)\]"  # rows of relays when it signs
+
+# What is broken, the check that finds it, and what that check then says.
+MUTANTS: dict[str, tuple[Callable[[World, pytest.MonkeyPatch], None], Check, str]] = {
+    "the signature before the commit": (signs_first, check_signed_after_commit, _NO_ROW),
+    "the signature of a small file before the commit": (signs_first, check_small_signed_after_commit, _NO_ROW),
+    "a small file behind its signature": (
+        commits_first,
+        check_small_broken_before_its_signature,
+        "It may have been carried out.*outcome_unknown",
+    ),
+    "an answer before the signature that counts": (
+        takes_early_answers_for_late_ones,
+        check_small_answered_early,
+        "did not say what became of it.*outcome_unknown",
+    ),
+    "a fresh timestamp after waking": (signs_late, check_who_wakes_late_stores_nothing, "^assert 200 == 503"),
+    "free at the first look-up that finds nothing": (frees_at_once, check_released_late, r"^\[1\]\nassert 0 == 2"),
+    "free at the first such look-up after the bound": (frees_after_one_miss, check_released_late, r"\nassert 1 == 2"),
+    "the upload repeated after its signature left": (repeats, check_found_after_a_lost_reply, '"existing": true'),
 }
 
 
-@pytest.mark.parametrize("check", {check: None for _, check in MUTANTS.values()}, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", {check: None for _, check, _ in MUTANTS.values()}, ids=lambda check: check.__name__)
 def test_the_checks_are_green(relay: World, stub: StubUpstream, check: Check) -> None:
     check(relay, stub)
 
 
-@pytest.mark.parametrize(("broken", "check"), MUTANTS.values(), ids=MUTANTS)
+@pytest.mark.parametrize(("broken", "check", "seen"), MUTANTS.values(), ids=MUTANTS)
 def test_each_check_goes_red(
     relay: World,
     stub: StubUpstream,
     monkeypatch: pytest.MonkeyPatch,
     broken: Callable[[World, pytest.MonkeyPatch], None],
     check: Check,
+    seen: str,
 ) -> None:
     broken(relay, monkeypatch)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=seen):
         check(relay, stub)

@@ -140,15 +140,24 @@ def test_both_engines_end_relays_alike(
     check_both_end_alike(database, other, clock, seed, some_of_relays)
 
 
+_USED = r"diff: \('signature_used'.*\)"
+
+
 @pytest.mark.parametrize(
-    ("some", "name", "text", "wrong"),
+    ("some", "name", "text", "wrong", "seen"),
     [
-        (some, "put_asset", "version_id = excluded.version_id, ", ""),
-        (some, "spend_grant", "uses = grants.uses + 1", "uses = grants.uses"),
-        (some, "find_condemned", ":blob_key", ":blob_key AND false"),
-        (some_of_relays, "take_grant", "pending = grants.pending + 1", "pending = 1"),
-        (some_of_relays, "free_grant", "uses = uses - 1", "uses = uses"),
-        (some_of_relays, "end_relay", "relay_id = :relay_id", "relay_id = :relay_id AND false"),
+        (some, "put_asset", "version_id = excluded.version_id, ", "", r"diff: Asset\("),
+        (some, "spend_grant", "uses = grants.uses + 1", "uses = grants.uses", r"diff: Committed\("),
+        (some, "find_condemned", ":blob_key", ":blob_key AND false", r"diff: Committed\(.*blob_key='condemned'"),
+        (
+            some_of_relays,
+            "take_grant",
+            "pending = grants.pending + 1",
+            "pending = 1",
+            f"{_USED} != \\('outcome_unknown",
+        ),
+        (some_of_relays, "free_grant", "uses = uses - 1", "uses = uses", rf"{_USED} != Relay\("),
+        (some_of_relays, "end_relay", "relay_id = :relay_id", "relay_id = :relay_id AND false", "diff: False != True"),
     ],
 )
 def test_the_check_goes_red_when_a_statement_of_one_engine_is_broken(
@@ -160,9 +169,10 @@ def test_the_check_goes_red_when_a_statement_of_one_engine_is_broken(
     name: str,
     text: str,
     wrong: str,
+    seen: str,
 ) -> None:
     monkeypatch.setitem(load("postgres"), name, changed("postgres", name, text, wrong))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=seen):
         for seed in SEEDS:
             check_both_end_alike(database, other, clock, seed, some)
 

@@ -73,7 +73,7 @@ def test_the_check_goes_red_if_the_one_before_is_not_held(
     monkeypatch.setitem(
         load("postgres"), hold.name, replace(hold, text=hold.text.replace("FOR UPDATE SKIP LOCKED", ""))
     )
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^assert \[\] == \[2\]"):
         check_the_second_is_due_after_the_first(database, other_server)
 
 
