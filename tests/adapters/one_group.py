@@ -8,10 +8,12 @@ Prints a line of JSON for each stored group, its keys, and at last an Outcome.
 import asyncio
 import hashlib
 import json
+import os
 import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,7 +21,7 @@ from tests.adapters.descriptors import descriptors
 from tests.contract.stores import local_of
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalBlobs
-from uponce.adapters.system import RandomIds
+from uponce.adapters.system import RandomIds, sync_folder
 from uponce.app.ports import Body
 from uponce.core.errors import UponceError
 from uponce.core.values import Digest
@@ -27,15 +29,32 @@ from uponce.core.values import Digest
 SIZES = (0, 5_000, 70_000)
 GROUPS = 3
 
-MUTANTS: dict[str, Callable[[], object]] = {
-    "no fsync of the bytes": lambda: _ignore("files.sync_file", "store.packs.sync_data"),
-    "no fsync of the folder": lambda: _ignore("store.local.sync_folder", "store.packs.sync_folder"),
-}
+_late: list[Callable[[], None]] = []
 
 
 def _ignore(*names: str) -> None:
     for name in names:
         patch(f"uponce.adapters.{name}", lambda _: None).start()
+
+
+def _sync_later() -> None:
+    """Sync all that the store asks for, but after its group is reported as stored."""
+    for name in ("files.sync_file", "store.packs.sync_data"):
+        patch(f"uponce.adapters.{name}", lambda number: _late.append(partial(_sync_and_close, os.dup(number)))).start()
+    for name in ("store.local.sync_folder", "store.packs.sync_folder"):
+        patch(f"uponce.adapters.{name}", lambda folder: _late.append(partial(sync_folder, folder))).start()
+
+
+def _sync_and_close(descriptor: int) -> None:
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+MUTANTS: dict[str, Callable[[], object]] = {
+    "no fsync of the bytes": lambda: _ignore("files.sync_file", "store.packs.sync_data"),
+    "no fsync of the folder": lambda: _ignore("store.local.sync_folder", "store.packs.sync_folder"),
+    "syncs later": _sync_later,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,8 @@ def main(root: str, pack_bytes: str, mutant: str = "") -> None:
             codes.append(error.code)
         else:
             print(json.dumps(keys), flush=True)
+            while _late:
+                _late.pop(0)()
             codes.append("ok")
             wrong += asyncio.run(different(store, keys, bodies))
 
