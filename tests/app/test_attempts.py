@@ -1,7 +1,7 @@
 """How many uploads may run at a time, how long and how slowly: bounds that never keep the honest holder out."""
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from hashlib import sha256
 from unittest.mock import Mock
 
@@ -218,24 +218,33 @@ def test_signatures_of_more_uses_may_run_more_often(
     assert set(answers) <= {"ok", "signature_used"}
 
 
-def test_of_a_flood_of_refusals_a_few_are_written_down_at_a_time(world: World) -> None:
+def test_of_a_flood_of_refusals_a_few_are_written_down_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One for each signature, so that a flood with one of them does not keep the refusals of others waiting."""
     spent = [world.sign() for _ in range(6)]
     assert [attempt(world, fields) for fields in spent] == ["ok"] * 6
 
     async def flood() -> tuple[list[int], list[str]]:
-        held = Held(world.database, "record_refusal")
+        held, asked = Held(world.database, "record_refusal"), list[Grant]()
         world.swap(database=held)
+        refusing = world.services.attempts.refusing
+
+        def counted(grant: Grant) -> AbstractAsyncContextManager[None]:
+            asked.append(grant)
+            return refusing(grant)
+
+        async def until_asked(number: int) -> int:
+            """Return how many are written down when so many wait for that or are written down."""
+            async with asyncio.timeout(60):
+                while len(asked) < number:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return held.waiting
+
+        monkeypatch.setattr(world.services.attempts, "refusing", counted)
         flooders = [asyncio.create_task(outcome(world, form(spent[0]))) for _ in range(20)]
-        await held.reached.wait()
-        await asyncio.sleep(0.1)  # for the others to come as far as they get
-        waiting = [held.waiting]
+        waiting = [await until_asked(20)]
         flooders += [asyncio.create_task(outcome(world, form(fields))) for fields in spent[1:]]
-        async with asyncio.timeout(60):
-            while held.waiting < 4:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-        waiting.append(held.waiting)
+        waiting.append(await until_asked(25))
         held.release.set()
         return waiting, await asyncio.gather(*flooders)
 

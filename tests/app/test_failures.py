@@ -276,11 +276,12 @@ def test_cancelled_at_any_await_it_is_all_or_nothing(world: World, number: int, 
     assert attempt(world, fields) == ("signature_used" if traces.grants else "ok")
 
 
-def test_the_steps_above_reach_beyond_the_last_await(world: World) -> None:
+@pytest.mark.parametrize("file_first", [False, True], ids=["fields first", "file first"])
+def test_the_steps_above_reach_beyond_the_last_await(world: World, file_first: bool) -> None:
     wire = Tripwire(STEPS)
     world.swap(
         database=wire.guard(world.database),
         blobs=wire.guard(world.blobs),
         inspector=wire.guard(world.services.inspector),
     )
-    assert attempt(world, world.sign()) == "ok"
+    assert asyncio.run(outcome(world, form(world.sign(), file_first=file_first))) == "ok"

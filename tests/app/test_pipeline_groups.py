@@ -3,8 +3,9 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,21 +75,31 @@ TOO_LONG = {
 }
 
 
+JOINS_NONE = {"not a video"}  # it is refused before it waits for others
+
+
 @pytest.mark.parametrize("name", sorted(CASES | TOO_LONG))
 def test_an_upload_is_answered_as_alone_and_the_other_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    answers = []
+    answers, uploads = [], list[str]()
     for way in ("alone", "beside"):
         (tmp_path / way).mkdir()
         world = World(tmp_path / way)
         beside = Beside(world, monkeypatch) if way == "beside" else None
+        monkeypatch.setattr(world, "request", partial(_counted, uploads, way, world.request))
         answers.append(seen(world, (CASES | TOO_LONG)[name](world))[:3])
         world.close()
     assert answers[1] == answers[0]
     assert beside is not None
-    assert [answer.status for answer in beside.answers] == [200] * len(beside.answers)
-    assert beside.groups == [2] * len(beside.answers)
+    joined = 0 if name in JOINS_NONE else uploads.count("beside")
+    assert [answer.status for answer in beside.answers] == [200] * joined
+    assert beside.groups == [2] * joined
+
+
+def _counted(uploads: list[str], way: str, request: Callable[..., Answer], *args: Any, **more: Any) -> Answer:
+    uploads.append(way)
+    return request(*args, **more)
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ How to write one:
 
 - `raw` sends bytes as they are, in pieces and with pauses if wanted, and returns all that came back.
 - `honest.upload()` stores one small picture with a fresh signature. It returns the seconds that took.
-- `honest.beside()` does so again and again in a thread. `check_beside(attack, worst=…, p50=…)` fails on a refusal, or
-  if an upload waits longer in each of three attacks. `Honest(server, base)` goes through a front server at `base`.
+- `honest.beside()` does so again and again in a thread. `check_beside(attack, worst=…, p50=…)` attacks until one attack
+  is quick: every upload is stored and waits no longer. It fails at the first refusal, or if five attacks are slow.
+  So it does not find a server that is slow in some attacks only. `Honest(server, base)` goes through a front server.
 - `budget(pid)` measures a server with all its decoders: CPU seconds, memory it grew by, seconds on the wall.
 - `decoding(tmp_path, content)` gives one file to one decoder and returns the same three, with the decoder's verdict.
 - `spellings.py` writes one grant in every way that the server reads. `canaries.py` finds secrets where none may be.
