@@ -27,6 +27,7 @@ UPLOADS = 6
 _MOST_WAIT = 2 * BUSY_SECONDS + 3  # behind a batch that waits itself
 _ROUNDS = 5  # at most: other work on the machine only adds time, and a fault adds it in every round
 _LOCKS = 5
+GONE_BUT_STORED = "uploads acknowledged without a database"
 _CODES = {"database_unavailable", "outcome_unknown"}
 
 Sent = list[tuple[dict[str, str], bytes, Reply]]
@@ -227,7 +228,8 @@ class Patient:
         deadline = time.monotonic() + RECOVERY_SECONDS
         for fields, data, first in refused:
             self._tally.inside += 1
-            definite = first.status == 503 and first.verdict in _CODES
+            self._tally.expect(first.status != 200, GONE_BUT_STORED, f"{name}: {first.body}")
+            definite = first.status == 200 or (first.status == 503 and first.verdict in _CODES)
             self._tally.expect(definite, "no definite answer", f"{name}: {first.status} {first.body}")
             asked, reply = time.monotonic(), self._send(fields, data)
             while reply.status == 503 and asked < deadline:

@@ -28,7 +28,7 @@ RECOVERY_SECONDS = 60
 LIMIT_SECONDS = 4  # the shortest time that a server here has for a statement, or for a request to the store
 PAUSE = 0.02
 
-NOT_SPENT = "acknowledged, but not spent"
+NOT_SERVED, NOT_SPENT = "not served as it was sent", "acknowledged, but not spent"
 DELETED_UNKNOWN = "bytes deleted while the outcome was unknown"
 
 UNKNOWN = frozenset({"lost", "outcome_unknown"})
@@ -175,7 +175,7 @@ class Sitting:
     async def _check_acknowledged(self, act: Act) -> None:
         self.tally.counts[f"acknowledged {act.name}"] += 1
         served = await self._served(act, self._dealt(act))
-        self.tally.expect(served == act.after, "not served as it was sent", f"{act.name} {act.public_id}")
+        self.tally.expect(served == act.after, NOT_SERVED, f"{act.name} {act.public_id}")
         again = await self._again(act)
         note = f"{act.name} {act.public_id}, {again.verdict}"
         self.tally.expect(again.verdict == "signature_used", NOT_SPENT, note)
@@ -198,7 +198,7 @@ class Sitting:
         could_be = is_free or (told in UNKNOWN and again.verdict == "signature_used")
         self.tally.expect(could_be, "neither used nor free", f"{note}, {again.verdict}")
         same = served == (act.before if is_free else act.after)
-        self.tally.expect(same, "not served as it was sent", f"{note}, {again.verdict}")
+        self.tally.expect(same, NOT_SERVED, f"{note}, {again.verdict}")
         await self._settle(again if is_free else act)
         return is_free
 

@@ -46,6 +46,7 @@ ERRORS = {
     "mkdir": ("ENOSPC",),
 }
 SYNCS = ("fsync", "fdatasync")
+UNSYNCED = "acknowledged after a failed sync"
 
 DEFINITE = ("storage_full", "storage_unavailable", "database_unavailable", "setting_refused")
 """Nothing is spent. `setting_refused` is what a server says that cannot even start."""
@@ -156,7 +157,7 @@ def suffer(scene: Scene, fault: Fault, tally: Tally, module: str = "") -> str:
     tally.counts["system calls of packs refused"] += fault.path.startswith(_PACKS)
     tally.counts[f"{fault.error} at {fault.call}"] += 1
     if fault.call in SYNCS and fault.path != ".":
-        tally.expect(answer != "ok", "acknowledged after a failed sync", fault)
+        tally.expect(answer != "ok", UNSYNCED, fault)
     settle(scene, answer, SMALL, tally, f"{fault} {complaints[-600:]}")
     return answer
 

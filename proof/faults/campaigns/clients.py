@@ -43,6 +43,7 @@ RETRIED = 60
 SMALL, LARGE = 5_000, 1_500_000  # the larger one does not fit in an upload's buffer
 BIG_FILE = 8 * 1024 * 1024
 
+BURNED = "signatures that an abort has burned"
 MUTANT = str(Path(__file__).parents[1] / "mutants" / "claims_first.py")
 
 
@@ -95,9 +96,11 @@ class Campaign:
     async def finish(self, fields: dict[str, str], data: bytes, spent_is_fine: bool = False) -> None:
         reply = await ask(self.server, form(self.server, fields, data))
         self.tally.counts[f"then answered {reply.verdict}"] += 1
-        fine = reply.verdict == "ok" or (spent_is_fine and reply.verdict == "signature_used")
-        self.tally.expect(fine, "signatures that an abort has burned", f"{fields['public_id']}: {reply.body}")
-        if reply.verdict == "ok":
+        note, is_stored = f"{fields['public_id']}: {reply.body}", reply.verdict == "ok"
+        is_spent = reply.verdict == "signature_used"
+        self.tally.expect(spent_is_fine or not is_spent, BURNED, note)
+        self.tally.expect(is_stored or is_spent, "uploads that were refused", note)
+        if is_stored:
             self.receipts.append(reply.receipt(data))
 
     async def besiege(self, stalled: int) -> None:
@@ -250,7 +253,7 @@ def control(server: Server, chance: random.Random, tally: Tally) -> None:
         campaign = Campaign(server, chance, Tally())
         campaign.begun = chance.getrandbits(40)
         asyncio.run(campaign.abort("in the file"))
-        return campaign.tally.violations
+        return campaign.tally.zeros[BURNED]
 
     until_red(tally, "signatures burned by a claim before the upload", seeded(chance, attempt))
 

@@ -66,7 +66,7 @@ def _controls(folder: Path, chance: random.Random, tally: Tally) -> None:
         found = Tally()
         where = folder / f"moved-{chance.getrandbits(40)}"
         sick_database.disturb(where, chance, found, ["gone"], program=(_KEEPS_MOVED_FILE,))
-        return found.violations
+        return found.zeros[sick_database.GONE_BUT_STORED]
 
     until_red(tally, "an upload that deletes its bytes when the outcome is unknown", seeded(chance, discard))
     until_red(tally, "a server that goes on writing a file that was moved away", seeded(chance, move))

@@ -21,6 +21,7 @@ from proof.faults.system_calls import (
     STREAMED,
     SWALLOWS_SHORT_WRITES,
     SYNCS,
+    UNSYNCED,
     Fault,
     Scene,
 )
@@ -79,17 +80,17 @@ def _controls(
     def ignore(chance: random.Random) -> int:
         found = Tally()
         system_calls.suffer(streamed, chance.choice(syncs), found, IGNORES_FSYNC)
-        return found.violations
+        return found.zeros[UNSYNCED]
 
     def ignore_pack(chance: random.Random) -> int:
         found = Tally()
         system_calls.suffer(gathered, chance.choice(of_packs), found, IGNORES_FDATASYNC)
-        return found.violations
+        return found.zeros[UNSYNCED]
 
     def swallow(chance: random.Random) -> int:
         found = Tally()
         system_calls.cut_short(streamed, chance, found, SWALLOWS_SHORT_WRITES)
-        return found.violations
+        return found.zeros["hollow"]
 
     until_red(tally, "a store that ignores a failed fsync", seeded(chance, ignore))
     until_red(tally, "a store that ignores a failed fdatasync of a pack", seeded(chance, ignore_pack))

@@ -34,15 +34,15 @@ class Opened(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A broken server, `program`, that this fault has to show: in the figure `zero`, or in any of them."""
+    """A broken server, `program`, that this fault has to show in the figure `zero`."""
 
     name: str
     program: Sequence[str]
     fault: Fault
-    zero: str | None = None
+    zero: str
 
     def found(self, tally: Tally) -> int:
-        return tally.violations if self.zero is None else tally.zeros[self.zero]
+        return tally.zeros[self.zero]
 
 
 async def kill_server(sitting: Sitting, server: Server) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from proof.faults.campaigns.kill import ANSWERS_FIRST, DECODER, MUTANTS, SERVER, Control, sittings
 from proof.faults.fleet import STORAGE_SECONDS, UPONCE, Fleet, bucket_of, on_postgres
 from proof.faults.report import Report
-from proof.faults.sitting import Fault, Sitting
+from proof.faults.sitting import NOT_SERVED, Fault, Sitting
 from tests.postgres import Postgres
 from tests.server import Server
 from tests.stores.seaweedfs import SeaweedFS
@@ -57,7 +57,7 @@ def run(seconds: float, seed: int, *, times: int = TIMES) -> Report:
     faults = (*of_servers, of_postgres, replace(of_store, times=max(1, times // 3)))
     bytes_first = ("-m", f"{MUTANTS}.deletes_bytes_first")
     twice = replace(of_postgres, times=2)
-    broken = (ANSWERS_FIRST, Control("assets without bytes, which were deleted first", bytes_first, twice))
+    broken = (ANSWERS_FIRST, Control("assets without bytes, which were deleted first", bytes_first, twice, NOT_SERVED))
     try:
         return sittings("kill_s3", seconds, seed, opened, faults, broken)
     finally:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from proof.faults.campaigns.series import (
+    NOT_SERVED,
     PARALLEL,
     PATIENCE,
     SETTINGS,
@@ -43,13 +44,13 @@ def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
         sitting.tally.audit(sitting.fleet.place, only=("hollow",))
 
     broken = _fleet(folder, program=mutant("records_before_put.py"))
-    control("uploads torn by a record before the object", chance, tally, broken, play)
+    control("uploads torn by a record before the object", chance, tally, broken, play, "hollow")
 
 
 def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
     """Find servers that list the bucket for the bytes of an upload: other bytes are in the bucket as well."""
     broken = _fleet(folder, program=mutant("finds_by_listing.py"))
-    control("uploads mixed with what nobody recorded", chance, tally, broken, several_races)
+    control("uploads mixed with what nobody recorded", chance, tally, broken, several_races, NOT_SERVED)
 
 
 def _fleet(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:

@@ -19,7 +19,7 @@ from proof.faults.campaigns.kill_s3 import DAWDLING, SERVERS
 from proof.faults.fleet import Fleet, fresh_bucket, on_postgres
 from proof.faults.operator import recover
 from proof.faults.report import Report
-from proof.faults.sitting import LIMIT_SECONDS, RECOVERY_SECONDS, Fault, Sitting
+from proof.faults.sitting import LIMIT_SECONDS, NOT_SERVED, RECOVERY_SECONDS, Fault, Sitting
 from tests import postgres
 from tests.server import Server
 from uponce.core.errors import Unavailable
@@ -63,7 +63,9 @@ def insist(sitting: Sitting) -> Counter[str]:
 SWEPT = frozenset({"database_unavailable", "attempt_expired", "storage_unavailable", "request_too_slow"})
 SLEEPS = Fault("sleeps of a server", partial(sleep, SLEEP_SECONDS), refusals=SWEPT, pace=0.5, sweeps=True)
 NAPS = Fault("naps of a server", partial(sleep, 0), refusals=SWEPT, pace=0.1, sweeps=True, times=4)
-IGNORES_CONDEMNED = Control("untrue answers for bytes that were swept", ("-m", f"{MUTANTS}.ignores_condemned"), NAPS)
+IGNORES_CONDEMNED = Control(
+    "untrue answers for bytes that were swept", ("-m", f"{MUTANTS}.ignores_condemned"), NAPS, NOT_SERVED
+)
 
 
 def run(seconds: float, seed: int) -> Report:

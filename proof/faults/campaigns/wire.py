@@ -30,6 +30,7 @@ CONTROL = 24  # of the last messages of an upload, about its COMMIT
 AUDIT_EVERY = 100
 STRIDE = 1700
 FEWEST = 20  # points, however late it is
+SPENT_ALL_THE_SAME = "wrong answers when sent again"
 
 
 def run(seconds: float, seed: int) -> Report:
@@ -69,19 +70,22 @@ def strikes(
 def control(folder: Path, tally: Tally) -> None:
     """Find a server that treats a COMMIT without an answer as a failed one: some lost reply makes its answer untrue."""
     with on_database(folder) as stage, patch.object(pool, "outcome_unknown", connection.unavailable):
+        assert not struck(stage, None, SPENT_ALL_THE_SAME), "without a fault too"
         last = [cut for cut in cuts(stage, Upload) if cut.side == "reply"][-2 * CONTROL :]
-        until_red(tally, "untrue answers when an unknown outcome counts as failed", each(stage, last))
+        name = "untrue answers when an unknown outcome counts as failed"
+        until_red(tally, name, each(stage, last, SPENT_ALL_THE_SAME))
 
 
-def each(stage: Stage, some: Sequence[Cut]) -> Iterator[Attempt]:
+def each(stage: Stage, some: Sequence[Cut], zero: str) -> Iterator[Attempt]:
     """Return a try for every cut of an upload. The fault is at one of them, so no chance is left."""
+    return (partial(struck, stage, cut, zero) for cut in some)
 
-    def attempt(cut: Cut) -> int:
-        found = Tally()
-        strike(stage, Upload, cut, found)
-        return found.violations
 
-    return (partial(attempt, cut) for cut in some)
+def struck(stage: Stage, cut: Cut | None, zero: str) -> int:
+    """Return how often an upload over this line has violated `zero`."""
+    found = Tally()
+    strike(stage, Upload, cut, found)
+    return found.zeros[zero]
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def cuts(stage: Stage, story: type[Upload]) -> list[Cut]:
     ]
 
 
-def strike(stage: Stage, story: type[Upload], cut: Cut, tally: Tally) -> None:
+def strike(stage: Stage, story: type[Upload], cut: Cut | None, tally: Tally) -> None:
     told = story(stage)
     with stage.line(cut) as wire:
         told.act()

@@ -30,7 +30,8 @@ def run(seconds: float, seed: int) -> Report:
 def control(folder: Path, tally: Tally) -> None:
     """Find a server that does not check that the store took the bytes: its answer is untrue, and a row has no bytes."""
     with on_store(folder) as stage, patch.object(Bucket, "upload", careless):
-        until_red(tally, "untrue answers when a failed upload counts as done", each(stage, cuts(stage, Upload)))
+        every = each(stage, cuts(stage, Upload), "wrong answers")
+        until_red(tally, "untrue answers when a failed upload counts as done", every)
 
 
 def careless(*arguments: Any) -> None:
