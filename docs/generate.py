@@ -281,6 +281,17 @@ def mutants_page() -> str:
     return f"{NOTICE}{MUTANTS}\n{mutation.tables(mutation.recorded())}"
 
 
+def guarantees_page() -> str:
+    """Return the page as it is, with what is recorded of the broken variants that it quotes."""
+    text = (ROOT / "docs/reference/guarantees.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    names = {name for row in rows for name in re.findall(r'"([^"]+)"', row)}
+    begin, end = "<!-- Made by `make docs` from proof/records/mutants.json. -->\n", "<!-- End. -->\n"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{_prose(mutation.quoted(mutation.recorded(), names))}{end}{after}"
+
+
 def _with_part(records: str, part: str) -> str:
     """Return the page of these records, with a new part between its two marks."""
     begin = f"<!-- {records.capitalize()}: made by `make docs` from {records}.jsonl. -->\n"
@@ -343,6 +354,7 @@ PAGES = {
     "docs/reference/parameters.md": parameters_page,
     "docs/reference/commands.md": commands_page,
     "docs/reference/formats.md": formats_page,
+    "docs/reference/guarantees.md": guarantees_page,
     "docs/adr/README.md": decisions_page,
     "docs/reference/benchmarks.svg": lambda: picture(benchmarks.recorded()),
     "proof/records/campaigns.md": campaigns_page,

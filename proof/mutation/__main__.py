@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def described(
-    mutants: Sequence[Mutant], made: Mapping[HandMade, bool], untouched: Mapping[str, Sequence[str]]
+    mutants: Sequence[Mutant], made: Mapping[HandMade, str], untouched: Mapping[str, Sequence[str]]
 ) -> Mapping[str, Any]:
     """Return what is recorded of a run: of each file, and of the mutants made by hand, if there are any."""
     run = {
@@ -69,7 +69,7 @@ def described(
         "files": {file: {**run, **_of_file(file, mutants), "untouched": untouched[file]} for file in sorted(files)},
         "by hand": {
             **run,
-            "mutants": [{"file": one.file, "name": one.name, "killed": killed} for one, killed in made.items()],
+            "mutants": [{"file": one.file, "name": one.name, "killed": bool(by), "by": by} for one, by in made.items()],
         },
     }
 
@@ -89,13 +89,13 @@ def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
     return [mutant for mutant in mutants if not mutant.is_killed]
 
 
-def complaints(mutants: Sequence[Mutant], made: Mapping[HandMade, bool], *, partly: bool) -> list[str]:
+def complaints(mutants: Sequence[Mutant], made: Mapping[HandMade, str], *, partly: bool) -> list[str]:
     """Why the run does not hold; of a part of the files not whether the table names more than survived in it."""
     left = survivors(mutants)
     share = page.share([Counter(mutant.status for mutant in mutants)])
     return [
         *([f"{share:.1f} % are killed, {_LEAST:.0f} % are asked for"] if mutants and share < _LEAST else []),
-        *(f"survived: {one.file}: {one.name}" for one, killed in made.items() if not killed),
+        *(f"survived: {one.file}: {one.name}" for one, by in made.items() if not by),
         *(f"no reason: {one.file} {one.function}: {one.change}" for one in left if reason(one) is None),
         *([] if partly else [f"killed, yet it has a reason: {place}" for place in stale(left)]),
     ]

@@ -1,9 +1,11 @@
 """Mutants that no tool makes: of SQL, of constants, of properties. Each must be killed by the tests it is run with."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -365,12 +367,9 @@ BY_HAND = (
 )
 
 
-def is_killed(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> bool:
-    """Return whether a test of the suite fails.
-
-    Without a mutant, return whether the suite fails on the code as it is.
-    """
-    folder = scratch / (f"hand-{BY_HAND.index(mutant)}" if mutant else f"sound-{SUITES.index(tuple(suite))}")
+def killed_by(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> str:
+    """Return the first test of the suite that fails, or nothing. Without a mutant the code is as it is."""
+    folder = Path(tempfile.mkdtemp(dir=scratch))
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     if mutant:
         file = folder / "src" / "uponce" / mutant.file
@@ -385,13 +384,15 @@ def is_killed(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> b
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
     shutil.rmtree(folder, ignore_errors=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    return done.returncode != 0
+    failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    assert (failed is not None) == (done.returncode == 1), done.stdout
+    return failed[1] if failed else ""
 
 
-def run(processes: int, scratch: Path) -> dict[HandMade, bool]:
-    """Return for each mutant whether it is killed. Raise AssertionError when a suite fails without a mutant."""
+def run(processes: int, scratch: Path) -> dict[HandMade, str]:
+    """Return for each mutant the test that kills it. Raise AssertionError when a suite fails without a mutant."""
     with ThreadPoolExecutor(processes) as pool:
-        broken = pool.map(lambda suite: is_killed(None, suite, scratch), SUITES)
+        broken = pool.map(lambda suite: killed_by(None, suite, scratch), SUITES)
         assert not any(list(broken)), "a suite fails without a mutant"
-        told = pool.map(lambda mutant: is_killed(mutant, mutant.suite, scratch), BY_HAND)
+        told = pool.map(lambda mutant: killed_by(mutant, mutant.suite, scratch), BY_HAND)
         return dict(zip(BY_HAND, told, strict=True))

@@ -3,9 +3,11 @@
 import json
 import textwrap
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from proof.mutation.by_hand import BY_HAND
 
 _ROOT = Path(__file__).parents[2]
 _SOURCES = _ROOT / "src/uponce"
@@ -21,24 +23,45 @@ def recorded() -> Mapping[str, Any]:
 def merged(before: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the record after a run of some files, or of the mutants made by hand.
 
-    Files that are gone since the run before lose their figures.
+    Files that are gone since the run before lose their figures, and so do mutants made by hand.
     """
     files = {file: found for file, found in before["files"].items() if (_SOURCES / file).exists()} | part["files"]
     by_hand = part["by hand"] if part["by hand"]["mutants"] else before["by hand"]
+    by_hand = {**by_hand, "mutants": standing(by_hand)}
     return {"files": dict(sorted(files.items())), "by hand": by_hand}
+
+
+def standing(by_hand: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the recorded mutants made by hand that still exist."""
+    there = {(mutant.file, mutant.name) for mutant in BY_HAND}
+    return [row for row in by_hand["mutants"] if (row["file"], row["name"]) in there]
+
+
+def quoted(record: Mapping[str, Any], names: Collection[str]) -> str:
+    """Return what is recorded of the mutants made by hand that a page quotes."""
+    known = {mutant.name for mutant in BY_HAND} & {*names}
+    ran = known & {row["name"] for row in standing(record["by hand"])}
+    return (
+        f"`make mutants` runs the {len(known)} broken variants in quotation marks. "
+        f"The last run that is recorded ({_run(record['by hand'])}) had {len(ran)} of them, "
+        f"and {len(known - ran)} have no recorded run."
+    )
 
 
 def tables(record: Mapping[str, Any]) -> str:
     files, by_hand = record["files"], record["by hand"]
     counts = [found["counts"] for found in files.values()]
-    made = by_hand["mutants"]
+    made = standing(by_hand)
+    ran = {(row["file"], row["name"]) for row in made}
+    left = sum((mutant.file, mutant.name) not in ran for mutant in BY_HAND)
     summary = (
         f"**{share(counts):.1f} %** of {total(counts):,} mutants killed, and "
-        f"{sum(row['killed'] for row in made)} of {len(made)} made by hand ({_run(by_hand)})."
+        f"{sum(row['killed'] for row in made)} of {len(made)} made by hand ({_run(by_hand)}). "
+        f"{left} of {len(BY_HAND)} made by hand have not been run yet."
     )
     return "\n".join(
         [
-            summary,
+            *textwrap.wrap(summary, 120),
             "",
             _table(("file", "mutants", "killed", "timeout", "survived", "%", "run"), _files(files)),
             *_listed("files have not been run yet", sorted(named() - set(files))),
@@ -51,7 +74,7 @@ def tables(record: Mapping[str, Any]) -> str:
             _table(("where", "change", "why"), _survivors(files)),
             "## Made by hand",
             "",
-            _table(("file", "mutant", ""), ((f"`{r['file']}`", r["name"], _told(r["killed"])) for r in made)),
+            _table(("file", "mutant", ""), ((f"`{r['file']}`", r["name"], _told(r)) for r in made)),
         ]
     )
 
@@ -107,8 +130,9 @@ def _code(text: str) -> str:
     return f"{fence}{' '.join(text.split())}{fence}"
 
 
-def _told(killed: bool) -> str:
-    return "killed" if killed else "SURVIVED"
+def _told(row: Mapping[str, Any]) -> str:
+    by = f" by `{row['by']}`" if row.get("by") else ""
+    return f"killed{by}" if row["killed"] else "SURVIVED"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,12 +1,14 @@
 """The mutation check itself: what it complains of, and that its mutants fit the code of today."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mutmut.mutation.file_mutation import mutate_file_contents
 
-from proof.mutation import launch, page, survivors
+from proof.mutation import by_hand, launch, page, survivors
 from proof.mutation.__main__ import complaints, described
 from proof.mutation.by_hand import BY_HAND, HandMade
 from proof.mutation.tool import ROOT, Mutant
@@ -54,7 +56,9 @@ def test_96_of_100_have_to_be_killed(table: dict[str, dict[str, str]]) -> None:
 
 def test_each_one_made_by_hand_has_to_be_killed() -> None:
     first, second = BY_HAND[:2]
-    assert complaints([KILLED], {first: False, second: True}, partly=True) == [f"survived: {first.file}: {first.name}"]
+    assert complaints([KILLED], {first: "", second: "tests/core::test"}, partly=True) == [
+        f"survived: {first.file}: {first.name}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -113,15 +117,49 @@ def _recorded(file: str, commit: str) -> dict[str, Any]:
 
 
 def test_a_run_of_some_files_replaces_their_figures_alone() -> None:
-    before = {**_recorded("core/spans.py", "first"), "by hand": {"commit": "first"}}
+    before = {**_recorded("core/spans.py", "first"), "by hand": {"commit": "first", "mutants": []}}
     both = page.merged(before, _recorded("core/ranges.py", "second"))
     again = page.merged(both, _recorded("core/ranges.py", "third"))
     commits = {file: found["commit"] for file, found in again["files"].items()}
     assert commits == {"core/ranges.py": "third", "core/spans.py": "first"}
-    assert again["by hand"] == {"commit": "first"}
+    assert again["by hand"] == {"commit": "first", "mutants": []}
     assert again["files"]["core/ranges.py"]["counts"] == {"killed": 1, "survived": 1}
 
 
 def test_a_file_that_is_gone_has_no_figures() -> None:
     record = page.merged(_recorded("core/no_such.py", "first"), _recorded("core/ranges.py", "second"))
     assert list(record["files"]) == ["core/ranges.py"]
+
+
+def test_a_mutant_made_by_hand_that_is_gone_is_forgotten_and_a_new_one_is_not_run_yet() -> None:
+    """The record of an old run must not speak for the code of today."""
+    first, second = BY_HAND[:2]
+    gone = replace(first, name="no such")
+    before = described([], {first: "tests/core::test", gone: "tests/core::test"}, {})
+    record = page.merged(before, _recorded("core/ranges.py", "second"))
+    assert [row["name"] for row in record["by hand"]["mutants"]] == [first.name]
+    text = page.tables(before)
+    assert "1 of 1 made by hand" in text and "killed by `tests/core::test`" in text
+    left = sum((mutant.file, mutant.name) != (first.file, first.name) for mutant in BY_HAND)
+    assert f"{left} of {len(BY_HAND)} made by hand have not been run yet" in text.replace("\n", " ")
+    told = page.quoted(before, [first.name, second.name, "no such"])
+    assert "the 2 broken variants" in told and "had 1 of them, and 1 have no recorded run" in told
+
+
+SOUND = """
+import logging
+
+from uponce.core.spans import Span
+
+def test_it():
+    logging.error("this line of the report names no test")
+    assert Span(1, 2).size == 1
+"""
+
+
+def test_the_test_that_kills_a_mutant_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(SOUND)
+    suite = (str(tmp_path / "test_it.py"), "-c", os.devnull)
+    mutant = HandMade("longer", "core/spans.py", "return self.end - self.start", "return self.end", suite)
+    assert by_hand.killed_by(None, suite, tmp_path) == ""
+    assert by_hand.killed_by(mutant, suite, tmp_path).endswith("test_it.py::test_it")
