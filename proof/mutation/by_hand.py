@@ -30,7 +30,7 @@ SQLITE, POSTGRES, CORE, WEB, IN_APP = (
         "postgres and not four_processes and not many_rows",
     ),
     ("tests/core",),
-    ("tests/web/test_bad_forms.py", "tests/web/test_bad_parameters.py"),
+    ("tests/web/test_bad_forms.py", "tests/web/test_bad_parameters.py", "tests/web/test_http.py"),
     ("tests/app", "tests/web/test_relay_small.py", "-k", "series_ends or all_signatures or is_refused_and_noted"),
 )
 SUITES = (SQLITE, POSTGRES, CORE, WEB, IN_APP)
@@ -333,6 +333,8 @@ _ON_CORE: Sequence[_Row] = [
 
 _ON_WEB: Sequence[_Row] = [
     ("a refusal gives no code", "web/errors.py", '"code": error.code}}', '"code": "refused"}}'),
+    ("a refusal says no time to wait", "web/errors.py", "if error.retry_after is not None:", "if False:"),
+    ("a database that is down is a defect", "web/errors.py", "errors.Unavailable: 503", "errors.Unavailable: 500"),
     ("a refusal gives no reason to SDKs", "web/errors.py", '(b"x-cld-error", _header', '(b"x-error", _header'),
     (
         "a refused form leaves its file",
