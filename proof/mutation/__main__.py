@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from proof.mutation import by_hand, page, tool
+from proof.mutation import page, tool, trial
 from proof.mutation.by_hand import HandMade
 from proof.mutation.survivors import reason, stale
 from proof.mutation.tool import ROOT, Mutant
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=_MEMORY if _MEMORY.is_dir() else None) as scratch:
         if not options.by_hand:
             tool.run(options.files, options.processes, Path(scratch))
-        made = {} if options.files else by_hand.run(options.processes, Path(scratch))
+        made = {} if options.files else trial.run(options.processes, Path(scratch))
     found = [] if options.by_hand else tool.results()
     mutants = [mutant for mutant in found if not options.files or mutant.file in options.files]
     untouched = {} if options.by_hand else tool.untouched()

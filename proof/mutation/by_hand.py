@@ -1,18 +1,8 @@
 """Mutants that no tool makes: of SQL, of constants, of properties. Each must be killed by the tests it is run with."""
 
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
-
-from proof.mutation.tool import ROOT
 
 SQLITE, POSTGRES, CORE, WEB, IN_APP = (
     (
@@ -367,34 +357,3 @@ BY_HAND = (
     *_made(WEB, _ON_WEB),
     *_made(IN_APP, _ON_APP),
 )
-
-
-def killed_by(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> str:
-    """Return the first test of the suite that fails, or nothing. Without a mutant the code is as it is."""
-    folder = Path(tempfile.mkdtemp(dir=scratch))
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    if mutant:
-        file = folder / "src" / "uponce" / mutant.file
-        file.write_text(mutant.apply(file.read_text()))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(folder / "src"),
-        "TMPDIR": str(folder),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *suite]
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    assert (failed is not None) == (done.returncode == 1), done.stdout
-    return failed[1] if failed else ""
-
-
-def run(processes: int, scratch: Path) -> dict[HandMade, str]:
-    """Return for each mutant the test that kills it. Raise AssertionError when a suite fails without a mutant."""
-    with ThreadPoolExecutor(processes) as pool:
-        broken = pool.map(lambda suite: killed_by(None, suite, scratch), SUITES)
-        assert not any(list(broken)), "a suite fails without a mutant"
-        told = pool.map(lambda mutant: killed_by(mutant, mutant.suite, scratch), BY_HAND)
-        return dict(zip(BY_HAND, told, strict=True))

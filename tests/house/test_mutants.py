@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from mutmut.mutation.file_mutation import mutate_file_contents
 
-from proof.mutation import by_hand, launch, page, survivors
+from proof.mutation import launch, page, survivors, trial
 from proof.mutation.__main__ import complaints, described
-from proof.mutation.by_hand import BY_HAND, HandMade
+from proof.mutation.by_hand import BY_HAND, SQLITE, HandMade
 from proof.mutation.tool import ROOT, Mutant
 
 KILLED = Mutant("m", "core/spans.py", "merged", "if a < b:", "if a <= b:", "killed")
@@ -157,9 +157,18 @@ def test_it():
 """
 
 
+@pytest.mark.proof  # a suite in a process each
 def test_the_test_that_kills_a_mutant_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(SOUND)
     suite = (str(tmp_path / "test_it.py"), "-c", os.devnull)
     mutant = HandMade("longer", "core/spans.py", "return self.end - self.start", "return self.end", suite)
-    assert by_hand.killed_by(None, suite, tmp_path) == ""
-    assert by_hand.killed_by(mutant, suite, tmp_path).endswith("test_it.py::test_it")
+    assert trial.killed_by(None, suite, tmp_path) == ""
+    assert trial.killed_by(mutant, suite, tmp_path).endswith("test_it.py::test_it")
+
+
+@pytest.mark.proof  # a suite in a process each
+def test_a_mutant_of_a_database_with_which_no_commit_works_proves_nothing(tmp_path: Path) -> None:
+    broken = HandMade(
+        "no SQL", "adapters/database/sql/both.sql", "1, :keep_until, :now)", "1, :keep_until, now)", SQLITE
+    )
+    assert not trial.allows_a_commit(broken, tmp_path)
