@@ -209,8 +209,11 @@ class Sitting:
             server.kill()
             await asyncio.to_thread(server.start)
 
-    async def wake_late(self) -> bool:
-        """Return whether the stopped attempt's grant was released, so that another one could spend it."""
+    async def wake_late(self) -> tuple[bool, str]:
+        """Return whether the stopped attempt's grant was released, and the answer to another one that then spends it.
+
+        The stopped attempt wakes afterwards. If the other one was not stored, the wake shows nothing.
+        """
         # Sent while it arrives: a small file would be lost to the time-out of a connection that is not there yet.
         sleeper, name = self.relay.dealt(0), self.sign({"overwrite": "true", **STOP})
         stopped = asyncio.ensure_future(self.post(name, b"late" * 10_000, 0))
@@ -220,10 +223,10 @@ class Sitting:
         other = asyncio.ensure_future(self.post(name, b"in time", 1))
         await asyncio.to_thread(_until, lambda: is_stopped(awake.pid))
         os.killpg(awake.pid, signal.SIGCONT)
-        await other
+        rival = await other
         os.killpg(sleeper.pid, signal.SIGCONT)
         await stopped
-        return released
+        return released, rival
 
     def _release(self, sleeper: Server) -> bool:
         return _until(lambda: is_stopped(sleeper.pid)) and self.recover()

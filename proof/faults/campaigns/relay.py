@@ -93,12 +93,13 @@ def kill_at_messages(rules: Rules, folder: Path, chance: random.Random, tally: T
 def stop(rules: Rules, folder: Path, chance: random.Random, tally: Tally, _: float) -> None:
     """Stop the relay after its commit, and wake it when another attempt has spent the released grant."""
     with sitting(folder, chance, rules) as both:
-        stopped = asyncio.run(both.wake_late())
+        stopped, rival = asyncio.run(both.wake_late())
         tally.expect(
             stopped, "grants of a stopped relay that were not released", both.relay.place.rows("SELECT * FROM relays")
         )
         tally.counts["relays that stopped after their commit"] += stopped
-        tally.inside += stopped
+        tally.counts[f"rivals of a relay that wakes late, answered {rival}"] += 1
+        tally.inside += stopped and rival == "ok"
         both.judge(tally)
 
 
