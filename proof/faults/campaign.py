@@ -108,6 +108,7 @@ def printed(done: Record) -> str:
             for name, number in report.controls.items()
         ),
         *(f"  control, must be in the run and in CONTROLS: {name} <-- MISSING" for name in sorted(report.mismatched)),
+        *(f"  check, must be in the run: {name} <-- NOT REACHED" for name in sorted(report.unreached)),
         f"  {'HOLDS' if proves(report) else 'DOES NOT HOLD'}",
     ]
     return "\n".join(lines)

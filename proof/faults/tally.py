@@ -57,6 +57,7 @@ class Tally:
         counts, zeros, controls = (dict(counter) for counter in (self.counts, self.zeros, self.controls))
         report = Report(campaign, seed, counts, self.inside, zeros, controls)
         missing = [f"control that the run or CONTROLS lacks: {name}" for name in sorted(report.mismatched)]
+        missing += [f"check that the run did not reach: {name}" for name in sorted(report.unreached)]
         for note in self.notes + missing:
             print(f"{campaign}, seed {seed}: {note}", file=sys.stderr)
         return report

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from proof.faults import campaign
-from proof.faults.report import CONTROLS, Report
+from proof.faults.report import CONTROLS, ZEROS, Report
+from proof.faults.tally import Tally
 
 GOOD = Report("race", 7, {"signatures": 1500}, 20, {"double": 0}, {"mutant": 3})
 
@@ -15,6 +16,7 @@ GOOD = Report("race", 7, {"signatures": 1500}, 20, {"double": 0}, {"mutant": 3})
 def attempt(monkeypatch: pytest.MonkeyPatch, records: Path, report: Report, *options: str) -> int:
     """`make campaign CAMPAIGN=race` with this outcome."""
     monkeypatch.setitem(CONTROLS, "race", ("mutant",))
+    monkeypatch.setitem(ZEROS, "race", ("double",))
     monkeypatch.setattr(campaign, "RECORDS", records)
     monkeypatch.setattr(campaign, "campaign", lambda name: lambda seconds, seed: replace(report, seed=seed))
     return campaign.main(["race", "--seconds", "1", "--seed", "7", *options])
@@ -32,6 +34,7 @@ def attempt(monkeypatch: pytest.MonkeyPatch, records: Path, report: Report, *opt
         pytest.param(
             replace(GOOD, controls={"mutant": 3, "other": 1}), "CONTROLS: other <-- MISSING", id="a control is new"
         ),
+        pytest.param(replace(GOOD, zeros={"lost": 0}), "in the run: double <-- NOT REACHED", id="a check is gone"),
     ],
 )
 def test_what_does_not_hold_fails_and_says_why(
@@ -87,3 +90,10 @@ def test_every_campaign_can_be_run() -> None:
     assert {"race", "kill", "points", "clients"} <= set(campaign.names())
     assert set(campaign.names()) == {name for name, controls in CONTROLS.items() if controls}
     assert all(callable(campaign.campaign(name)) for name in campaign.names())
+
+
+def test_every_campaign_names_the_checks_that_it_must_reach() -> None:
+    """None of those that a tally has from the start: they are 0 without a check."""
+    assert ZEROS.keys() == CONTROLS.keys()
+    assert {name for name, zeros in ZEROS.items() if not zeros} == {"points"}
+    assert {zero for zeros in ZEROS.values() for zero in zeros} & {*Tally().zeros} == set()
