@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,25 @@ def test_each_test_belongs_to_one_command() -> None:
         "full": [" -m full -s --timeout 0"],
     }
     assert " check" in recipe("test")
+
+
+GROUPED = """
+import os, pathlib, pytest
+
+@pytest.mark.xdist_group("alone")
+@pytest.mark.parametrize("number", range(8))
+def test_where(number):
+    pathlib.Path(os.environ["PYTEST_XDIST_WORKER"]).touch()
+"""
+
+
+def test_one_process_runs_all_tests_of_a_group(tmp_path: Path) -> None:
+    """pytest-xdist 3.8 deals them out to all processes with pytest 9.2, without a word."""
+    (tmp_path / "test_group.py").write_text(GROUPED)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "."]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert len(list(tmp_path.glob("gw*"))) == 1
 
 
 def test_the_lifecycle_rule_of_the_guide_is_one_for_s3_and_touches_no_other_prefix() -> None:
