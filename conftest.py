@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 1024**3
+_ROOT = Path(__file__).parent
+_SHARING = _ROOT / "tests" / "hostile"  # its campaigns use the server of their module
 _LIBC = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD, _BLOCK_BYTES = -3, 128 * 1024
 
@@ -34,6 +36,18 @@ if hasattr(_LIBC, "mallopt"):
 
 
 gc.disable()  # while the tests are collected: all that is made then stays
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process of the run take a whole module, and make what its tests share once. Deal out campaigns singly.
+
+    With thousands of groups, xdist takes longer for each test than some tests do: it counts all groups each time.
+    """
+    for item in items:
+        is_campaign = item.get_closest_marker("proof") is not None and _SHARING not in item.path.parents
+        if not is_campaign and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_ROOT))))
 
 
 def pytest_collection_finish() -> None:

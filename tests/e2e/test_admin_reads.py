@@ -14,8 +14,6 @@ from tests.e2e.conftest import NODE
 from tests.e2e.test_python_sdk import options
 from tests.server import Server
 
-pytestmark = pytest.mark.xdist_group("admin reads")
-
 Json = dict[str, Any]
 
 

@@ -16,8 +16,6 @@ from tests.e2e.conftest import DOCS
 from tests.e2e.lossy import LossyProxy
 from tests.server import Server
 
-pytestmark = pytest.mark.xdist_group("curl")
-
 MIB = 1024 * 1024
 
 # Every character that a shell, curl's -F or a query might take for its own.

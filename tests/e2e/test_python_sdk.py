@@ -18,8 +18,6 @@ from cloudinary.utils import api_sign_request, cloudinary_url, verify_api_respon
 from tests import samples
 from tests.server import Key, Server
 
-pytestmark = pytest.mark.xdist_group("python sdk")
-
 Json = dict[str, Any]
 
 # What a user's program does; the environment says the rest.

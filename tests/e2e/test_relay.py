@@ -25,8 +25,6 @@ from uponce.core.signature import dated
 from uponce.core.values import Grant
 from uponce.wiring import opened
 
-pytestmark = pytest.mark.xdist_group("relay")
-
 Json = dict[str, Any]
 _OF_THE_SERVER = {"request_id", "api_key", "signature", "asset_id", "version", "version_id", "created_at", "public_id"}
 

@@ -19,8 +19,6 @@ from tests.e2e.test_python_sdk import options
 from tests.server import Server
 from uponce.core.parameters import Use, names
 
-pytestmark = pytest.mark.xdist_group("sdk options")
-
 Json = dict[str, Any]
 
 # What the SDKs of today do not send is signed by hand elsewhere.

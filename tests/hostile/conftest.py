@@ -1,21 +1,11 @@
 """A real server on loopback for each module of the battery, and an honest client of it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.hostile.frame import Honest
 from tests.server import Server
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process of the test run takes a whole module: its server starts once."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(f"hostile {item.path.stem}"))
 
 
 @pytest.fixture(scope="module")
