@@ -18,6 +18,12 @@ from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On the disk: a file system in memory cannot say which pages of a file are in memory."""
+    return tmp_path_factory.mktemp("packs")
+
+
 def test_a_reader_beside_a_deletion_gets_the_bytes_or_an_error(store: Blobs) -> None:
     """Never the zeros of the hole."""
     assert asyncio.run(_read_after_deletion(store)) == "unavailable"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.app.test_backup import LATER, Box, Interrupted, box, files, overwrite_first
 from tests.contract.databases import run
-from tests.world import START, assert_accepted
+from tests.world import START, World, assert_accepted
 from uponce.adapters.archive import Archive
 from uponce.adapters.database.sqlite import connection, snapshot
 from uponce.adapters.database.sqlite.snapshot import Snapshot
@@ -21,6 +21,8 @@ from uponce.adapters.system import write_all
 from uponce.app.copy_media import Copying
 from uponce.app.owner import take_storage
 from uponce.core.errors import SettingRefused, StorageFull
+
+WORLD = World
 
 __all__ = ["box"]  # a fixture
 

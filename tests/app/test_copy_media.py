@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 
-from tests.adapters.packing import break_page
+from tests.adapters.packing import break_page, opened
 from tests.app.failing import Failing
 from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import CALLER, run
@@ -31,14 +31,14 @@ from uponce.app.signed_calls import SignedCall, destroy
 from uponce.core.errors import StorageFull, StorageUnavailable
 from uponce.core.values import ResourceType
 
+WORLD = World
+
 LARGE = bytes(PACK_BYTES + 1)  # too large for packs
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Blobs]:
-    store = LocalBlobs(tmp_path / "copy", ids=RandomIds())
-    store.open_store()
-    with closing(store):
+    with closing(opened(tmp_path / "copy")) as store:
         yield store
 
 

@@ -44,6 +44,8 @@ from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
 from uponce.core.values import Digest
 
+WORLD = World
+
 DAY = 86400
 MANY = 1000
 

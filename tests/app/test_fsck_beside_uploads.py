@@ -16,6 +16,8 @@ from uponce.app.fsck import PLACES
 from uponce.app.ports import Committed, StoredBlob
 from uponce.core.values import Digest
 
+WORLD = World
+
 
 def test_what_happens_between_reading_rows_and_listing_blobs_is_no_finding(world: World) -> None:
     """Each asset is overwritten right after its row was read: its blob is gone, one without a row has come."""

@@ -17,7 +17,7 @@ import pytest
 
 from tests.adapters.one_group import body
 from tests.chunks import stored
-from tests.world import OTHER_PNG, PNG, World, assert_accepted
+from tests.world import OTHER_PNG, PNG, QuickWorld, World, assert_accepted
 from uponce.adapters import system
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.store import packs as packs_module
@@ -31,7 +31,7 @@ from uponce.wiring import build
 
 @pytest.fixture
 def world(tmp_path: Path) -> Any:
-    world = World(tmp_path)
+    world = QuickWorld(tmp_path)
     world.whole_bodies = True
     assert_accepted(world.upload(world.sign()))  # the pack is open
     packs_of(world)._is_slow = False  # whatever the disk of this machine did

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.world import World, create_key
+from tests.world import QuickWorld, World, create_key
 from uponce.app.manage_clouds import create_cloud, find_former_keys, preset_upstream, set_upstream, still_accepted
 from uponce.app.manage_keys import Conflict, import_keys, playground_key, renew_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter, SettingRefused
@@ -21,7 +21,7 @@ KEY = ApiKey("123456789012345", "demo", ("a-secret-of-some-backend",), KeyUses.O
 
 @pytest.fixture
 def world(tmp_path: Path) -> Any:
-    world = World(tmp_path)
+    world = QuickWorld(tmp_path)
     yield world
     world.close()
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests import chunks, tus
 from tests.asgi import Answer
-from tests.world import PNG, Sniffer, World, run
+from tests.world import PNG, QuickWorld, Sniffer, World, run
 from uponce.app.authorise import Admitted, UploadRequest, verify_signed
 from uponce.core.policy import Limits
 from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
@@ -29,7 +29,7 @@ class Noting(Sniffer):
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=Limits(min_chunk_bytes=1))
+    world = QuickWorld(tmp_path, limits=Limits(min_chunk_bytes=1))
     yield world
     world.close()
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.app.test_pipeline import CASES, seen, upload
 from tests.asgi import END, FORM, Answer, call, part, parts_of
-from tests.world import PNG, World
+from tests.world import PNG, QuickWorld, World
 from uponce.adapters.database import committer, keys
 from uponce.adapters.database.failures import no_answer
 from uponce.adapters.database.sqlite.connection import Engine
@@ -85,7 +85,7 @@ def test_an_upload_is_answered_as_alone_and_the_other_is_stored(
     answers, uploads = [], list[str]()
     for way in ("alone", "beside"):
         (tmp_path / way).mkdir()
-        world = World(tmp_path / way)
+        world = QuickWorld(tmp_path / way)
         beside = Beside(world, monkeypatch) if way == "beside" else None
         monkeypatch.setattr(world, "request", partial(_counted, uploads, way, world.request))
         answers.append(seen(world, (CASES | TOO_LONG)[name](world))[:3])
@@ -104,7 +104,7 @@ def _counted(uploads: list[str], way: str, request: Callable[..., Answer], *args
 
 @pytest.fixture
 def world(quick_path: Path) -> Any:
-    world = World(quick_path)
+    world = QuickWorld(quick_path)
     yield world
     world.close()
 

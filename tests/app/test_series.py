@@ -13,7 +13,7 @@ import pytest
 from tests.app.failing import Failing
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
-from tests.world import World, assert_refused
+from tests.world import QuickWorld, World, assert_refused
 from uponce.app.authorise import UploadRequest, authorise
 from uponce.app.sweep import Swept, sweep
 from uponce.app.uploading import series as use_case
@@ -42,7 +42,7 @@ CALLER = Caller("192.0.2.9", "request-1")
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=LIMITS)
+    world = QuickWorld(tmp_path, limits=LIMITS)
     yield world
     world.close()
 
@@ -248,7 +248,7 @@ def test_a_commit_that_may_have_happened_deletes_nothing(world: World, client: C
 
 def test_a_restarted_server_goes_on(world: World, client: Client, tmp_path: Path) -> None:
     world.close()
-    again = World(tmp_path, limits=LIMITS)
+    again = QuickWorld(tmp_path, limits=LIMITS)
     try:
         client.world = again
         answer = send(client, LAST)

@@ -16,7 +16,7 @@ from tests.app.failing import Failing, Held
 from tests.app.uploads import outcome
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
-from tests.world import World, assert_refused
+from tests.world import QuickWorld, World, assert_refused
 from uponce.adapters.spool import parts
 from uponce.adapters.spool.locks import in_progress
 from uponce.adapters.system import sync_folder
@@ -34,7 +34,7 @@ FIRST, LAST = (0, 999), (1000, 1999)
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=LIMITS)
+    world = QuickWorld(tmp_path, limits=LIMITS)
     yield world
     world.close()
 
@@ -116,7 +116,7 @@ def test_copies_of_a_signature_make_their_files_one_after_the_other(
 def test_who_lost_the_first_chunk_may_begin_under_another_name(tmp_path: Path) -> None:
     """A killed server leaves a series with nothing in it: its signature is not bound to it."""
     folder, client = kill_in_the_first_chunk(tmp_path)
-    world = client.world = World(folder, limits=LIMITS)
+    world = client.world = QuickWorld(folder, limits=LIMITS)
     try:
         assert rows(world) == {"series": 1, "spans": 0, "series_grants": 1}
         client.upload_id = "another.name"
@@ -209,7 +209,7 @@ def test_the_last_chunk_again_is_answered_when_the_first_one_completes_the_uploa
 def test_what_arrived_without_a_record_binds_no_signature(tmp_path: Path) -> None:
     """The server was killed after it had noted that most of the first chunk had arrived."""
     folder, client = kill_in_the_first_chunk(tmp_path)
-    world = client.world = World(folder, limits=LIMITS)
+    world = client.world = QuickWorld(folder, limits=LIMITS)
     series = asyncio.run(world.database.find_named_series("demo", client.fields["api_key"], client.upload_id))
     assert series is not None
     asyncio.run(world.database.note_arrival(series.id, 10**9))
@@ -222,7 +222,7 @@ def test_what_arrived_without_a_record_binds_no_signature(tmp_path: Path) -> Non
 def test_a_series_of_which_nothing_arrived_is_swept_in_its_time(tmp_path: Path) -> None:
     """Within minutes; one of which something arrived has a day."""
     folder, client = kill_in_the_first_chunk(tmp_path)
-    world = World(folder, limits=LIMITS)
+    world = QuickWorld(folder, limits=LIMITS)
     try:
         world.clock.time += LIMITS.empty_series_seconds
         asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**6))
@@ -268,7 +268,7 @@ def kill_in_the_first_chunk(root: Path) -> tuple[Path, Client]:
     for steps in range(1, 40):
         folder = root / str(steps)
         folder.mkdir()
-        world = World(folder, limits=LIMITS)
+        world = QuickWorld(folder, limits=LIMITS)
         client = Client(world, DATA)
 
         async def play(world: World = world, client: Client = client, steps: int = steps) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.app.dying import Dead, Life, make_mortal
 from tests.app.test_fsck import run as check_store
 from tests.chunks import CHUNK, NO_ROWS, Client, noise, rows
-from tests.world import Sniffer, World
+from tests.world import QuickWorld, Sniffer
 from uponce.app.ports import Committed
 from uponce.app.sweep import sweep
 from uponce.core.errors import OutcomeUnknown, ServerBusy
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("few_places")]
 
 def die(folder: Path, life: Life, span: tuple[int, int], *before: tuple[int, int]) -> Client:
     """A server takes the chunks `before`, and dies during `span`."""
-    world = World(folder, limits=LIMITS)
+    world = QuickWorld(folder, limits=LIMITS)
     try:
         client = Client(world, DATA)
 
@@ -95,7 +95,7 @@ class InspectsLate(Sniffer):
 
 def test_a_commit_that_becomes_visible_during_the_next_try_has_its_bytes(tmp_path: Path) -> None:
     """The next try has the file in the spool, fails, and the file is swept there: the asset has it too."""
-    world = World(tmp_path, limits=LIMITS)
+    world = QuickWorld(tmp_path, limits=LIMITS)
     try:
         client, healthy, database = Client(world, DATA), world.services, LateCommit(world.database)
         world.swap(database=database)
@@ -113,7 +113,7 @@ def test_a_commit_that_becomes_visible_during_the_next_try_has_its_bytes(tmp_pat
 
 def resumed(folder: Path, client: Client) -> str:
     """What a new server answers to all chunks; it must end with one asset, and nothing besides."""
-    world = client.world = World(folder, limits=LIMITS)
+    world = client.world = QuickWorld(folder, limits=LIMITS)
     try:
         answers = asyncio.run(client.all_of())
         done = next((n for n, answer in enumerate(answers) if answer.status == 200 and answer.json["done"]), None)

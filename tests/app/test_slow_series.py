@@ -15,7 +15,7 @@ from tests.chunks import CHUNK, NO_ROWS, form, noise, rows, stored
 from tests.chunks import Client as Chunks
 from tests.tus import Client as Tus
 from tests.tus import stored as stored_at
-from tests.world import World, assert_refused
+from tests.world import QuickWorld, World, assert_refused
 from uponce.app.sweep import Swept, sweep
 from uponce.app.uploading import series as module
 from uponce.core.policy import Limits
@@ -28,7 +28,7 @@ DATA = noise(2 * CHUNK)
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=LIMITS)
+    world = QuickWorld(tmp_path, limits=LIMITS)
     yield world
     world.close()
 
@@ -97,7 +97,7 @@ def test_a_series_that_keeps_the_least_rate_stays(world: World) -> None:
 
 def test_a_series_whose_time_is_over_keeps_no_signature(tmp_path: Path) -> None:
     """A sweep may come minutes later."""
-    world = World(tmp_path, limits=replace(LIMITS, series_seconds=60))
+    world = QuickWorld(tmp_path, limits=replace(LIMITS, series_seconds=60))
     client = begun(world)
     assert patch(client, 0, 1000).status == 204
     world.clock.time += 60

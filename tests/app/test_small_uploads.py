@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.asgi import END, FORM, Answer, part, parts_of
-from tests.world import OTHER_PNG, World
+from tests.world import OTHER_PNG, QuickWorld, World
 from uponce.adapters.database import keys
 from uponce.adapters.database.committer import Records
 from uponce.adapters.secretbox import AesSecretBox
@@ -21,7 +21,7 @@ from uponce.core.values import Digest, GrantRecord
 
 @pytest.fixture
 def world(quick_path: Path) -> Iterator[World]:
-    world = World(quick_path)
+    world = QuickWorld(quick_path)
     world.whole_bodies = True
     yield world
     world.close()
@@ -120,7 +120,7 @@ def test_a_large_body_is_hashed_by_a_thread(quick_path: Path, monkeypatch: pytes
         return real(data)
 
     monkeypatch.setattr(pipeline, "_digest_of", noted)
-    world = World(quick_path, limits=Limits(small_body_bytes=4 * 1024 * 1024))
+    world = QuickWorld(quick_path, limits=Limits(small_body_bytes=4 * 1024 * 1024))
     world.whole_bodies = True
     for size in (1024 * 1024, 1024 * 1024 + 1):
         assert world.upload(world.sign(), bytes(size), kind="raw").status == 200

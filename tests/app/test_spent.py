@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.app.uploads import CALLER, attempt
-from tests.world import OTHER_PNG, World
+from tests.world import OTHER_PNG, QuickWorld, World
 from uponce.app import authorise
 from uponce.app.manage_keys import revoke_key, rotate_key
 from uponce.app.signed_calls import SignedCall, destroy
@@ -35,7 +35,7 @@ def test_after_a_restart_and_with_the_clock_set_back(world: World) -> None:
     assert attempt(world, fields) == "ok"
     world.clock.time -= 60
     assert attempt(world, fields) == "signature_used"
-    again = World(world.path.parent)
+    again = QuickWorld(world.path.parent)
     again.clock.time = world.clock.time
     assert attempt(again, fields) == "signature_used"
     again.close()

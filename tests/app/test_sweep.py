@@ -23,6 +23,8 @@ from uponce.core.errors import (
     UponceError,
 )
 
+WORLD = World
+
 
 async def run(world: World, grace: float = 0) -> Swept:
     return await sweep(world.services, grace_seconds=grace, audit_seconds=10**9)

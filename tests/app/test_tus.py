@@ -13,7 +13,7 @@ from tests.app.test_series import BUSY, DOWN, OUTAGES, FailingParts, revoke, swe
 from tests.asgi import Answer
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import BYTES, Client, assert_refused, assert_state, play, stored
-from tests.world import World
+from tests.world import QuickWorld, World
 from tests.world import assert_refused as assert_plain_refused
 from uponce.adapters.database import series as operations
 from uponce.app.manage_keys import rotate_key
@@ -29,7 +29,7 @@ DAY = 86400
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, limits=LIMITS)
+    world = QuickWorld(tmp_path, limits=LIMITS)
     yield world
     world.close()
 
@@ -234,12 +234,12 @@ def test_a_commit_that_may_have_happened_deletes_nothing(world: World, client: C
 
 def test_a_restarted_server_goes_on(world: World, client: Client, tmp_path: Path) -> None:
     world.close()
-    client.world = again = World(tmp_path, limits=LIMITS)
+    client.world = again = QuickWorld(tmp_path, limits=LIMITS)
     try:
         assert_state(head(client), 200, 5000)
         assert stored(again, last(client).headers["upload-asset"]) == DATA
         again.close()
-        client.world = again = World(tmp_path, limits=LIMITS)
+        client.world = again = QuickWorld(tmp_path, limits=LIMITS)
         assert stored(again, head(client).headers["upload-asset"]) == DATA
     finally:
         again.close()
@@ -271,7 +271,7 @@ def test_a_stop_of_the_server_keeps_what_has_arrived(world: World, tmp_path: Pat
     play(client.create)
     refused = asyncio.run(stopped(client, lambda body: client.patch(0, data=body), 500))
     assert_refused(refused, 503, "server_busy")
-    client.world = World(tmp_path, limits=LIMITS)
+    client.world = QuickWorld(tmp_path, limits=LIMITS)
     assert_state(head(client), 200, 500)
     client.world.close()
 
@@ -282,7 +282,7 @@ def test_a_stop_during_a_creation_with_bytes_leaves_nothing(world: World, tmp_pa
     client = Client(world, DATA)
     refused = asyncio.run(stopped(client, lambda body: client.create(headers=BYTES, body=body), sent))
     assert_refused(refused, 503, "server_busy")
-    client.world = again = World(tmp_path, limits=LIMITS)
+    client.world = again = QuickWorld(tmp_path, limits=LIMITS)
     assert (rows(again), again.traces().spooled) == (NO_ROWS, frozenset())
     assert play(client.create)[0].status == 201
     again.close()

@@ -11,7 +11,7 @@ from tests.app.dying import Dead, Life, make_mortal
 from tests.app.test_fsck import run as check_store
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import Client, assert_refused
-from tests.world import World
+from tests.world import QuickWorld, World
 from uponce.app.sweep import sweep
 from uponce.core.policy import Limits
 
@@ -30,7 +30,7 @@ def test_a_crash_at_every_step_of_a_creation_with_all_bytes(tmp_path: Path, afte
     for number in range(1, STEPS):
         folder, life = tmp_path / str(number), Life(number, after)
         folder.mkdir()
-        world = World(folder, limits=LIMITS)
+        world = QuickWorld(folder, limits=LIMITS)
         client = Client(world, DATA)
         make_mortal(world, life)
         with suppress(Dead):
@@ -45,7 +45,7 @@ def test_a_crash_at_every_step_of_a_creation_with_all_bytes(tmp_path: Path, afte
 
 
 def created_again(folder: Path, client: Client) -> None:
-    world = client.world = World(folder, limits=LIMITS)
+    world = client.world = QuickWorld(folder, limits=LIMITS)
     try:
         stored = world.traces().assets
         answer = asyncio.run(client.create(body=[DATA]))
@@ -74,7 +74,7 @@ def test_a_crash_at_every_step(tmp_path: Path, when: str, after: bool) -> None:
 
 def die(folder: Path, life: Life, number: int) -> Client:
     """A server takes some requests, and dies during the one with this number."""
-    world = World(folder, limits=LIMITS)
+    world = QuickWorld(folder, limits=LIMITS)
     try:
         client = Client(world, DATA)
 
@@ -100,7 +100,7 @@ def die(folder: Path, life: Life, number: int) -> Client:
 
 
 def resumed(folder: Path, client: Client) -> None:
-    world = client.world = World(folder, limits=LIMITS)
+    world = client.world = QuickWorld(folder, limits=LIMITS)
     try:
         state = asyncio.run(client.go_on())
         assert state.headers["upload-offset"] == str(len(DATA))

@@ -16,7 +16,7 @@ from tests.asgi import call
 from tests.hostile.frame import PICTURE
 from tests.hostile.work import Ask, asks
 from tests.server import Server
-from tests.world import World, assert_accepted
+from tests.world import QuickWorld, World, assert_accepted
 from uponce.web.request import Receive, Scope, Send
 
 STEPS = 400_000
@@ -32,7 +32,7 @@ LARGEST = 256 * 1024  # bytes of a body that are worked on in one piece
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = World(tmp_path_factory.mktemp("work"))
+    world = QuickWorld(tmp_path_factory.mktemp("work"))
     yield world
     world.close()
 
