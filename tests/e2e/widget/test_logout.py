@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import BrowserContext
 
 from tests.e2e.test_readme import block
-from tests.e2e.widget.page import NO_LOCK, WRITTEN, Widget, form
+from tests.e2e.widget.page import NO_LOCK, NOTHING_KEPT, WRITTEN, Widget, form
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
@@ -95,6 +95,7 @@ def test_what_a_page_writes_after_a_logout_fills_no_form_of_the_next_user(
     widget.page.evaluate("sessionStorage.clear()")
     widget.pick(media / "dance.gif")
     widget.stored(len(before) + 1)
+    widget.eventually(NOTHING_KEPT)  # else the next page goes on with a file that is finished
     if way == "back":
         widget.page.goto(f"{widget.site.url}nowhere")
         _go_back_to_an_empty_form(widget)
