@@ -104,6 +104,22 @@ def test_what_a_page_writes_after_a_logout_fills_no_form_of_the_next_user(
     _assert_empty(widget)
 
 
+def test_what_a_page_picks_up_after_a_logout_is_not_kept_for_the_next_user(widget: Widget, media: Path) -> None:
+    """The next page may be slow to arrive. Until then this one goes on."""
+    widget.open(form("paused multiple"))
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'paused'")
+    widget.page.evaluate(block("docs/guide/widget.md", "js", "deleteDatabase").replace("location.reload();", "0"))
+    widget.pick(media / "dance.gif")
+    widget.until("el.uploads[1]?.state === 'paused'")
+    widget.page.evaluate(WRITTEN)
+    assert widget.page.evaluate("sessionStorage.length") == 0
+    widget.page.reload()
+    _assert_empty(widget)
+    widget.eventually(NO_LOCK)
+    assert widget.js("el.uploads") == []
+
+
 _DELETE = """new Promise((resolve) => {
   const deletion = indexedDB.deleteDatabase("uponce");
   for (const type of ["success", "blocked"]) deletion.addEventListener(type, () => resolve(type));

@@ -147,6 +147,14 @@ function visit() {
   } catch {}
 }
 
+/** From then on this page writes nothing, until another one is loaded: the next user at this browser would find it. */
+function loggedOut() {
+  try {
+    return SAVED.visit && sessionStorage["uponce visit"] !== SAVED.visit;
+    // The page may use no storage.
+  } catch {}
+}
+
 // All elements on the page.
 const HOSTS = new Set();
 
@@ -252,6 +260,8 @@ async function store(name, method, ...values) {
     try {
       database = await (opened ??= open());
       database.onversionchange = close;
+      // Asked now: the database may be a new one, after a logout has deleted the one before.
+      if (method === "put" && loggedOut()) return;
       return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
     } catch {
       close();
@@ -925,7 +935,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // The browser keeps this state too, for its Back button.
     const state = JSON.stringify((this.hasAttribute("forget") ? [] : done).map(({ name, size, type, answer }) => ({ name, size, type, answer, visit: visit() })));
     try {
-      if (this.owner && this.keeps) {
+      if (this.owner && this.keeps && !loggedOut()) {
         // The next form at this address begins empty.
         sessionStorage[this.owner] = this.isConnected ? state : "[]";
         // Names this tab. A reload keeps the name, a duplicate of the tab gets another one.
