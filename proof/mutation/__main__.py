@@ -1,10 +1,11 @@
 """Mutation check: is every change of the signing and ledger code noticed by a test? `make mutants`.
 
-    python -m proof.mutation [FILE…] [--by-hand] [--processes 2] [--record]
+    python -m proof.mutation [FILE…] [--by-hand [--left]] [--processes 2] [--record]
 
 Files are named from `src/uponce`, as `core/ranges.py`; without any all run, and the mutants made by hand too. Exit code
 0 when at least 96 of 100 are killed, all those made by hand, and every survivor has a reason. A recorded run begins
-with no result of an earlier one.
+with no result of the tool's earlier runs. Of those made by hand each verdict is recorded at once, so a run that was
+stopped goes on with `--left`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from proof.mutation import page, tool, trial
-from proof.mutation.by_hand import HandMade
+from proof.mutation.by_hand import BY_HAND, HandMade
 from proof.mutation.survivors import reason, stale
 from proof.mutation.tool import ROOT, Mutant
 
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description="Change the code and see whether tests notice.")
     parser.add_argument("files", nargs="*", metavar="FILE", help="from src/uponce; all that pyproject.toml names")
     parser.add_argument("--by-hand", action="store_true", help="only the mutants made by hand")
+    parser.add_argument(
+        "--left", action="store_true", help="of those made by hand only the ones without a recorded run"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json; of FILEs their part")
     options = parser.parse_args(arguments)
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=_MEMORY if _MEMORY.is_dir() else None) as scratch:
         if not options.by_hand:
             tool.run(options.files, options.processes, Path(scratch))
-        made = {} if options.files else trial.run(options.processes, Path(scratch))
+        made = {} if options.files else _tried(options, Path(scratch))
     found = [] if options.by_hand else tool.results()
     mutants = [mutant for mutant in found if not options.files or mutant.file in options.files]
     untouched = {} if options.by_hand else tool.untouched()
@@ -49,9 +53,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = page.merged(page.recorded(), report)
     problems = complaints(mutants, made, partly=partly)
     if options.record:
-        page.RECORD.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        _write(report)
     print(page.tables(report), *problems, sep="\n")
     return 1 if problems else 0
+
+
+def _tried(options: argparse.Namespace, scratch: Path) -> Mapping[HandMade, str]:
+    """Return the test that kills each mutant made by hand. Show them as they come, and record them if so asked."""
+    ran = {page.key_of(row) for row in page.recorded()["by hand"]} if options.left else set()
+    mutants = [mutant for mutant in BY_HAND if mutant.key not in ran]
+    made: dict[HandMade, str] = {}
+    for mutant, by in trial.run(mutants, options.processes, scratch):
+        made[mutant] = by
+        told = f"killed by {by}" if by else "SURVIVED"
+        print(f"{len(made)} of {len(mutants)}  {': '.join(filter(None, mutant.key))}: {told}", file=sys.stderr)
+        if options.record:
+            _write(page.merged(page.recorded(), described([], {mutant: by}, {})))
+    return made
+
+
+def _write(report: Mapping[str, Any]) -> None:
+    page.RECORD.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def described(
@@ -67,10 +89,10 @@ def described(
     files = {mutant.file for mutant in mutants}
     return {
         "files": {file: {**run, **_of_file(file, mutants), "untouched": untouched[file]} for file in sorted(files)},
-        "by hand": {
-            **run,
-            "mutants": [{"file": one.file, "name": one.name, "killed": bool(by), "by": by} for one, by in made.items()],
-        },
+        "by hand": [
+            {"file": one.key[0], "name": one.key[1], "database": one.key[2], "killed": bool(by), "by": by, **run}
+            for one, by in made.items()
+        ],
     }
 
 

@@ -21,30 +21,34 @@ def recorded() -> Mapping[str, Any]:
 
 
 def merged(before: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the record after a run of some files, or of the mutants made by hand.
+    """Return the record after a run of some files, or of some mutants made by hand.
 
     Files that are gone since the run before lose their figures, and so do mutants made by hand.
     """
     files = {file: found for file, found in before["files"].items() if (_SOURCES / file).exists()} | part["files"]
-    by_hand = part["by hand"] if part["by hand"]["mutants"] else before["by hand"]
-    by_hand = {**by_hand, "mutants": standing(by_hand)}
-    return {"files": dict(sorted(files.items())), "by hand": by_hand}
+    by_hand = {key_of(row): row for row in (*before["by hand"], *part["by hand"])}
+    return {"files": dict(sorted(files.items())), "by hand": standing(by_hand.values())}
 
 
-def standing(by_hand: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the recorded mutants made by hand that still exist."""
-    there = {(mutant.file, mutant.name) for mutant in BY_HAND}
-    return [row for row in by_hand["mutants"] if (row["file"], row["name"]) in there]
+def key_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the `key` of the mutant made by hand that a row is about."""
+    return row["file"], row["name"], row["database"]
+
+
+def standing(rows: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the recorded mutants made by hand that still exist, in the order of their table."""
+    by_key = {key_of(row): row for row in rows}
+    return [by_key[mutant.key] for mutant in BY_HAND if mutant.key in by_key]
 
 
 def quoted(record: Mapping[str, Any], names: Collection[str]) -> str:
     """Return what is recorded of the mutants made by hand that a page quotes."""
     known = {mutant.name for mutant in BY_HAND} & {*names}
-    ran = known & {row["name"] for row in standing(record["by hand"])}
+    ran = {key_of(row) for row in standing(record["by hand"])}
+    left = {mutant.name for mutant in BY_HAND if mutant.name in known and mutant.key not in ran}
     return (
-        f"`make mutants` runs the {len(known)} broken variants in quotation marks. "
-        f"The last run that is recorded ({_run(record['by hand'])}) had {len(ran)} of them, "
-        f"and {len(known - ran)} have no recorded run."
+        f"`make mutants` runs the {len(known)} broken variants in quotation marks, those of the database on SQLite and "
+        f"on PostgreSQL. {len(known - left)} of them have a recorded run, and {len(left)} have none."
     )
 
 
@@ -52,12 +56,10 @@ def tables(record: Mapping[str, Any]) -> str:
     files, by_hand = record["files"], record["by hand"]
     counts = [found["counts"] for found in files.values()]
     made = standing(by_hand)
-    ran = {(row["file"], row["name"]) for row in made}
-    left = sum((mutant.file, mutant.name) not in ran for mutant in BY_HAND)
     summary = (
         f"**{share(counts):.1f} %** of {total(counts):,} mutants killed, and "
-        f"{sum(row['killed'] for row in made)} of {len(made)} made by hand ({_run(by_hand)}). "
-        f"{left} of {len(BY_HAND)} made by hand have not been run yet."
+        f"{sum(row['killed'] for row in made)} of {len(made)} made by hand. "
+        f"{len(BY_HAND) - len(made)} of {len(BY_HAND)} made by hand have not been run yet."
     )
     return "\n".join(
         [
@@ -74,7 +76,10 @@ def tables(record: Mapping[str, Any]) -> str:
             _table(("where", "change", "why"), _survivors(files)),
             "## Made by hand",
             "",
-            _table(("file", "mutant", ""), ((f"`{r['file']}`", r["name"], _told(r)) for r in made)),
+            _table(
+                ("file", "mutant", "on", "", "run"),
+                ((f"`{row['file']}`", row["name"], row["database"], _told(row), _run(row)) for row in made),
+            ),
         ]
     )
 

@@ -6,20 +6,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from proof.mutation.by_hand import BY_HAND, POSTGRES, SQLITE, SUITES, HandMade
+from proof.mutation.by_hand import PLAIN_COMMIT, HandMade
 from proof.mutation.tool import ROOT
-
-_PLAIN = "tests/contract/test_database.py::test_a_commit_spends_the_grant_and_publishes_the_asset"
 
 
 def killed_by(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> str:
     """Return the first test of the suite that fails, or nothing. Without a mutant the code is as it is."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", folder / "src")  # with its bytecode, of all but the changed file
     if mutant:
         file = folder / "src" / "uponce" / mutant.file
         file.write_text(mutant.apply(file.read_text()))
@@ -38,25 +36,25 @@ def killed_by(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> s
     return failed[1] if failed else ""
 
 
-def allows_a_commit(mutant: HandMade, scratch: Path) -> bool:
-    """Return whether a plain commit works with this mutant of a database.
-
-    Otherwise any test kills it, as with SQL that no engine can read. Such a kill says nothing about the change.
-    """
-    return not killed_by(mutant, (_PLAIN, *mutant.suite[-2:]), scratch)
-
-
-def run(processes: int, scratch: Path) -> dict[HandMade, str]:
-    """Return for each mutant the test that kills it.
+def run(mutants: Sequence[HandMade], processes: int, scratch: Path) -> Iterator[tuple[HandMade, str]]:
+    """Yield each mutant with the test that kills it, or with nothing, as soon as that is known.
 
     Raise AssertionError when a suite fails without a mutant, or when a mutant of a database allows no commit at all.
     """
-    of_databases = [mutant for mutant in BY_HAND if mutant.suite in (SQLITE, POSTGRES)]
-    with ThreadPoolExecutor(processes) as pool:
-        broken = pool.map(lambda suite: killed_by(None, suite, scratch), SUITES)
-        assert not any(list(broken)), "a suite fails without a mutant"
-        allowed = pool.map(lambda mutant: allows_a_commit(mutant, scratch), of_databases)
-        useless = [mutant.name for mutant, works in zip(of_databases, allowed, strict=True) if not works]
-        assert not useless, f"no commit works with {useless}"
-        told = pool.map(lambda mutant: killed_by(mutant, mutant.suite, scratch), BY_HAND)
-        return dict(zip(BY_HAND, told, strict=True))
+    pool = ThreadPoolExecutor(processes)
+    try:
+        suites = dict.fromkeys(mutant.suite for mutant in mutants)
+        broken = list(pool.map(lambda suite: killed_by(None, suite, scratch), suites))
+        assert not any(broken), f"without a mutant these fail: {broken}"
+        trials = {pool.submit(verdict, mutant, scratch): mutant for mutant in mutants}
+        for done in as_completed(trials):
+            yield trials[done], done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def verdict(mutant: HandMade, scratch: Path) -> str:
+    """Return the test that kills the mutant, or nothing. Raise AssertionError if no commit works with it."""
+    by = killed_by(mutant, mutant.suite, scratch)
+    assert not by.startswith(PLAIN_COMMIT), f"no commit works with the mutant: {mutant.name}"
+    return by

@@ -117,12 +117,13 @@ def _recorded(file: str, commit: str) -> dict[str, Any]:
 
 
 def test_a_run_of_some_files_replaces_their_figures_alone() -> None:
-    before = {**_recorded("core/spans.py", "first"), "by hand": {"commit": "first", "mutants": []}}
+    by_hand = described([], {BY_HAND[0]: ""}, {})["by hand"]
+    before = {**_recorded("core/spans.py", "first"), "by hand": by_hand}
     both = page.merged(before, _recorded("core/ranges.py", "second"))
     again = page.merged(both, _recorded("core/ranges.py", "third"))
     commits = {file: found["commit"] for file, found in again["files"].items()}
     assert commits == {"core/ranges.py": "third", "core/spans.py": "first"}
-    assert again["by hand"] == {"commit": "first", "mutants": []}
+    assert again["by hand"] == by_hand
     assert again["files"]["core/ranges.py"]["counts"] == {"killed": 1, "survived": 1}
 
 
@@ -133,17 +134,30 @@ def test_a_file_that_is_gone_has_no_figures() -> None:
 
 def test_a_mutant_made_by_hand_that_is_gone_is_forgotten_and_a_new_one_is_not_run_yet() -> None:
     """The record of an old run must not speak for the code of today."""
-    first, second = BY_HAND[:2]
+    first = BY_HAND[0]
     gone = replace(first, name="no such")
     before = described([], {first: "tests/core::test", gone: "tests/core::test"}, {})
     record = page.merged(before, _recorded("core/ranges.py", "second"))
-    assert [row["name"] for row in record["by hand"]["mutants"]] == [first.name]
+    assert [row["name"] for row in record["by hand"]] == [first.name]
     text = page.tables(before)
     assert "1 of 1 made by hand" in text and "killed by `tests/core::test`" in text
-    left = sum((mutant.file, mutant.name) != (first.file, first.name) for mutant in BY_HAND)
-    assert f"{left} of {len(BY_HAND)} made by hand have not been run yet" in text.replace("\n", " ")
-    told = page.quoted(before, [first.name, second.name, "no such"])
-    assert "the 2 broken variants" in told and "had 1 of them, and 1 have no recorded run" in told
+    assert f"{len(BY_HAND) - 1} of {len(BY_HAND)} made by hand have not been run yet" in text.replace("\n", " ")
+
+
+def test_a_quoted_variant_counts_once_it_has_run_on_each_database() -> None:
+    first, second = BY_HAND[:2]
+    on_both = [mutant for mutant in BY_HAND if mutant.name == first.name]
+    assert len(on_both) == 2
+    for mutants, ran in (on_both[:1], 0), (on_both, 1):
+        told = page.quoted(described([], dict.fromkeys(mutants, "tests::test"), {}), [first.name, second.name, "none"])
+        assert "the 2 broken variants" in told and f"{ran} of them have a recorded run, and {2 - ran} have none" in told
+
+
+def test_a_later_run_of_some_made_by_hand_replaces_these_alone() -> None:
+    first, second = BY_HAND[:2]
+    before = described([], {first: "", second: "tests::test"}, {})
+    record = page.merged(before, described([], {first: "tests::test"}, {}))
+    assert [(row["name"], row["killed"]) for row in record["by hand"]] == [(first.name, True), (second.name, True)]
 
 
 SOUND = """
@@ -171,4 +185,5 @@ def test_a_mutant_of_a_database_with_which_no_commit_works_proves_nothing(tmp_pa
     broken = HandMade(
         "no SQL", "adapters/database/sql/both.sql", "1, :keep_until, :now)", "1, :keep_until, now)", SQLITE
     )
-    assert not trial.allows_a_commit(broken, tmp_path)
+    with pytest.raises(AssertionError, match="no commit works with the mutant: no SQL"):
+        trial.verdict(broken, tmp_path)
