@@ -131,7 +131,7 @@ def _tiles(rounds: _Rounds, top: int) -> Iterator[str]:
             values = [100 * ours / theirs for ours, theirs in pairs]
         value = statistics.median(values)
         left = place * width
-        told = f"{value:.2g}" if value < 1 else f"{value:.0f}"
+        told = f"{value:.2g}" if value < 10 else f"{value:.0f}"
         yield f'<rect class="tile" x="{left:.0f}" y="{top}" width="{width - 10:.0f}" height="92" rx="8"/>\n'
         yield _text(left + 12, top + 36, "big", tile.form.format(told))
         yield _text(left + 12, top + 60, "soft", tile.texts[0])
