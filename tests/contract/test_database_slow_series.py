@@ -20,6 +20,10 @@ def test_series_without_bytes_end_sooner(backend: Backend, database: Database) -
         backend.clock.time += 1
         assert list(await database.end_old_series(DAY, 300)) == ["blob-empty"]
         assert await database.series_blobs() == {"blob-noted", "blob-recorded"}
+        backend.clock.time = START + DAY
+        assert list(await database.end_old_series(DAY, 300)) == []
+        backend.clock.time += 1
+        assert sorted(await database.end_old_series(DAY, 300)) == ["blob-noted", "blob-recorded"]
 
     run(play())
 
