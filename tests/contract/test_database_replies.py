@@ -8,7 +8,7 @@ import pytest
 from tests.contract.databases import CALLER, START, Backend, attempt, draft, grant, publish, relay, run, unlimited
 from tests.contract.guarantees import check_repeats_agree
 from tests.contract.test_database_relays import ANSWER, A, begun, code_of, whole
-from uponce.app.ports import Committed, Database, Draft
+from uponce.app.ports import Committed, Database, Draft, Table
 from uponce.core.errors import IdempotencyKeyReused, OutcomeUnknown
 from uponce.core.values import Digest, Grant, GrantStatus
 
@@ -148,6 +148,7 @@ def test_replies_are_forgotten_with_their_grant(backend: Backend, database: Data
     commit(database, keyed("later"), later)
     backend.clock.time = grant("a").keep_until + 1
     assert run(database.purge(audit_seconds=10**6)) == 1
+    assert run(database.count_rows(Table.REPLIES)) == 1  # a reply without its grant would be found by no request
     assert run(database.find_reply(grant("a").key, KEY)) is None
     assert run(database.find_reply(later.key, KEY)) is not None
     assert run(attempt(database, grant("a"), keyed("again"))) == "stale_request"
