@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", metavar="FILE", help="from src/uponce; all that pyproject.toml names")
     parser.add_argument("--by-hand", action="store_true", help="only the mutants made by hand")
     parser.add_argument(
-        "--left", action="store_true", help="of those made by hand only the ones without a recorded run"
+        "--left", action="store_true", help="of those made by hand only the ones that no recorded run killed"
     )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json; of FILEs their part")
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tried(options: argparse.Namespace, scratch: Path) -> Mapping[HandMade, str]:
     """Return the test that kills each mutant made by hand. Show them as they come, and record them if so asked."""
-    ran = {page.key_of(row) for row in page.recorded()["by hand"]} if options.left else set()
-    mutants = [mutant for mutant in BY_HAND if mutant.key not in ran]
+    killed = page.killed(page.recorded()) if options.left else ()
+    mutants = [mutant for mutant in BY_HAND if mutant.key not in killed]
     made: dict[HandMade, str] = {}
     for mutant, by in trial.run(mutants, options.processes, scratch):
         made[mutant] = by

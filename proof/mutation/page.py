@@ -35,6 +35,11 @@ def key_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return row["file"], row["name"], row["database"]
 
 
+def killed(record: Mapping[str, Any]) -> Collection[tuple[str, str, str]]:
+    """Return the `key` of each mutant made by hand whose last recorded run killed it."""
+    return {key_of(row) for row in record["by hand"] if row["killed"]}
+
+
 def standing(rows: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """Return the recorded mutants made by hand that still exist, in the order of their table."""
     by_key = {key_of(row): row for row in rows}

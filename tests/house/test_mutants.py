@@ -156,6 +156,7 @@ def test_a_quoted_variant_counts_once_it_has_run_on_each_database() -> None:
 def test_a_later_run_of_some_made_by_hand_replaces_these_alone() -> None:
     first, second = BY_HAND[:2]
     before = described([], {first: "", second: "tests::test"}, {})
+    assert page.killed(before) == {second.key}
     record = page.merged(before, described([], {first: "tests::test"}, {}))
     assert [(row["name"], row["killed"]) for row in record["by hand"]] == [(first.name, True), (second.name, True)]
 
