@@ -221,7 +221,7 @@ def test_pictures_of_a_reload_are_small_and_load_when_they_are_seen(widget: Widg
     for motion, gif in (("no-preference", "lazy"), ("reduce", None)):
         widget.page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
         widget.open()
-        visit = widget.page.evaluate("sessionStorage['uponce visit']")
+        visit = widget.page.evaluate("sessionStorage.uponceVisit")
         assert widget.js(loading, json.dumps([row | {"visit": visit} for row in rows])) == ["lazy", None, gif]
 
 

@@ -5,7 +5,7 @@
 const [HOME] = /^https?:\/\/[^/]+/.exec(import.meta.url) ?? [""];
 const TUS = { "Tus-Resumable": "1.0.0" };
 // How long uponce keeps an unfinished upload.
-const DAY = 86_400_000;
+const DAY = 864e5;
 const LIVE = ["signing", "uploading", "retrying"];
 const BUSY = ["queued", ...LIVE];
 // uponce answers so before it stores anything, also after all bytes have arrived
@@ -69,7 +69,7 @@ button { font: inherit; border: 0; cursor: pointer }
 svg { width: 1.25rem; height: 1.25rem; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round }
 .drop { display: flex; flex-wrap: wrap; align-items: center; justify-content: center; gap: .5rem .75rem; padding: 1.5rem 1rem;
   color: var(--muted); background: var(--surface); border: 2px dashed color-mix(in srgb, var(--muted) 70%, var(--surface));
-  border-radius: var(--radius); text-align: center; cursor: pointer; transition: background .15s, border-color .15s }
+  border-radius: var(--radius); text-align: center; cursor: pointer; transition: background .2s, border-color .2s }
 .drop:hover, .over { border-color: var(--accent) }
 .over { border-style: solid; background: color-mix(in srgb, var(--accent) 10%, var(--surface)) }
 .drop > svg { width: 100%; height: 1.75rem; color: var(--accent) }
@@ -82,7 +82,7 @@ ul:empty { display: none }
 li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items: center; gap: .75rem; padding: .625rem;
   background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius) }
 .thumb { position: relative; display: grid; place-items: center; width: 3rem; height: 3rem; color: var(--muted);
-  font-size: .6875rem; font-weight: 600; background: color-mix(in srgb, var(--muted) 14%, var(--surface)); border-radius: calc(var(--radius) * .67) }
+  font-size: .6875rem; font-weight: 600; background: color-mix(in srgb, var(--muted) 14%, var(--surface)); border-radius: calc(var(--radius) * .75) }
 .thumb > * { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; border-radius: inherit }
 .thumb > svg { inset: auto -.375rem -.375rem auto; width: 1.25rem; height: 1.25rem; padding: .2rem; color: var(--surface);
   stroke-width: 4; background: var(--good); border-radius: 50%; box-shadow: 0 0 0 2px var(--surface) }
@@ -142,15 +142,7 @@ try {
 function visit() {
   try {
     // This page keeps the name: what it still writes after a logout is of the visit before.
-    return (SAVED.visit ??= sessionStorage["uponce visit"] ??= random());
-    // The page may use no storage.
-  } catch {}
-}
-
-/** From then on this page writes nothing, until another one is loaded: the next user at this browser would find it. */
-function loggedOut() {
-  try {
-    return SAVED.visit && sessionStorage["uponce visit"] !== SAVED.visit;
+    return (SAVED.visit ??= sessionStorage.uponceVisit ??= random());
     // The page may use no storage.
   } catch {}
 }
@@ -260,8 +252,8 @@ async function store(name, method, ...values) {
     try {
       database = await (opened ??= open());
       database.onversionchange = close;
-      // Asked now: the database may be a new one, after a logout has deleted the one before.
-      if (method === "put" && loggedOut()) return;
+      // A logout has deleted the name, and maybe the database before this one: the next user would find the file.
+      if (method === "put" && !sessionStorage.uponceVisit) return;
       return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
     } catch {
       close();
@@ -298,7 +290,7 @@ function unsigned(error) {
 }
 
 /** One request. A line on which nothing moves for `stall` ms is broken. */
-function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, left }) {
+function send(method, url, { headers = {}, body, signal, stall = 3e4, moved, left }) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const xhr = new XMLHttpRequest();
@@ -374,10 +366,10 @@ class Upload {
         const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => {});
         if (signal.aborted) return;
         if (!readable) return this.refuse(local("unreadable"));
-        const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 30_000) * (0.75 + Math.random() / 2));
+        const wait = Math.max(error.seconds * 1e3, Math.min(delay * 2 ** (failed - 1), 3e4) * (0.75 + Math.random() / 2));
         this.error = error;
         this.mark = this.speed = null;
-        this.wait = wait / 1000;
+        this.wait = wait / 1e3;
         this.show("retrying");
         if (!navigator.onLine) this.host.say(this);
         await pause(wait, signal);
@@ -487,7 +479,7 @@ class Upload {
 
   moved(loaded) {
     this.mark ??= { at: performance.now(), loaded };
-    const seconds = (performance.now() - this.mark.at) / 1000;
+    const seconds = (performance.now() - this.mark.at) / 1e3;
     if (seconds > 0.5) this.speed = (loaded - this.mark.loaded) / seconds;
     this.loaded = loaded;
     this.show("uploading");
@@ -630,7 +622,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   set timing(timing) {
-    this.#timing = { delay: 1000, tries: 8, stall: 30_000, keep: 200_000_000, ...timing };
+    this.#timing = { delay: 1e3, tries: 8, stall: 3e4, keep: 2e8, ...timing };
   }
 
   get messages() {
@@ -689,7 +681,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   // --- settings
 
   get partSize() {
-    return Number(this.getAttribute("part-size")) || 16_000_000;
+    return Number(this.getAttribute("part-size")) || 16e6;
   }
 
   get target() {
@@ -892,7 +884,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     this.live.append(line);
     [...this.live.children].at(-50)?.remove();
     // Else it reads old lines too when the user goes through the page.
-    setTimeout(() => line.remove(), 10_000);
+    setTimeout(() => line.remove(), 1e4);
   }
 
   drop(upload) {
@@ -935,7 +927,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     // The browser keeps this state too, for its Back button.
     const state = JSON.stringify((this.hasAttribute("forget") ? [] : done).map(({ name, size, type, answer }) => ({ name, size, type, answer, visit: visit() })));
     try {
-      if (this.owner && this.keeps && !loggedOut()) {
+      if (this.owner && this.keeps) {
         // The next form at this address begins empty.
         sessionStorage[this.owner] = this.isConnected ? state : "[]";
         // Names this tab. A reload keeps the name, a duplicate of the tab gets another one.
@@ -1074,7 +1066,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (resource_type === "video" && video?.codec) return this.#place(upload, h("video", { src: `${src}#t=0.1`, preload: "metadata" }));
     const wanted = format === "gif" ? !matchMedia("(prefers-reduced-motion: reduce)").matches : !file && !["svg", "pdf"].includes(format);
     if (resource_type === "image" && bytes < 2e6 && wanted) return this.#place(upload, h("img", { loading: "lazy", src, alt: "" }));
-    if (!file || answer || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
+    if (!file || answer || !/^image\/(?!svg)/.test(type) || file.size > 5e7) return;
     const draw = async () => {
       if (!upload.view) return;
       const bitmap = await createImageBitmap(file, { resizeHeight: 144, resizeQuality: "medium" });
