@@ -59,7 +59,7 @@ campaigns: CAMPAIGN :=
 campaigns: SECONDS := 20
 campaigns: campaign ## every fault campaign once, short
 
-mutants: $(STAMP) ## change the code that signs and spends and see whether a test notices: FILES=core/ranges.py; BY_HAND=1; LEFT=1; RECORD=1 publishes it
+mutants: $(STAMP) ## change the code that signs and spends and see whether a test notices: FILES=core/ranges.py; BY_HAND=1; LEFT=1 for those not killed yet; RECORD=1 publishes it
 	nice $(BIN)/python -m proof.mutation $(FILES) $(if $(BY_HAND),--by-hand) $(if $(LEFT),--left) $(if $(RECORD),--record)
 	$(if $(RECORD),$(BIN)/python -m docs.generate)
 

@@ -1,6 +1,6 @@
 """Mutation check: is every change of the signing and ledger code noticed by a test? `make mutants`.
 
-    python -m proof.mutation [FILE…] [--by-hand [--left]] [--processes 2] [--record]
+    python -m proof.mutation [FILE…] [--by-hand | --left] [--processes 2] [--record]
 
 Files are named from `src/uponce`, as `core/ranges.py`; without any all run, and the mutants made by hand too. Exit code
 0 when at least 96 of 100 are killed, all those made by hand, and every survivor has a reason. A recorded run begins
@@ -33,12 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description="Change the code and see whether tests notice.")
     parser.add_argument("files", nargs="*", metavar="FILE", help="from src/uponce; all that pyproject.toml names")
     parser.add_argument("--by-hand", action="store_true", help="only the mutants made by hand")
-    parser.add_argument(
-        "--left", action="store_true", help="of those made by hand only the ones that no recorded run killed"
-    )
+    parser.add_argument("--left", action="store_true", help="only those made by hand that no recorded run killed")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json; of FILEs their part")
     options = parser.parse_args(arguments)
+    options.by_hand |= options.left
     if options.record:
         shutil.rmtree(tool.MUTANTS, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=_MEMORY if _MEMORY.is_dir() else None) as scratch:

@@ -1,5 +1,6 @@
 """The mutation check itself: what it complains of, and that its mutants fit the code of today."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 import pytest
 from mutmut.mutation.file_mutation import mutate_file_contents
 
-from proof.mutation import launch, page, survivors, trial
-from proof.mutation.__main__ import complaints, described
+from proof.mutation import launch, page, survivors, tool, trial
+from proof.mutation.__main__ import complaints, described, main
 from proof.mutation.by_hand import BY_HAND, SQLITE, HandMade
 from proof.mutation.tool import ROOT, Mutant
 
@@ -159,6 +160,25 @@ def test_a_later_run_of_some_made_by_hand_replaces_these_alone() -> None:
     assert page.killed(before) == {second.key}
     record = page.merged(before, described([], {first: "tests::test"}, {}))
     assert [(row["name"], row["killed"]) for row in record["by hand"]] == [(first.name, True), (second.name, True)]
+
+
+def test_a_run_of_what_is_left_runs_nothing_else_and_keeps_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = BY_HAND
+    before = described([], {first: "", **dict.fromkeys(others, "tests::test")}, {})
+    for row in before["by hand"]:
+        row["commit"] = "before"
+    monkeypatch.setattr(page, "RECORD", tmp_path / "mutants.json")
+    page.RECORD.write_text(json.dumps(before))
+    monkeypatch.setattr(tool, "MUTANTS", tmp_path / "mutants")
+    monkeypatch.setattr(tool, "run", None)
+    monkeypatch.setattr(trial, "run", lambda mutants, *_: ((mutant, "tests::test") for mutant in mutants))
+    assert main(["--left", "--record"]) == 0
+    record = page.recorded()
+    assert page.killed(record) == {mutant.key for mutant in BY_HAND}
+    ran = [row["name"] for row in record["by hand"] if row["commit"] != "before"]
+    assert ran == [first.name]
 
 
 SOUND = """
