@@ -69,7 +69,7 @@ button { font: inherit; border: 0; cursor: pointer }
 svg { width: 1.25rem; height: 1.25rem; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round }
 .drop { display: flex; flex-wrap: wrap; align-items: center; justify-content: center; gap: .5rem .75rem; padding: 1.5rem 1rem;
   color: var(--muted); background: var(--surface); border: 2px dashed color-mix(in srgb, var(--muted) 70%, var(--surface));
-  border-radius: var(--radius); text-align: center; cursor: pointer; transition: background .2s, border-color .2s }
+  border-radius: var(--radius); text-align: center; cursor: pointer; transition: .15s }
 .drop:hover, .over { border-color: var(--accent) }
 .over { border-style: solid; background: color-mix(in srgb, var(--accent) 10%, var(--surface)) }
 .drop > svg { width: 100%; height: 1.75rem; color: var(--accent) }
@@ -82,7 +82,7 @@ ul:empty { display: none }
 li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items: center; gap: .75rem; padding: .625rem;
   background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius) }
 .thumb { position: relative; display: grid; place-items: center; width: 3rem; height: 3rem; color: var(--muted);
-  font-size: .6875rem; font-weight: 600; background: color-mix(in srgb, var(--muted) 14%, var(--surface)); border-radius: calc(var(--radius) * .75) }
+  font-size: .6875rem; font-weight: 600; background: color-mix(in srgb, var(--muted) 14%, var(--surface)); border-radius: calc(var(--radius) * .67) }
 .thumb > * { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; border-radius: inherit }
 .thumb > svg { inset: auto -.375rem -.375rem auto; width: 1.25rem; height: 1.25rem; padding: .2rem; color: var(--surface);
   stroke-width: 4; background: var(--good); border-radius: 50%; box-shadow: 0 0 0 2px var(--surface) }
@@ -253,7 +253,7 @@ async function store(name, method, ...values) {
       database = await (opened ??= open());
       database.onversionchange = close;
       // A logout has deleted the name, and maybe the database before this one: the next user would find the file.
-      if (method === "put" && !sessionStorage.uponceVisit) return;
+      if (method === "put" && SAVED.visit !== sessionStorage.uponceVisit) return;
       return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
     } catch {
       close();
@@ -366,10 +366,10 @@ class Upload {
         const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => {});
         if (signal.aborted) return;
         if (!readable) return this.refuse(local("unreadable"));
-        const wait = Math.max(error.seconds * 1e3, Math.min(delay * 2 ** (failed - 1), 3e4) * (0.75 + Math.random() / 2));
+        const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 3e4) * (0.75 + Math.random() / 2));
         this.error = error;
         this.mark = this.speed = null;
-        this.wait = wait / 1e3;
+        this.wait = wait / 1000;
         this.show("retrying");
         if (!navigator.onLine) this.host.say(this);
         await pause(wait, signal);
@@ -479,7 +479,7 @@ class Upload {
 
   moved(loaded) {
     this.mark ??= { at: performance.now(), loaded };
-    const seconds = (performance.now() - this.mark.at) / 1e3;
+    const seconds = (performance.now() - this.mark.at) / 1000;
     if (seconds > 0.5) this.speed = (loaded - this.mark.loaded) / seconds;
     this.loaded = loaded;
     this.show("uploading");
@@ -622,7 +622,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   set timing(timing) {
-    this.#timing = { delay: 1e3, tries: 8, stall: 3e4, keep: 2e8, ...timing };
+    this.#timing = { delay: 1000, tries: 8, stall: 3e4, keep: 2e8, ...timing };
   }
 
   get messages() {
