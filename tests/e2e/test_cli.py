@@ -122,6 +122,19 @@ def test_help_imports_no_more_than_it_prints() -> None:
     assert printed.endswith("set()\n{'asyncio'}\n")
 
 
+def test_a_command_imports_neither_the_server_nor_what_draws_tables_before_it_needs_them() -> None:
+    """Each takes a tenth of the time of a short command. The last line is the control: what is imported is seen."""
+    light = sorted(set(cli.COMMANDS) - {"serve", "upload", "demo", "prove"})
+    look = f"import sys; from importlib import import_module; names = {light}\n"
+    look += "for name in names: import_module('uponce.cli.' + name.replace('-', '_'))\n"
+    look += "heavy = {'uvicorn', 'rich', 'urllib3'}; print(heavy & set(sys.modules))\n"
+    look += "import uponce.cli.serve; print(heavy & set(sys.modules))\n"
+
+    printed = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout
+
+    assert printed == "set()\n{'uvicorn'}\n"
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import urllib3
-
 from uponce.cli.options import warn
 from uponce.config import Settings, masked
 from uponce.config.rules import EVERY_ADDRESS, http_url
@@ -79,8 +77,11 @@ def running_server(settings: Settings) -> str | None:
 
 def checked_url(url: str) -> str:
     """Return the URL without a slash at its end. Raise SettingRefused unless it is a URL of HTTP."""
-    with suppress(ValueError, urllib3.exceptions.LocationParseError):
-        parts = urllib3.util.parse_url(url)
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
+    with suppress(ValueError, LocationParseError):
+        parts = parse_url(url)
         if parts.scheme in ("http", "https") and parts.host:
             return url.rstrip("/")
     raise SettingRefused(
@@ -173,6 +174,8 @@ def _write(path: Path, facts: Mapping[str, object]) -> None:
 
 
 def _answers(url: str, seconds: float = _PROBE_SECONDS) -> bool:
+    import urllib3
+
     with suppress(urllib3.exceptions.HTTPError):
         answer = urllib3.request("GET", f"{url}/healthz", retries=False, timeout=urllib3.Timeout(seconds))
         return answer.status == 200

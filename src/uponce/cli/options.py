@@ -11,10 +11,6 @@ from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from uponce.core.errors import StorageFull
 
@@ -76,6 +72,10 @@ def say_table(
     if as_json:
         print_json(value)
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None)
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")
@@ -145,6 +145,9 @@ class Show(Protocol):
 @contextmanager
 def progress_bar() -> Iterator[Show]:
     """Show one bar on a terminal. Show nothing without a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

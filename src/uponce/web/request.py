@@ -8,9 +8,7 @@ import base64
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from typing import TYPE_CHECKING, Any
 
 from uponce.app.attempts import Forms
 from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, Unavailable, UponceError, shown
@@ -18,6 +16,9 @@ from uponce.core.policy import Limits
 from uponce.core.values import Caller
 from uponce.web.discarding import CYCLE, Dropped
 from uponce.web.failures import FailedCredentials
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -187,7 +188,7 @@ class Request:
     receive: Receive
     common: Common
     id: str
-    cycle: RequestResponseCycle | None = field(init=False)
+    cycle: "RequestResponseCycle | None" = field(init=False)
     method: str = field(init=False)
     path: str = field(init=False)
     address: str = field(init=False)

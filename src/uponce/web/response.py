@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from uponce.app.unbroken import unbroken
 from uponce.web.discarding import DISCARD
 from uponce.web.request import Header, Receive, Request, Send
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 LINGER_SECONDS = 30.0
 LINGER_IDLE_SECONDS = 5.0
@@ -103,12 +105,14 @@ def _is_written(request: Request, response: Response, headers: Sequence[Header])
     is_plain = head.count(b"\n") == head.count(b"\r") == len(lines) and b"\0" not in head
     if not is_plain or (length_header(len(body)) not in headers and request.method != "HEAD"):
         return False
+    from uvicorn.protocols.http.httptools_impl import STATUS_LINE  # commands, which need no server, make answers too
+
     cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[response.status], head, body))
     complete(cycle)
     return True
 
 
-def complete(cycle: RequestResponseCycle) -> None:
+def complete(cycle: "RequestResponseCycle") -> None:
     """End the cycle, as the cycle itself does after the last byte."""
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
