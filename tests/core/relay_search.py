@@ -190,7 +190,7 @@ class Search:
         self._rules = rules
         self.came_from: dict[State, tuple[State | None, str]] = {}
         self.violations: dict[str, list[str]] = {}
-        self._begin, self._end = cache(self._begun), cache(self._ended)
+        self._begin, self._end, self._judged = cache(self._begun), cache(self._ended), cache(self._judgement)
 
     def run(self, *, until_red: bool = False) -> "Search":
         """Visit all states, or those before the first violation."""
@@ -301,39 +301,44 @@ class Search:
         following = _with(state, number, sender._replace(phase="gone"), ledger=ledger)
         return f"hears {sender.answer}", following._replace(told_existing=told)
 
-    def _look_ups(self, state: State, number: int, pending_at: int, misses: int) -> Iterator[tuple[str, State]]:
-        relay = relay_of(number, pending_at, misses)
-        asset = self._asset(state, number)
-        yield "a look-up fails", self._judge(state, relay, Missing.UNREADABLE)
-        if asset is not None:
-            yield "a look-up finds an asset", self._judge(state, relay, asset, state.store[-1][0])
-        if asset is None or state.stale_reads:
-            after = state if asset is None else state._replace(stale_reads=state.stale_reads - 1)
-            yield "a look-up finds nothing", self._judge(after, relay, Missing.NOTHING)
+    def _look_ups(self, state: State, *row: int) -> Iterator[tuple[str, State]]:
+        yield "a look-up fails", self._judge(state, row, Missing.UNREADABLE)
+        if state.store:
+            yield "a look-up finds an asset", self._judge(state, row, state.store[-1])
+        if not state.store or state.stale_reads:
+            after = state._replace(stale_reads=state.stale_reads - 1) if state.store else state
+            yield "a look-up finds nothing", self._judge(after, row, Missing.NOTHING)
 
-    def _asset(self, state: State, number: int) -> Found | None:
-        """What a look-up finds. One by the marker shows no etag, so that of the upload stands for it.
+    def _judge(self, state: State, row: Sequence[int], seen: tuple[int, int] | Missing) -> State:
+        number, _, misses = row
+        judgement, is_told = self._judged(*row, seen, state.now)
+        if judgement.verdict is GrantVerdict.WAIT:
+            if judgement.misses == misses:
+                return state
+            rows = tuple((*each[:2], judgement.misses) if each[0] == number else each for each in state.ledger.rows)
+            return state._replace(ledger=state.ledger._replace(rows=rows))
+        ledger = self._end(state.ledger, number, judgement.verdict is GrantVerdict.SPENT)
+        is_lie = is_told and not isinstance(seen, Missing) and seen[0] != number
+        return state._replace(ledger=ledger, lied=state.lied or is_lie)
 
-        If the marker is gone, the signed name leads to the asset.
+    def _judgement(
+        self, number: int, pending_at: int, misses: int, seen: tuple[int, int] | Missing, now: int
+    ) -> tuple[Judgement, bool]:
+        """The judgement of a look-up that sees this owner and version, and whether a client gets the asset as answer.
+
+        One by the marker shows no etag, so that of the upload stands for it. If the marker is gone, the signed name
+        leads to the asset.
         """
-        if not state.store:
-            return None
-        owner, version = state.store[-1]
+        relay, began = relay_of(number, pending_at, misses), now - self._world.latency
+        if isinstance(seen, Missing):
+            return self._rules.judge(relay, seen, began, LIMITS), False
+        owner, version = seen
         has_marker = self._world.naming.startswith("marked") and owner != OTHER
         etag = f"md5 {number}" if has_marker else self._world.etag(owner)
         is_foreign = self._world.naming.startswith("marked") and not has_marker
-        return Found(etag, version, state.now + self._world.ahead, state.now, Forwarded(200, "{}"), is_foreign)
-
-    def _judge(self, state: State, relay: Relay, found: Found | Missing, owner: int = OLD) -> State:
-        judgement = self._rules.judge(relay, found, state.now - self._world.latency, LIMITS)
-        number = int(relay.id)
-        if judgement.verdict is GrantVerdict.WAIT:
-            rows = tuple((*row[:2], judgement.misses) if row[0] == number else row for row in state.ledger.rows)
-            return state._replace(ledger=state.ledger._replace(rows=rows))
-        spent = judgement.verdict is GrantVerdict.SPENT
-        ledger = self._end(state.ledger, number, spent)
-        is_told = spent and isinstance(found, Found) and self._rules.is_answer(relay, found)
-        return state._replace(ledger=ledger, lied=state.lied or (is_told and owner != number))
+        found = Found(etag, version, now + self._world.ahead, now, Forwarded(200, "{}"), is_foreign)
+        judgement = self._rules.judge(relay, found, began, LIMITS)
+        return judgement, judgement.verdict is GrantVerdict.SPENT and self._rules.is_answer(relay, found)
 
     def _begun(self, ledger: Ledger, number: int, now: int) -> Ledger | None:
         database = Database(ledger)
