@@ -17,6 +17,8 @@ _FIPS = _SAME + "it counts in FIPS builds only"
 _LOCKS = "SQLite needs no locks; the tests on PostgreSQL do"
 _ONE_LENGTH = _SAME + "each ask has its rows"
 _ROW_MORE = _SAME + "one row more is read, and cut off"
+_NAMED = _SAME + "a public_id that is set needs no other name"
+_NO_EDGE = _SAME + "neither has an edge or a segment of dots"
 _TRUTH = _SAME + "only its truth is asked for"
 _SHOWN = "how much of a long name is shown; names so long are refused before"
 
@@ -127,6 +129,11 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         ") for spec in range_set.split(',', MAX_RANGES)] → ) for spec in range_set.rsplit(',', MAX_RANGES)]": _SAME
         + "more than MAX_RANGES pieces are too many, whichever is left whole",
     },
+    "core/relaying.py refuses_timestamp": {
+        "age(document or {}) or '').startswith(_OF_TIME) → age(document or {}) or 'XXXX').startswith(_OF_TIME)": (
+            _SAME + "neither is a text of time"
+        ),
+    },
     "core/series.py check_parameters": {
         "arameter {changed[0][:100]} differs from that of → arameter {changed[0][:101]} differs from that of": _SHOWN,
     },
@@ -156,6 +163,29 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     "core/signature.py sign_response": {
         "to_sign(params, version=1), secret, algorithm) → to_sign(params, version=None), secret, algorithm)": _SAME
         + "only version 2 is told apart",
+    },
+    "core/upstream.py url_of": {
+        "t_url(upstream.api_key, '', upstream.cloud, **chos → t_url(upstream.api_key, None, upstream.cloud, **chos": (
+            _SAME + "both mean no secret"
+        ),
+    },
+    "core/upstream.py read_relayed": {
+        "joint(params.get(name, '').split('/')): → joint(params.get(name, 'XXXX').split('/')):": _NO_EDGE,
+        "ge = (params.get(name, ''), \"a space or '/'\") → ge = (params.get(name, 'XXXX'), \"a space or '/'\")": _NO_EDGE,
+    },
+    "core/upstream.py _is_on": {
+        "ame: str, default: str='0') -> bool: → ame: str, default: str='XX0XX') -> bool:": _SAME + "neither is on",
+    },
+    "core/upstream.py _placed": {
+        "kind), None, '', '')] = None → kind), None, '', '')] = ''": _SAME + "only the order of the names is kept",
+        "nd[kind, placed.written(ResourceType(kind), None, '', '')] = None → nd[kind, placed.written(None, None, '', '')] = None": _NAMED,
+        "sourceType(kind), None, '', '')] = None → sourceType(kind), None, None, '')] = None": _NAMED,
+        "ceType(kind), None, '', '')] = None → ceType(kind), None, '', None)] = None": _NAMED,
+        "ourceType(kind), None, '', '')] = None → ourceType(kind), None, 'XXXX', '')] = None": _NAMED,
+        "eType(kind), None, '', '')] = None → eType(kind), None, '', 'XXXX')] = None": _NAMED,
+    },
+    "core/upstream.py _digits": {
+        "message, hashlib.sha256), 'big') → message, hashlib.sha256))": _SAME + "that is its default",
     },
 }
 

@@ -28,6 +28,10 @@ def test_a_name_stays_short() -> None:
     assert not follows(name, "35")
 
 
+def test_the_owner_of_a_storage_that_was_left_names_the_database_that_left_it() -> None:
+    assert left(heir("second", "first")) == "left-second"
+
+
 def test_no_database_follows_the_owner_of_a_storage_that_one_has_left() -> None:
     name = heir("second", "first")
     taken = heir("third", left(name))  # by a fence of a database whose other storage is lost

@@ -1,6 +1,7 @@
 """The account behind a relay: its URL, what it is sent, under which name the asset is found again."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,10 @@ def aimed(
             "cloudinary://123:topsecret@demo?upload_prefix=https://h/a%2Bb%252Fc",
             Upstream("demo", "123", "topsecret", "https://h/a+b%2Fc"),
         ),
+        (
+            "cloudinary://123:topsecret@demo?upload_prefix=https://h/X/",
+            Upstream("demo", "123", "topsecret", "https://h/X"),
+        ),
     ],
 )
 def test_a_url_names_the_account_and_can_be_written_without_the_secret(url: str, upstream: Upstream) -> None:
@@ -47,27 +52,29 @@ def test_a_url_names_the_account_and_can_be_written_without_the_secret(url: str,
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "problem"),
     [
-        "",
-        "https://123:topsecret@demo",
-        "cloudinary://123:topsecret@demo/folder",
-        "cloudinary://123@demo",
-        "cloudinary://:topsecret@demo",
-        "cloudinary://123:topsecret@",
-        "cloudinary://123:topsecret@demo?upload_prefix=ftp://host",
-        "cloudinary://123:topsecret@demo?prefix=https://host",
-        "cloudinary://123:topsecret@demo?upload_prefix=https://a:topsecret@host",
-        "cloudinary://123:topsecret@demo?window=0",
-        "cloudinary://123:topsecret@demo?identify=luck",
-        "cloudinary://123:topsecret@demo?signature_algorithm=md5",
-        "cloudinary://123:topsecret@[demo",
+        ("", "it has another form"),
+        ("https://123:topsecret@demo", "it has another form"),
+        ("cloudinary://123:topsecret@demo/folder", "it has another form"),
+        ("cloudinary://123@demo", "it has no secret"),
+        ("cloudinary://:topsecret@demo", "it has another form"),
+        ("cloudinary://123:topsecret@", "it has another form"),
+        ("cloudinary://123:topsecret@demo?upload_prefix=ftp://host", "upload_prefix does not match https?://"),
+        ("cloudinary://123:topsecret@demo?prefix=https://host", "it has the unknown option prefix"),
+        ("cloudinary://123:topsecret@demo?upload_prefix=https://a:topsecret@host", "upload_prefix does not match "),
+        ("cloudinary://123:topsecret@demo?window=0", "window does not match [1-9]"),
+        ("cloudinary://123:topsecret@demo?identify=luck", "identify does not match public_id|context"),
+        ("cloudinary://123:topsecret@demo?signature_algorithm=md5", "signature_algorithm does not match sha1|sha256"),
+        ("cloudinary://123:topsecret@[demo", "it cannot be read"),
     ],
 )
-def test_a_wrong_url_is_refused_without_its_secret(url: str) -> None:
+def test_a_wrong_url_is_refused_by_its_problem_and_without_its_secret(url: str, problem: str) -> None:
     with pytest.raises(InvalidParameter) as refusal:
         parse_upstream(url)
     assert "topsecret" not in str(refusal.value)
+    assert str(refusal.value).startswith(f"The URL of the upstream is not usable: {problem}")
+    assert "Write cloudinary://KEY:SECRET@CLOUD?" in str(refusal.value)
 
 
 def test_the_secret_is_in_no_representation() -> None:
@@ -125,9 +132,9 @@ def test_a_name_that_no_look_up_can_ask_for_is_refused(name: str, value: str) ->
 @pytest.mark.parametrize("public_id", ["/cat", "cat/", " cat", "cat ", "a//b"])
 def test_a_name_that_the_account_may_trim_is_refused(public_id: str) -> None:
     """The look-ups after a lost answer would not find it, so the grant would be used a second time."""
-    with pytest.raises(InvalidParameter, match="public_id"):
+    with pytest.raises(InvalidParameter, match="begins or ends with a space or '/', or has '//' in it"):
         read_relayed({"public_id": public_id})
-    assert aimed({"public_id": f"a{public_id.replace('//', '/')}b"}).names
+    assert aimed({"public_id": f"X{public_id.replace('//', '/')}X"}).names
 
 
 @pytest.mark.parametrize("name", ["public_id_prefix", "folder", "asset_folder"])
@@ -135,7 +142,7 @@ def test_a_name_that_the_account_may_trim_is_refused(public_id: str) -> None:
 def test_a_folder_that_the_account_may_trim_is_refused(name: str, value: str) -> None:
     with pytest.raises(InvalidParameter, match=rf"^{name} \(.*begins or ends with a space, or has '//'"):
         read_relayed({"public_id": "cat", name: value})
-    for plain in ("/", "/my pets/", "pets/of 2026"):
+    for plain in ("/", "/my pets/", "pets/of 2026", "X pets X"):
         assert aimed({"public_id": "cat", name: plain}).names
 
 
@@ -163,6 +170,18 @@ def test_without_a_name_one_grant_has_one_name_that_replaces_nothing() -> None:
     assert one.is_own
     foreign = aimed({"folder": "pets"}, upstream=Upstream("demo", "123", "another secret"))
     assert foreign.fields["public_id"] != one.fields["public_id"]
+
+
+def test_another_version_of_uponce_computes_the_same_names() -> None:
+    """A repeat after an upgrade would otherwise not find the asset of the first try."""
+    assert aimed({}, None).fields["public_id"] == "3qyd2urwyyqvyp5su1q2"
+    assert aimed({"use_filename": "1"}, None).fields["public_id"] == "My_cat_uncocn"
+    assert aimed({}, upstream=replace(ACCOUNT, marked=True)).marker == "eqwqamt73h5euydhgzfi"
+
+
+def test_a_target_is_in_the_account_and_to_auto_unless_a_kind_is_requested() -> None:
+    target = aimed({}, None)
+    assert (target.kind, target.account) == ("auto", ACCOUNT.account)
 
 
 def test_a_name_after_the_file_is_computed_as_the_upstream_would() -> None:
@@ -236,8 +255,11 @@ def test_where_presets_name_assets_a_context_entry_finds_them() -> None:
     assert target.marker is not None
     assert target.fields["context"] == f"uponce={target.marker}|alt=A cat"
     assert "public_id" not in target.fields
+    assert (target.kind, target.type, target.is_own, target.account) == ("auto", "upload", True, marked.account)
     assert [kind for kind, _ in target.names] == ["image", "video", "raw"]
-    assert aimed({}, upstream=marked).fields["context"] == f"uponce={target.marker}"
+    image = aimed({"public_id": "cat"}, upstream=marked)
+    assert image.fields["context"] == f"uponce={target.marker}"
+    assert image.names == (("image", ""), ("image", "cat"))
     named = aimed({"public_id": "cat", "folder": "pets"}, None, upstream=marked)
     assert set(named.names) == {(kind, name) for kind in ("image", "video", "raw") for name in ("", "pets/cat")}
     assert named.names[:3] == target.names
