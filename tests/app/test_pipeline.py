@@ -115,6 +115,14 @@ CASES: dict[str, Case] = {
     "overwritten": overwritten,
     "existing": existing,
     "from another origin": upload(origin="https://a.example"),
+    "from the signed origin": lambda world: world.upload(
+        world.sign({"origin": "https://a.example"}), headers={"origin": "https://a.example"}
+    ),
+    "with the route again": lambda world: world.upload(
+        {**world.sign(), "cloud_name": "demo", "resource_type": "image"}, kind="image"
+    ),
+    "raw of an allowed format": upload(b"text", "raw", "a.txt", allowed_formats="txt"),
+    "raw of a format that is not allowed": upload(b"text", "raw", "a.csv", allowed_formats="txt"),
     "a wrong sha256": upload(sha256="0" * 64),
     "too large for max_bytes": upload(max_bytes="5"),
     "a format that is not allowed": upload(allowed_formats="jpg"),
