@@ -123,7 +123,7 @@ def test_help_imports_no_more_than_it_prints() -> None:
 
 
 def test_a_command_imports_neither_the_server_nor_what_draws_tables_before_it_needs_them() -> None:
-    """They would take a sixth of the time of a short command. The last line is the control: what is imported is seen."""
+    """They would be a sixth of the time of a short one. The last line is the control: what is imported is seen."""
     light = sorted(set(cli.COMMANDS) - {"serve", "upload", "demo", "prove"})
     look = f"import sys; from importlib import import_module; names = {light}\n"
     look += "for name in names: import_module('uponce.cli.' + name.replace('-', '_'))\n"
