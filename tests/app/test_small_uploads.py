@@ -53,6 +53,18 @@ def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: Wo
     assert world.traces().blobs == stored
 
 
+@pytest.mark.parametrize("idempotency_key", [{}, {"idempotency-key": "another"}], ids=["looked up", "at the commit"])
+def test_refusals_of_replays_are_counted_beyond_a_number(world: World, idempotency_key: dict[str, str]) -> None:
+    """The look-up refuses a replay here before its bytes are stored. With an Idempotency-Key the commit refuses it."""
+    world.swap(limits=Limits(refusals_per_grant=3))
+    fields = world.sign()
+    assert world.upload(fields, headers={"idempotency-key": "first"}).status == 200
+    for _ in range(10):
+        assert world.upload(fields, OTHER_PNG, headers=idempotency_key).code == "signature_used"
+    assert world.sql("SELECT count(*) FROM audit WHERE event = 'refused'") == 4
+    assert world.sql("SELECT sum(count) FROM audit WHERE event = 'refused'") == 10
+
+
 def forged(world: World, cloud: str) -> Answer:
     """An upload with an API key that does not exist."""
     fields = world.sign(key=replace(world.browser, api_key="999"))
