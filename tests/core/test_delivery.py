@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.core.strategies import asset_names, formats, secrets
 from uponce.core.errors import NotFound, UnsupportedCall
-from uponce.core.naming import parse_path, path_of, source_of
+from uponce.core.naming import parse_path, path_of, source_of, spellings_of
 from uponce.core.signature import sign_delivery, verify_delivery
 from uponce.core.values import Algorithm, AssetName, DeliveryType, ResourceType
 
@@ -284,3 +284,36 @@ def test_a_signature_that_was_not_made_does_not_verify(source: str, secret: str,
     assert verify_delivery(source, signature, [secret]) is (signature in made)
     assert not any(verify_delivery(source, each, []) for each in made)
     assert all(verify_delivery(source, each, ["another", secret]) for each in made)
+
+
+@pytest.mark.parametrize(
+    ("source", "spellings"),
+    [
+        ("a.jpg", ("a.jpg",)),
+        ("a%20b", ("a%20b", "a b")),
+        ("a~b~", ("a~b~", "a%7Eb%7E")),
+        ("a%7eb~", ("a%7eb~", "a~b~", "a%7Eb%7E")),
+        ("a%7E%20", ("a%7E%20", "a~%20", "a~ ")),
+    ],
+)
+def test_a_signature_may_cover_each_form_of_a_tilde_and_the_unescaped_name(
+    source: str, spellings: tuple[str, ...]
+) -> None:
+    assert spellings_of(source) == spellings
+
+
+@pytest.mark.parametrize(
+    ("rest", "version", "unversioned"),
+    [
+        ("v12/a.jpg", 12, None),
+        ("c_crop,w_10/v12/f/a.jpg", None, "c_crop,w_10/f/a.jpg"),
+        ("c_crop,w_10/h_9/v12/a.jpg", None, "c_crop,w_10/h_9/a.jpg"),
+        ("c_crop,w_10/v12", None, None),
+        ("c_crop,w_10/f/v12/a.jpg", None, None),
+    ],
+)
+def test_the_version_behind_a_transformation_can_be_taken_out(
+    rest: str, version: int | None, unversioned: str | None
+) -> None:
+    path = parse_path(f"/demo/image/upload/{rest}")
+    assert (path.version, path.unversioned) == (version, unversioned)

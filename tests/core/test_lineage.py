@@ -29,7 +29,7 @@ def test_a_name_stays_short() -> None:
 
 
 def test_the_owner_of_a_storage_that_was_left_names_the_database_that_left_it() -> None:
-    assert left(heir("second", "first")) == "left-second"
+    assert left(heir("third", heir("second", "first"))) == "left-third"
 
 
 def test_no_database_follows_the_owner_of_a_storage_that_one_has_left() -> None:

@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, FileTooLarge, StaleRequest
+from uponce.core.errors import (
+    ChunkConflict,
+    ChunkInProgress,
+    ChunkTooSmall,
+    FileTooLarge,
+    StaleRequest,
+    TooManyParts,
+)
 from uponce.core.policy import Limits
 from uponce.core.series import (
     Chunk,
@@ -14,9 +21,11 @@ from uponce.core.series import (
     check_chunk,
     check_parameters,
     check_parts,
+    check_parts_left,
     check_size,
     freeze,
     grown,
+    is_slow,
 )
 from uponce.core.spans import Span
 from uponce.core.values import Algorithm, Grant, ResourceType
@@ -34,6 +43,7 @@ SERIES = Series(
     blob_key="b",
     created_at=1000,
 )
+COMPLETE = replace(SERIES, total=5, spans=(Span(0, 5),))
 LIMITS = Limits(min_chunk_bytes=100, series_seconds=3600)
 
 
@@ -165,3 +175,28 @@ def test_the_default_limit_has_the_words_that_sdks_compare() -> None:
     with pytest.raises(ChunkTooSmall) as caught:
         check_size(Chunk(Span(0, 1000), None), 10**9, Limits())
     assert str(caught.value) == "All parts except EOF-chunk must be larger than 5mb"
+
+
+@pytest.mark.parametrize(
+    ("arrived", "age", "slow"),
+    [
+        (999, 10, True),
+        (1000, 10, False),
+        (1000, 3, False),
+        (999, 3, True),  # a new series is judged as one of rate_seconds
+        (1999, 20, True),
+        (2000, 20, False),
+    ],
+)
+def test_a_series_is_slow_by_the_bytes_of_its_whole_life(arrived: int, age: int, slow: bool) -> None:
+    limits = replace(LIMITS, least_rate=100, rate_seconds=10)
+    assert is_slow(replace(SERIES, arrived=arrived), SERIES.created_at + age, limits) is slow
+    assert not is_slow(replace(COMPLETE, arrived=arrived), SERIES.created_at + age, limits)
+
+
+def test_an_incomplete_series_has_parts_left_up_to_the_limit() -> None:
+    limits = replace(LIMITS, parts_per_series=3)
+    check_parts_left(replace(SERIES, parts=2), limits)
+    check_parts_left(replace(COMPLETE, parts=3), limits)
+    with pytest.raises(TooManyParts, match="came in 3 parts, and 3 are allowed"):
+        check_parts_left(replace(SERIES, parts=3), limits)

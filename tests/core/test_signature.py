@@ -23,6 +23,7 @@ from uponce.core.signature import (
     grant_key,
     keep_until,
     mint_fields,
+    refuse_empty_limits,
     sign,
     sign_response,
     string_to_sign,
@@ -258,3 +259,21 @@ def test_what_the_server_would_refuse_is_not_signed() -> None:
 def test_a_notification_is_signed_as_sdks_verify_it(algorithm: Algorithm, expected: str) -> None:
     body = b'{"notification_type":"upload","timestamp":"2026-01-01T00:00:00+00:00","public_id":"p1"}'
     assert sign(body + b"1700000000", "abcd", algorithm) == expected
+
+
+@pytest.mark.parametrize(
+    ("params", "empty"),
+    [
+        ({"origin": "https://a.example", "tags": "", "folder": "/", "nonce": ""}, None),
+        ({"public_id_prefix": "X/"}, None),
+        ({"tags": "", "origin": ""}, "origin"),
+        ({"max_bytes": ""}, "max_bytes"),
+        ({"public_id_prefix": "//"}, "public_id_prefix"),
+    ],
+)
+def test_a_limit_without_a_value_is_not_signed(params: dict[str, str], empty: str | None) -> None:
+    if empty is None:
+        refuse_empty_limits(params)
+        return
+    with pytest.raises(InvalidParameter, match=f"Parameter {empty} is empty. Sign a value, or leave {empty} out"):
+        refuse_empty_limits(params)

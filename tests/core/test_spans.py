@@ -30,3 +30,10 @@ def test_split_covers_a_span_once_and_knows_what_is_there(span: Span, spans: lis
     for part, present in parts:
         assert part.size
         assert (numbers(part) <= numbers(*spans)) if present else not (numbers(part) & numbers(*spans))
+
+
+@given(SPAN, SPAN)
+def test_spans_meet_if_they_have_a_byte_in_common(one: Span, other: Span) -> None:
+    """An empty span counts as its first byte."""
+    at_least_one = [Span(span.start, max(span.end, span.start + 1)) for span in (one, other)]
+    assert one.meets(other) is bool(numbers(at_least_one[0]) & numbers(at_least_one[1]))
