@@ -17,6 +17,7 @@ _ROOM = 1024**3
 _ROOT = Path(__file__).parent
 _SHARING = _ROOT / "tests" / "hostile"  # its campaigns use the server of their module
 _LIBC = ctypes.CDLL(None)
+_NAMED_LENGTH = 200
 _M_MMAP_THRESHOLD, _BLOCK_BYTES = -3, 128 * 1024
 
 # No deadline for one example and none for those that are drawn first, since machines that share a core stall. The
@@ -36,6 +37,13 @@ if hasattr(_LIBC, "mallopt"):
 
 
 gc.disable()  # while the tests are collected: all that is made then stays
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long value by its length. Each process of a run tells its names: those of some tests had a million bytes."""
+    if isinstance(val, str | bytes) and len(val) > _NAMED_LENGTH:
+        return f"{argname} of {len(val)}"
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

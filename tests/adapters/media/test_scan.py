@@ -17,9 +17,10 @@ from uponce.core.formats import FORMATS
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
-JPEG, PNG = samples.jpeg(1, 123, 45), scanning.seeds()[6][1]
-GIF, WEBP = samples.gif(1, 5, 60, 50), scanning.seeds()[18][1]
-ANIMATED_WEBP = next(file for name, file in scanning.seeds() if name == "webp" and b"ANIM" in file)
+SEEDS = scanning.seeds()
+JPEG, PNG = samples.jpeg(1, 123, 45), SEEDS[6][1]
+GIF, WEBP = samples.gif(1, 5, 60, 50), SEEDS[18][1]
+ANIMATED_WEBP = next(file for name, file in SEEDS if name == "webp" and b"ANIM" in file)
 ORDINARY = {
     "a jpeg": (JPEG, "jpg", (123, 45, 1)),
     "a png": (PNG, "png", (20, 20, 1)),
@@ -49,7 +50,7 @@ def test_it_reads_ordinary_pictures(what: str) -> None:
     assert shape_of(memoryview(picture), len(picture), name) == shape
 
 
-@pytest.mark.parametrize(("name", "picture"), [scanning.seeds()[at] for at in (0, 6, *range(12, 24))])
+@pytest.mark.parametrize(("name", "picture"), [SEEDS[at] for at in (0, 6, *range(12, 24))])
 def test_it_reads_what_encoders_write(name: str, picture: bytes) -> None:
     assert scanned(picture, name) is not None
 
