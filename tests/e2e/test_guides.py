@@ -157,13 +157,15 @@ def urls(program: str, option: str, code: str, environment: dict[str, str]) -> s
 
 def test_an_asset_is_copied_to_an_account(server: Server, media: Path, tmp_path: Path) -> None:
     """With the function of the guide. A second server is in place of Cloudinary: it has the same call."""
-    asset = server.post(server.signed({"nonce": "copy"}), (media / "walk.mp4").read_bytes()).json()
+    signed = server.signed({"public_id": "copy", "type": "private"})
+    asset = server.post(signed, (media / "walk.mp4").read_bytes()).json()
     code = block("docs/guide/which-way.md", "python", "copy_to_cloudinary")
     program = f"{code}\nfor _ in range(2): answer = copy_to_cloudinary({asset!r})\nprint(answer['secure_url'])"
     with Server(tmp_path / "account") as account:
         url = urls(sys.executable, "-c", program, {"CLOUDINARY_URL": account.urls[1]})
         assert account.get(url).data == (media / "walk.mp4").read_bytes()
-        assert f"/{asset['public_id']}." in url
+        assert "/video/private/s--" in url  # no public copy of a private file
+        assert url.endswith("/copy.mp4")
 
 
 def test_the_keys_of_an_account_are_imported(tmp_path: Path) -> None:
