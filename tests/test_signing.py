@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from uponce.signing import Params
 
 URL = "cloudinary://123:s%2Fecret@Media?upload_prefix=https://media.example/"
 APP = "https://app.example"
+SOURCE = Path(uponce.__file__).parents[1]
 
 
 def test_the_fields_are_signed_as_the_sdk_signs_them() -> None:
@@ -146,6 +148,13 @@ def test_importing_it_loads_no_framework_and_no_driver() -> None:
     loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", program], text=True, timeout=60)))
     heavy = {"starlette", "uvicorn", "msgspec", "av", "pyvips", "psycopg", "obstore", "typer", "django", "flask"}
     assert not loaded & (heavy | {"asyncio", "cryptography", "urllib3", "sqlite3"})
+
+
+def test_it_needs_no_other_package() -> None:
+    """So `pip install --no-deps` is enough for a back end, whose framework may need another Starlette."""
+    program = f"import sys; sys.path.append({str(SOURCE)!r}); import uponce.contrib; print(uponce.sign({URL!r})['url'])"
+    alone = subprocess.check_output([sys.executable, "-I", "-S", "-c", program], text=True, timeout=60)
+    assert alone.strip() == "https://media.example/v1_1/Media/auto/upload"
 
 
 def test_every_parameter_that_does_something_can_be_named() -> None:
