@@ -1,5 +1,6 @@
 """curl: a form, the whole grant in one URL, and what `uponce sign` prints."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -153,7 +154,7 @@ def test_a_lost_reply_is_asked_for_again(
     url = f"{lossy.base}{path}?{urlencode(server.signed({'public_id': 'by-curl'}))}"
     done = subprocess.run(
         ["sh", "-c", command.replace("curl ", f"{curl} -sS -i ")],
-        env={"URL": url, "KEY": "8e03978e-40d5-43dd-bc93-6894a57f9324"},
+        env={"URL": url, "PATH": os.environ["PATH"]},
         cwd=tmp_path,
         capture_output=True,
         text=True,
