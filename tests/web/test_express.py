@@ -1,5 +1,6 @@
 """What the event loop answers at once is what the long way answers, to the byte, and never an old state."""
 
+import asyncio
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from uvicorn.server import ServerState
 
 from tests.web.test_destroy import ask, signed
 from tests.web.wire import Reader, Wire, get, store, without_id
@@ -249,6 +251,21 @@ def test_a_database_that_is_gone_or_another_one_is_not_served_from_memory(wire: 
     wire.tasks = 0
     assert wire.say(get("/demo/image/upload/new.png")).endswith(OTHER_PNG)
     assert wire.tasks == 0
+
+
+def test_the_requests_of_one_turn_share_a_look_at_the_database(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, looks, version = store(wire.world, public_id="cat"), count(), readers.Glances.version
+    monkeypatch.setattr(readers.Glances, "version", lambda glances: (next(looks), version(glances))[1])
+
+    async def ask_together(*ends: Reader) -> None:
+        for protocol in [wire.connect(end, ServerState()) for end in ends]:
+            protocol.data_received(get(path))
+        await asyncio.sleep(0)
+        assert all(end.received().endswith(PNG) for end in ends)
+
+    for _ in range(2):
+        asyncio.run(ask_together(Reader(), Reader(), Reader()))
+    assert next(looks) == 2
 
 
 def test_only_so_many_urls_are_remembered(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ _NO_MATCH = Match(Route((), (), _refuse, "", judges_methods=True), "", {})
 class App:
     """Serves the routes. Our protocol asks `express` first, if there is one."""
 
-    express: Callable[[RequestResponseCycle], ASGIApp | None] | None = None
+    express: Callable[[RequestResponseCycle, object], ASGIApp | None] | None = None
 
     def __init__(
         self,

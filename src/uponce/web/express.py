@@ -48,11 +48,18 @@ class Express:
         self._services = services
         self._proxies = proxies
         self._known: dict[bytes, _Known] = {}
+        self._turn: object = None
+        self._version: Hashable | None = None  # of the database, in this turn
         self._block = memoryview(bytearray(_MOST_BYTES))
 
-    def __call__(self, cycle: RequestResponseCycle) -> ASGIApp | None:
-        """Return None if the answer is written, else the application to run."""
+    def __call__(self, cycle: RequestResponseCycle, turn: object) -> ASGIApp | None:
+        """Return None if the answer is written, else the application to run.
+
+        All requests of one turn of the loop had arrived when it began, so one look at the database serves them all.
+        """
         begun = perf_counter()
+        if turn is not self._turn:
+            self._turn, self._version = turn, None
         if not _is_ordinary(cycle):
             return self._app
         try:
@@ -69,7 +76,8 @@ class Express:
         glance = self._services.database.glance
         if glance is None or self._services.presigner is not None:
             return None
-        version, url = glance.version(), scope["raw_path"]
+        version = self._version = self._version or glance.version()
+        url = scope["raw_path"]
         known = self._known.get(url)
         if known is not None and known.version == version:
             return known

@@ -53,7 +53,7 @@ class HardenedProtocol(HttpToolsProtocol):
     proxies: ClassVar[TrustedProxies] = TrustedProxies()
     GETS_PER_TURN: ClassVar[int] = 16
 
-    _queued: ClassVar[deque[Callable[[], None]]] = deque()  # for all connections of this process
+    _queued: ClassVar[deque[Callable[[object], None]]] = deque()  # for all connections of this process
     _connections: ClassVar[Connections] = Connections()
     _lingering: ClassVar[Lingering] = Lingering()
     _gathered_bytes: ClassVar[int] = 0  # for all requests of this process that wait for their body
@@ -267,18 +267,19 @@ class HardenedProtocol(HttpToolsProtocol):
         cycle.message_event.set()  # it takes what has arrived now, not with the next byte
         super()._start_asgi_task(cycle, app)
 
-    def _start_get(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _start_get(self, cycle: RequestResponseCycle, app: ASGI3Application, turn: object) -> None:
         """Start a task unless the application answers at once, see express.py."""
         express = getattr(app, "express", None)
-        rest = app if express is None else express(cycle)
+        rest = app if express is None else express(cycle, turn)
         if rest is not None:
             super()._start_asgi_task(cycle, rest)
 
     def _start_queued(self) -> None:
+        turn = object()
         try:
             for _ in range(min(self.GETS_PER_TURN, len(self._queued))):
                 try:  # it stays in the queue until it has begun: with an empty one, a GET behind it would come here too
-                    self._queued[0]()
+                    self._queued[0](turn)
                 finally:
                     self._queued.popleft()
         finally:
