@@ -117,6 +117,15 @@ def test_a_set_is_signed_as_a_sorted_list() -> None:
     assert (fields["tags"], fields["allowed_formats"], fields["origin"]) == ("a,b,c", "jpg,png", APP)
 
 
+@pytest.mark.parametrize("items", [["owner-1,approved"], {"owner-1,approved"}, ("a", "b,")])
+@pytest.mark.parametrize("name", ["tags", "allowed_formats", "origin"])
+def test_an_item_of_a_list_stays_one_item(name: str, items: Any) -> None:
+    """A comma in it would make two, and a user may have chosen the second."""
+    with pytest.raises(InvalidParameter, match=f"Parameter {name} has the item '.*,.*', and commas separate items"):
+        uponce.sign(URL, **{name: items})
+    assert uponce.sign(URL, tags="a,b")["fields"]["tags"] == "a,b"
+
+
 def test_numbers_and_uuids_are_signed_as_text() -> None:
     name, number = cast(Any, UUID(int=7)), cast(Any, 7)
     fields = uponce.sign(URL, public_id=name, tags=[name, number], context={"user": number})["fields"]

@@ -10,7 +10,7 @@ from typing import Literal, TypedDict, Unpack
 from uuid import UUID
 
 from uponce.core.account import Account, read_account
-from uponce.core.errors import InvalidParameter, SettingRefused, UponceError
+from uponce.core.errors import InvalidParameter, SettingRefused, UponceError, shown
 from uponce.core.signature import mint_fields, refuse_empty_limits
 
 __all__ = ["Params", "ResourceType", "Signed", "UponceError", "account_of", "sign"]
@@ -97,10 +97,20 @@ def _text(name: str, value: object) -> str:
     if name == "context" and isinstance(value, Mapping):
         return "|".join(f"{_escaped(_one(name, key))}={_escaped(_one(name, text))}" for key, text in value.items())
     if isinstance(value, Set):  # a set has another order in each process
-        return ",".join(sorted(_one(name, item) for item in value))
+        return _joined(name, sorted(_one(name, item) for item in value))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
-        return ",".join(_one(name, item) for item in value)
+        return _joined(name, [_one(name, item) for item in value])
     return _one(name, value)
+
+
+def _joined(name: str, items: Sequence[str]) -> str:
+    """Raise InvalidParameter for a comma inside an item: it would make two of it, the second of a user's choice."""
+    for item in items:
+        if "," in item:
+            raise InvalidParameter(
+                f"Parameter {name} has the item '{shown(item)}', and commas separate items. Send it without a comma."
+            )
+    return ",".join(items)
 
 
 def _one(name: str, value: object) -> str:
