@@ -15,7 +15,10 @@ def test_media_are_served_as_what_they_are(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("extension", "name"),
-    [("JPEG", "jpg"), ("jpe", "jpg"), ("jpg", "jpg"), ("TIF", "tiff"), ("m4v", "mp4"), ("PNG", "png"), ("", "")],
+    [
+        *(("JPEG", "jpg"), ("jpe", "jpg"), ("jpg", "jpg"), ("TIF", "tiff"), ("m4v", "mp4"), ("PNG", "png"), ("", "")),
+        *(("MPEG", "mpg"), ("ogv", "ogg"), ("opus", "ogg"), ("3g2", "3gp"), ("m2ts", "ts"), ("asf", "wmv")),
+    ],
 )
 def test_canonical_format(extension: str, name: str) -> None:
     assert canonical_format(extension) == name

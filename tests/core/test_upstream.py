@@ -7,8 +7,19 @@ import pytest
 
 from tests.core.signing import verified
 from uponce.core.errors import InvalidParameter
+from uponce.core.formats import FORMATS, canonical_format
 from uponce.core.parameters import OWN, Use, context, names
-from uponce.core.upstream import Target, aim, parse_upstream, passed_on, read_relayed, seed_of, signed, url_of
+from uponce.core.upstream import (
+    _OTHER_MEDIA,
+    Target,
+    aim,
+    parse_upstream,
+    passed_on,
+    read_relayed,
+    seed_of,
+    signed,
+    url_of,
+)
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 ACCOUNT = Upstream("demo", "123", "the secret of the account")
@@ -310,3 +321,7 @@ def test_every_parameter_belongs_to_cloudinary_or_to_uponce_alone() -> None:
 
 def test_an_account_gets_nothing_that_only_uponce_knows() -> None:
     assert passed_on({**dict.fromkeys(OWN, "1"), "folder": "a"}) == {"folder": "a"}
+
+
+def test_every_other_extension_is_none_of_a_format_here() -> None:
+    assert {name for name in _OTHER_MEDIA if canonical_format(name) in FORMATS} == set()

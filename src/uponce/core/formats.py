@@ -46,7 +46,7 @@ _MP3_MAGIC = (b"\xff\xfa", b"\xff\xfb", b"\xff\xf2", b"\xff\xf3", b"\xff\xe2", b
 _WAV64_MAGIC = (b"RF64\xff\xff\xff\xffWAVEds64", b"BW64\xff\xff\xff\xffWAVEds64")
 
 _TABLE = (
-    Format("jpg", _IMAGE, "image/jpeg", "jpegload_source", aliases=("jpeg", "jpe")),
+    Format("jpg", _IMAGE, "image/jpeg", "jpegload_source", aliases=("jpeg", "jpe", "jfif")),
     Format("png", _IMAGE, "image/png", "pngload_source"),
     Format("gif", _IMAGE, "image/gif", "gifload_source"),
     Format("webp", _IMAGE, "image/webp", "webpload_source"),
@@ -56,24 +56,24 @@ _TABLE = (
     Format("ico", _IMAGE, "image/vnd.microsoft.icon", HEADER),
     Format("pdf", _IMAGE, "application/pdf", HEADER, is_document=True),
     Format("svg", _IMAGE, "image/svg+xml", HEADER, is_document=True),
-    Format("mp4", _VIDEO, "video/mp4", "mov", aliases=("m4v",), brands=_MP4_BRANDS + _OTHER_MP4_BRANDS),
+    Format("mp4", _VIDEO, "video/mp4", "mov", aliases=("m4v", "f4v"), brands=_MP4_BRANDS + _OTHER_MP4_BRANDS),
     Format("mov", _VIDEO, "video/quicktime", "mov", brands=(b"qt  ",)),
-    Format("3gp", _VIDEO, "video/3gpp", "mov", brands=_3GP_BRANDS),
+    Format("3gp", _VIDEO, "video/3gpp", "mov", aliases=("3g2", "3gpp"), brands=_3GP_BRANDS),
     Format("webm", _VIDEO, "video/webm", "matroska", brands=(b"webm",)),
-    Format("mkv", _VIDEO, "video/x-matroska", "matroska", brands=(b"matroska",)),
+    Format("mkv", _VIDEO, "video/x-matroska", "matroska", aliases=("mka",), brands=(b"matroska",)),
     Format("avi", _VIDEO, "video/x-msvideo", "avi"),
     Format("flv", _VIDEO, "video/x-flv", "flv"),
-    Format("wmv", _VIDEO, "video/x-ms-wmv", "asf"),
-    Format("mpg", _VIDEO, "video/mpeg", "mpeg", magic=(b"\0\0\1\xba",)),
-    Format("ts", _VIDEO, "video/mp2t", "mpegts"),
+    Format("wmv", _VIDEO, "video/x-ms-wmv", "asf", aliases=("asf",)),
+    Format("mpg", _VIDEO, "video/mpeg", "mpeg", aliases=("mpeg", "mpe"), magic=(b"\0\0\1\xba",)),
+    Format("ts", _VIDEO, "video/mp2t", "mpegts", aliases=("mts", "m2ts")),
     # Audio is video, as with Cloudinary.
-    Format("m4a", _VIDEO, "audio/mp4", "mov", brands=(b"M4A ", b"M4B ", b"M4P ")),
+    Format("m4a", _VIDEO, "audio/mp4", "mov", aliases=("m4b",), brands=(b"M4A ", b"M4B ", b"M4P ")),
     Format("mp3", _VIDEO, "audio/mpeg", "mp3", magic=_MP3_MAGIC),
     Format("wav", _VIDEO, "audio/wav", "wav", magic=_WAV64_MAGIC),
-    Format("ogg", _VIDEO, "audio/ogg", "ogg"),
+    Format("ogg", _VIDEO, "audio/ogg", "ogg", aliases=("ogv", "oga", "opus")),
     Format("flac", _VIDEO, "audio/flac", "flac"),
     Format("aac", _VIDEO, "audio/aac", "aac"),
-    Format("aiff", _VIDEO, "audio/aiff", "aiff", aliases=("aif",)),
+    Format("aiff", _VIDEO, "audio/aiff", "aiff", aliases=("aif", "aifc")),
     Format("amr", _VIDEO, "audio/amr", "amr"),
 )
 

@@ -35,9 +35,8 @@ _IN_PATHS = (*_NAMES, "type")
 # Other extensions of what Cloudinary or uponce takes as an image or a video.
 _OTHER_MEDIA = frozenset(
     """
-    3g2 3gpp ai aifc apng arw asf avifs bw caf cr2 cr3 dib djvu dng ept eps eps3 f4v fbx flif glb gltf hdp heic heics
-    heif heifs hif indd jfi jfif jif jp2 jxl jxr m1v m2ts m2v m3u8 m4b m4p mka mp2 mpd mpe mpeg mts mxf nef obj oga ogm
-    ogv opus ply ps psd qt spx svgz tga u3ma usdz vob wdp weba wma
+    ai apng arw avifs bw caf cr2 cr3 dib djvu dng ept eps eps3 fbx flif glb gltf hdp heic heics heif heifs hif indd jfi
+    jif jp2 jxl jxr m1v m2v m3u8 m4p mp2 mpd mxf nef obj ogm ply ps psd qt spx svgz tga u3ma usdz vob wdp weba wma
     """.split()
 )
 _EXTENSION = re.compile(r"(?=.*[a-z])[a-z0-9]{1,10}", re.IGNORECASE)
