@@ -30,6 +30,10 @@ def test_python_pings(account: Json, server: Server) -> None:
         api.ping(**options(server, server.browser))
 
 
+def test_python_reads_the_folder_mode(account: Json) -> None:
+    assert api.config(settings=True, **account)["settings"] == {"folder_mode": "fixed"}
+
+
 @pytest.mark.parametrize("public_id", ["cats/ein müder Kater, 1", "a=b", "p.q/r's"])
 def test_python_finds_an_asset(account: Json, media: Path, public_id: str) -> None:
     """The answer agrees with that of the upload, where both have a field."""

@@ -15,7 +15,9 @@ from uponce.core.policy import Limits
 from uponce.core.signature import sign_delivery
 from uponce.core.values import ApiKey, KeyScope
 
-CALLS = ["ping", "resources/image/upload/cat", "resources/image/context?key=k", "upload_presets", "upload_presets/p"]
+CALLS = """
+ping config resources/image/upload/cat resources/image/context?key=k upload_presets upload_presets/p
+""".split()
 
 
 def ask(world: World, path: str, by: ApiKey | None = None, /, **query: object) -> Answer:
@@ -38,6 +40,13 @@ def test_ping(shared: World) -> None:
     answer = assert_accepted(ask(shared, "ping"))
     assert answer.json == {"status": "ok"}
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_config(shared: World) -> None:
+    """`cld upload_dir` asks for the folder mode before it uploads."""
+    assert assert_accepted(ask(shared, "config")).json == {"cloud_name": "demo"}
+    asked = {"cloud_name": "demo", "settings": {"folder_mode": "fixed"}}
+    assert assert_accepted(ask(shared, "config", settings="true")).json == asked
 
 
 @pytest.mark.parametrize("path", CALLS)

@@ -35,6 +35,7 @@ _NAMED_UPLOAD = tuple(f"/v1_1/{{cloud}}/{path}/upload" for path in ("folders", "
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
 _ADMIN = {
     "ping": resources.ping,
+    "config": resources.config,
     "resources/{resource_type}/context": resources.resources_by_context,
     "resources/{resource_type}/{type}/{public_id:path}": resources.resource,
     "upload_presets": resources.upload_presets,

@@ -37,7 +37,6 @@ ANY     delete_by_token                            delete_by_token
 POST    asset/destroy                              destroy_by_asset_id
 GET     usage                                      usage
 GET     usage/*                                    usage
-GET     config                                     config
 GET     resources                                  resource_types
 DELETE  resources                                  delete_resources_by_asset_ids
 GET     resources/by_asset_folder                  resources_by_asset_folder
@@ -129,7 +128,7 @@ def missing(method: str, path: str) -> UponceError:
         if of_method in ("ANY", method) and pattern.fullmatch(below[1]):
             return UnsupportedCall(
                 f"{name} is not supported by uponce yet. Of Cloudinary's Upload and Admin API, uponce has "
-                f"{', '.join(Call)}, ping, resource, resources_by_context, upload_presets and upload_preset."
+                f"{', '.join(Call)}, ping, config, resource, resources_by_context, upload_presets and upload_preset."
             )
     return NotFound(
         "There is no such call. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload, or by tus to /tus/<cloud>/."

@@ -76,6 +76,13 @@ async def ping(services: Services, request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
+async def config(services: Services, request: Request) -> Response:
+    """Return what the cloud is like. Folders are a part of the public_id: Cloudinary calls that fixed."""
+    key, fields = await _begin(services, request, {"settings": _flag})
+    settings = {"folder_mode": "fixed"} if fields.get("settings") else None
+    return json_response(present(cloud_name=key.cloud, settings=settings))
+
+
 async def resource(services: Services, request: Request) -> Response:
     """Return the asset of `/v1_1/<cloud>/resources/<resource_type>/<type>/<public_id>`."""
     kind, type_ = known(request, "resource_type", ResourceType), known(request, "type", DeliveryType)
