@@ -61,6 +61,19 @@ def test_a_bad_creation_leaves_nothing(world: World, client: Client, name: str) 
     assert answer.headers.get("tus-version") == ("1.0.0" if status == 412 else None)
 
 
+def test_metadata_may_have_as_many_items_as_a_form(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted before any is decoded: that of a whole head would hold the event loop."""
+    facts = ",".join(f"k{number} YQ==" for number in range(world.services.limits.max_fields))
+    (allowed,) = play(lambda: client.create(headers={"upload-metadata": facts}))
+    assert_refused(allowed, 400, "missing_parameter")
+    monkeypatch.setattr("uponce.web.tus.headers._pair", None)
+    (refused,) = play(lambda: client.create(headers={"upload-metadata": f"{facts},k YQ=="}))
+    assert_refused(refused, 400, "malformed_request")
+    assert "has 129 items, the limit is 128" in refused.json["error"]["message"]
+
+
 @pytest.mark.parametrize("type_", ["application/x-www-form-urlencoded", "application/offset+octet-stream"])
 def test_a_creation_whose_body_is_empty_has_no_type_to_check(client: Client, type_: str) -> None:
     """Some HTTP libraries add a Content-Type to every POST."""

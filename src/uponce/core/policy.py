@@ -153,7 +153,9 @@ class Limits:
         20_000_000, "Bytes of each chunk in which a relay passes a large file on.", least=5 * MIB
     )
     relay_whole_bytes: int = _bytes(100_000_000, "Maximum number of bytes that a relay passes on in one request.")
-    max_fields: int = _number(128, "Maximum number of fields in the query of a request, and in its body.")
+    max_fields: int = _number(
+        128, "Maximum number of fields in the query of a request, in its body, and in its `Upload-Metadata`."
+    )
     max_field_bytes: int = _bytes(64 * 1024, "Maximum size of one field of a multipart form, in bytes.")
     max_form_bytes: int = _bytes(MIB, "Maximum size of a multipart form without its file, in bytes.")
     max_head_bytes: int = _bytes(

@@ -105,9 +105,13 @@ def read_checksum(head: Head) -> Checksum | None:
         raise MalformedRequest("Header Upload-Checksum is not valid. Write `sha1 <base64>`.") from None
 
 
-def read_metadata(head: Head) -> tuple[tuple[tuple[str, str], ...], str | None]:
+def read_metadata(head: Head, limits: Limits) -> tuple[tuple[tuple[str, str], ...], str | None]:
     """Return the parameters of Upload-Metadata, in order, and the file's name."""
     header = head.get("upload-metadata")
+    if (count := header.count(",") + 1) > limits.max_fields:  # before any item is decoded
+        raise MalformedRequest(
+            f"Header Upload-Metadata has {count} items, the limit is {limits.max_fields}. Send fewer items."
+        )
     pairs = [_pair(item.strip()) for item in header.split(",")] if header.strip() else []
     facts = dict(pairs)
     if len(facts) != len(pairs):

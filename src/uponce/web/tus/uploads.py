@@ -88,7 +88,7 @@ def _abilities(services: Services) -> Response:
 async def _create(services: Services, request: Request, bases: Bases) -> Response:
     head = request.head
     headers.check_concat(head)
-    fields, filename = headers.read_metadata(head)
+    fields, filename = headers.read_metadata(head, services.limits)
     fields = request.query(services.limits) + fields
     request.note_fields(fields)
     frame = UploadRequest(
