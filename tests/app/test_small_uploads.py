@@ -53,14 +53,43 @@ def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: Wo
     assert world.traces().blobs == stored
 
 
-@pytest.mark.parametrize("idempotency_key", [{}, {"idempotency-key": "another"}], ids=["looked up", "at the commit"])
-def test_refusals_of_replays_are_counted_beyond_a_number(world: World, idempotency_key: dict[str, str]) -> None:
-    """The look-up refuses a replay here before its bytes are stored. With an Idempotency-Key the commit refuses it."""
-    world.swap(limits=Limits(refusals_per_grant=3))
+def test_a_replay_under_another_idempotency_key_stores_no_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no repeat: nothing is stored under its key. A sender could have each body written, synced and deleted."""
+    fields = world.sign()
+    first = world.upload(fields, headers={"idempotency-key": "first"})
+    assert first.status == 200
+    monkeypatch.setattr(Packs, "_append", None)
+    for number in range(2):
+        refused = world.upload(fields, OTHER_PNG, headers={"idempotency-key": f"another-{number}"})
+        assert refused.code == "signature_used"
+    monkeypatch.undo()
+    assert world.upload(fields, headers={"idempotency-key": "first"}).body == first.body
+    other = world.upload(fields, OTHER_PNG, headers={"idempotency-key": "first"})
+    assert other.code == "idempotency_key_reused"
+
+
+def test_an_upload_without_an_idempotency_key_has_no_answer_looked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Records, "find_reply", None)
+    fields = world.sign()
+    assert [world.upload(fields).code for _ in range(3)] == ["ok", "signature_used", "signature_used"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency-key": "another"}], ids=["without a key", "with another key"])
+@pytest.mark.parametrize("forgets", [False, True], ids=["looked up", "at the commit"])
+def test_refusals_of_replays_are_counted_beyond_a_number(
+    world: World, headers: dict[str, str], *, forgets: bool
+) -> None:
+    """The look-up refuses a replay here before its bytes are stored. The commit refuses one that is new here."""
+    limits = Limits(refusals_per_grant=3)
+    world.swap(limits=limits)
     fields = world.sign()
     assert world.upload(fields, headers={"idempotency-key": "first"}).status == 200
     for _ in range(10):
-        assert world.upload(fields, OTHER_PNG, headers=idempotency_key).code == "signature_used"
+        if forgets:
+            world.swap(limits=limits)
+        assert world.upload(fields, OTHER_PNG, headers=headers).code == "signature_used"
     assert world.sql("SELECT count(*) FROM audit WHERE event = 'refused'") == 4
     assert world.sql("SELECT sum(count) FROM audit WHERE event = 'refused'") == 10
 

@@ -225,6 +225,23 @@ def test_a_cloud_is_known_where_a_key_is_not(database: Database) -> None:
     assert seen == [(None, True, False)]
 
 
+def test_the_steps_read_the_answer_under_an_idempotency_key(database: Database) -> None:
+    seen: list[Any] = []
+
+    def look(records: Records) -> UponceError:
+        asked = [("a", "key"), ("a", "another"), ("b", "key"), ("revoked", "key")]
+        seen.extend(records.find_reply(grant(name).key, key) for name, key in asked)
+        return SignatureUsed("looked")
+
+    for name, subject in {"a": grant("a"), "revoked": grant("revoked", max_uses=2)}.items():
+        run(database.commit(subject, replace(draft(name, blob=name), idempotency_key="key"), CALLER))
+    run(database.revoke_grant(grant("revoked", max_uses=2), CALLER))
+    with pytest.raises(SignatureUsed):
+        run(database.commit_arrival(Sent(grant("c"), draft(blob="c"), CALLER, look), ready, MOST_REFUSALS))
+    assert seen == [run(database.find_reply(grant("a").key, "key")), None, None, None]
+    assert seen[0].answer.asset.blob_key == "a"
+
+
 class Counting:
     """A session that counts how often it waits for the database."""
 

@@ -22,7 +22,7 @@ from uponce.adapters.database import commits, keys, ledger
 from uponce.adapters.database.failures import closed, in_the_way, no_answer, outcome_unknown
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run, run_in_step
-from uponce.app.ports import Prepare
+from uponce.app.ports import Prepare, StoredReply
 from uponce.core.errors import StorageFull, StorageUnavailable, Unavailable, UponceError
 from uponce.core.signature import works_in
 from uponce.core.values import ApiKey, GrantRecord
@@ -145,6 +145,9 @@ class Records:
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
         return self._run(ledger.find(key)) if self.knows_grants else None
+
+    def find_reply(self, grant_key: bytes, idempotency_key: str) -> StoredReply | None:
+        return self._run(ledger.find_reply(grant_key, idempotency_key))
 
     def _run_all(self, operations: Iterable[Operation[Any]]) -> list[Any]:
         """Return for each operation its result, or the error with which it refused."""

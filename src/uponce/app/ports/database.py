@@ -56,6 +56,9 @@ class Records(Protocol):
     def find_grant(self, key: bytes) -> GrantRecord | None:
         """Return what Ledger.find_grant returns, or None for a grant that was not looked up: the commit decides."""
 
+    def find_reply(self, grant_key: bytes, idempotency_key: str) -> StoredReply | None:
+        """Return what Ledger.find_reply returns."""
+
 
 A = TypeVar("A")  # an upload that has arrived
 # Takes uploads through the steps before their commit.

@@ -283,12 +283,11 @@ class Pipeline:
         """Return the refusal of a spent signature, before its bytes are stored. The commit decides again.
 
         Only a grant that was tried here before is looked up: most grants are new, and a look-up would find nothing.
-        With an Idempotency-Key only the commit decides: it may have an answer for a repeat.
+        With an answer under its Idempotency-Key only the commit decides: it compares the bytes of a repeat. A use that
+        the record shows was committed together with its answer, so the answer is looked up after the record.
         """
         assert arrival.verified is not None
-        if arrival.request.idempotency_key is not None:
-            return None
-        grant = arrival.verified.grant
+        grant, named = arrival.verified.grant, arrival.request.idempotency_key
         if not self._was_tried(grant.key):
             return None
         record = self._seen.get(grant.key) or records.find_grant(grant.key)
@@ -296,6 +295,8 @@ class Pipeline:
         if error is None:
             return None
         self._seen[grant.key] = record
+        if named is not None and records.find_reply(grant.key, named) is not None:
+            return None
         return Refusal(grant, arrival.request.caller, error)
 
     def _was_tried(self, key: bytes) -> bool:
