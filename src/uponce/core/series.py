@@ -90,17 +90,21 @@ def freeze(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 def check_parameters(series: Series, params: Mapping[str, str], requested: ResourceType | None) -> None:
     """Raise ChunkConflict if a later part has other parameters than the first part."""
+    if changed := changed_parameters(series, params, requested):
+        raise ChunkConflict(
+            f"Parameter {changed[0][:100]} differs from that of the upload's first chunk. Send all chunks of one file "
+            "with the same parameters, and another file with another X-Unique-Upload-Id."
+        )
+
+
+def changed_parameters(series: Series, params: Mapping[str, str], requested: ResourceType | None) -> list[str]:
     first, later = _lasting(dict(series.parameters)), _lasting(dict(freeze(params)))
     if "public_id" not in later:  # SDKs take that of the interim answer for the next chunk: uponce gives none
         first.pop("public_id", None)
     changed = sorted(name for name in first.keys() | later.keys() if first.get(name) != later.get(name))
     if requested != series.requested:
         changed.append("resource_type")
-    if changed:
-        raise ChunkConflict(
-            f"Parameter {changed[0][:100]} differs from that of the upload's first chunk. Send all chunks of one file "
-            "with the same parameters, and another file with another X-Unique-Upload-Id."
-        )
+    return changed
 
 
 def check_chunk(series: Series, chunk: Chunk) -> None:

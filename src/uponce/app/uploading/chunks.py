@@ -5,6 +5,7 @@ Browsers send the same signature again. SDKs sign each chunk again, over equal p
 """
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from uponce.app.authorise import (
     UploadRequest,
@@ -23,9 +24,9 @@ from uponce.app.uploading.ending import end_unless_held
 from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import REUSE, Append, append, begin_series, yielding_to_newer
-from uponce.core.errors import ChunkInProgress, ChunkSuperseded, InvalidSignature, MalformedRequest, SeriesGone
+from uponce.core.errors import ChunkInProgress, ChunkSuperseded, InvalidSignature, MalformedRequest, Refused, SeriesGone
 from uponce.core.relaying import Forwarded
-from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
+from uponce.core.series import Chunk, Series, changed_parameters, check_alive, check_chunk, check_parameters, check_size
 
 
 async def upload_chunk(
@@ -112,6 +113,8 @@ class ChunkIntake(Receiver[Spooled | Append]):
         verified, params = await self._verify(params, series)
         check_route(params, request.cloud, request.requested)
         joined = series is not None and await services.database.has_joined_series(series.id, verified.grant.key)
+        if series is not None and not joined and not self._chunk.span.size and self._changed(series, params):
+            series = None  # a stranger must not learn that the id exists
         if not joined:
             await check_in_time(services, verified, request)
         await check_usable(services, verified, request)
@@ -121,23 +124,36 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
-        """Return what the parameters prove, without a public_id that PHP's SDK added to a later part unsigned."""
-        cloud = self.request.cloud
+        """Return what the parameters prove, without a public_id that PHP's SDK added to a later part unsigned.
+
+        A signature that cannot belong to the series is refused as if there were none: else it shows that the id exists.
+        """
+        services, cloud = self._services, self.request.cloud
         try:
-            return await verify_signed(self._services, cloud, params), params
-        except InvalidSignature:
+            return await verify_signed(services, cloud, params), params
+        except InvalidSignature as invalid:
             if series is None or "public_id" not in params:
                 raise
+            refusal = invalid
         params = {name: value for name, value in params.items() if name != "public_id"}
-        return await verify_signed(self._services, cloud, params), params
+        with suppress(Refused):
+            verified = await verify_signed(services, cloud, params)
+            joined = await services.database.has_joined_series(series.id, verified.grant.key)
+            if joined or not self._changed(series, params):
+                return verified, params
+        raise refusal
+
+    def _changed(self, series: Series, params: dict[str, str]) -> list[str]:
+        return changed_parameters(series, params, self.request.requested)
 
     async def _join(self, series: Series | None, verified: Verified, *, joined: bool = False) -> Series:
         """Return the series with this signature in it. Begin a series if it does not exist."""
         services, request = self._services, self.request
         if series is None and not self._chunk.span.size:
             raise SeriesGone(
-                "This chunk is empty, and no unfinished upload has its X-Unique-Upload-Id. The upload is complete if "
-                "the answer to an earlier chunk has a public_id. Otherwise begin again, with chunks that have bytes."
+                "This chunk is empty, and no unfinished upload with its parameters has its X-Unique-Upload-Id. The "
+                "upload is complete if the answer to an earlier chunk has a public_id. Otherwise begin again, with "
+                "chunks that have bytes."
             )
         if series is None:
             series = await begin_series(
