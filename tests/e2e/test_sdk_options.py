@@ -97,7 +97,6 @@ OF_UPLOADER: dict[str, tuple[Call, tuple[Any, ...], Json]] = {
 }
 OF_ADMIN: list[tuple[str, Call, tuple[Any, ...]]] = [
     ("usage", api.usage, ()),
-    ("config", api.config, ()),
     ("resource_types", api.resource_types, ()),
     ("resources", api.resources, ()),
     ("resources", api.resources_by_ids, (["a"],)),
