@@ -103,21 +103,30 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "tag in found), default=0) → tag in found), default=1)": _SAME + "both are below the limit",
     },
     "core/policy.py judge_media": {
+        "g.filename_override or '')[1] → g.filename_override or 'XXXX')[1]": _SAME + "XXXX has no extension either",
         "t_filename(filename or '')[1]) → t_filename(filename or 'XXXX')[1])": _SAME + "XXXX has no extension either",
     },
-    "core/policy.py _limit": {
-        "a={'meaning': meaning, 'least': least, 'noted': noted → a={'meaning': meaning, 'LEAST': least, 'noted': noted": _AT_IMPORT,
-        "a={'meaning': meaning, 'least': least, 'noted': noted → a={'meaning': meaning, 'XXleastXX': least, 'noted': noted": _AT_IMPORT,
-        "aning, 'least': least, 'noted': noted}) → aning, 'least': least, 'NOTED': noted})": _AT_IMPORT,
-        "aning, 'least': least, 'noted': noted}) → aning, 'least': least, 'XXnotedXX': noted})": _AT_IMPORT,
-        "ast: int=1, noted: bool=False) -> int: → ast: int=1, noted: bool=True) -> int:": _AT_IMPORT,
-        "fault=default, metadata={'meaning': meaning, 'least': least, 'noted': noted}) → fault=default, metadata=None)": _AT_IMPORT,
-        "ing: str, *, least: int=1, noted: bool=False) -> → ing: str, *, least: int=2, noted: bool=False) ->": _AT_IMPORT,
-        "return field(default=default, metadata={'meaning': m → return field(default=None, metadata={'meaning': m": _AT_IMPORT,
-        "return field(default=default, metadata={'meaning': mea → return field(metadata={'meaning': mea": _AT_IMPORT,
-        "rn field(default=default, metadata={'meaning': meaning, 'least': least, 'noted': noted}) → rn field(default=default)": _AT_IMPORT,
-        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'MEANING': meaning, 'least': lea": _AT_IMPORT,
-        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'XXmeaningXX': meaning, 'least': lea": _AT_IMPORT,
+    "core/naming.py check_public_id": {
+        "lic_id) <= _MAX_WRITTEN else public_id → lic_id) <= _MAX_WRITTEN or True else public_id": _SAME
+        + "a longer name is refused too",
+        "_id) if len(public_id) <= _MAX_WRITTEN else publi → _id) if len(public_id) < _MAX_WRITTEN else publi": _SAME
+        + "a longer name is refused too",
+    },
+    "core/naming.py _normal": {
+        "if len(name) > _MAX_WRITTEN: → if len(name) >= _MAX_WRITTEN:": _SAME + "no asset has a name of that length",
+    },
+    "core/naming.py parse_path": {
+        "join(transformation)[:100] or None, unversioned=' → join(transformation)[:101] or None, unversioned='": _SHOWN,
+    },
+    "core/naming.py spellings_of": {
+        "'%7E')) if '~' in plain else () → '%7E')) if '~' in plain or True else ()": _SAME
+        + "without a tilde they are the source",
+    },
+    "core/signature.py _invalid": {
+        "string if len(string) <= _MOST_SHOWN else f'{str → string if len(string) < _MOST_SHOWN else f'{str": _SHOWN,
+    },
+    "app/authorise.py check_origin": {
+        "ors.printable(origin[:300]) if origin else 'no we → ors.printable(origin[:301]) if origin else 'no we": _SHOWN,
     },
     "core/ranges.py parse_ranges": {
         "ge_set = (header or '').partition('=') → ge_set = (header or '').rpartition('=')": _SAME
@@ -148,11 +157,16 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "(key[:_TIMESTAMP_OCTETS], 'big') → (key[:_TIMESTAMP_OCTETS])": _SAME + "that is its default",
     },
     "core/signature.py sign": {
+        "octets + secret.encode(), usedforsecurity=False).hexdigest() → octets + secret.encode()).hexdigest()": _FIPS,
         "code(), usedforsecurity=False).hexdigest() → code(), usedforsecurity=None).hexdigest()": _FIPS,
         "tring + secret).encode(), usedforsecurity=False).hexdigest() → tring + secret).encode()).hexdigest()": _FIPS,
         "code(), usedforsecurity=False).hexdigest() → code(), usedforsecurity=True).hexdigest()": _FIPS,
     },
     "core/signature.py verify": {
+        "rsion=1) if '%26' in v2 else v2 → rsion=1) if '%26' in v2 or True else v2": _SAME
+        + "without an & both versions are one",
+        "to_sign(params, version=1) if '%26' in v2 else v2 → to_sign(params, version=None) if '%26' in v2 else v2": _SAME
+        + "only version 2 is told apart",
         "to_sign(params, version=1) → to_sign(params, version=None)": _SAME + "only version 2 is told apart",
     },
     "core/signature.py sign_delivery": {
@@ -191,6 +205,10 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
 
 
 _OWNER = "a database that replaces another one runs it; tests/app/test_owner.py and the tests of PostgreSQL see that"
+# Functions of which no change shows.
+_ALL_OF = {
+    "core/policy.py _limit": _AT_IMPORT,
+}
 # Functions that no test of the mutation run calls.
 _NOT_REACHED = {
     "adapters/database/commits.py _locks_of_arrival": _LOCKS,
@@ -225,8 +243,9 @@ def reason(mutant: Mutant) -> str | None:
     """Return why the mutant is no gap, or None if the reason is not known yet."""
     if _is_refusal(mutant.was) and mutant.is_respelling:
         return "wording of a refusal; tests hold its kind, its numbers and what to do next"
-    by_rule = _of_database(mutant) if mutant.file.startswith("adapters/database/") else None
-    return by_rule or SURVIVORS.get(f"{mutant.file} {mutant.function}", {}).get(mutant.change)
+    place = f"{mutant.file} {mutant.function}"
+    by_rule = _of_database(mutant) if mutant.file.startswith("adapters/database/") else _ALL_OF.get(place)
+    return by_rule or SURVIVORS.get(place, {}).get(mutant.change)
 
 
 def _is_refusal(line: str) -> bool:

@@ -177,3 +177,10 @@ def test_split_filename(filename: str, parts: tuple[str, str]) -> None:
 @pytest.mark.parametrize(("public_id", "folder"), [("a", ""), ("a/b", "a"), ("a/b/c", "a/b")])
 def test_folder_of(public_id: str, folder: str) -> None:
     assert folder_of(public_id) == folder
+
+
+def test_only_a_folder_may_not_look_like_a_version() -> None:
+    assert check_public_id("v123") == "v123"
+    for name, is_folder in (("v123/a", False), ("v123", True)):
+        with pytest.raises(InvalidParameter, match="its first folder looks like a version"):
+            check_public_id(name, is_folder=is_folder)

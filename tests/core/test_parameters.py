@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uponce.app.authorise import check_route
-from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
+from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter, shown
 from uponce.core.naming import Naming
 from uponce.core.parameters import (
     MAX_CONTEXT_LENGTH,
     MAX_NONCE_LENGTH,
     MAX_TAG_LENGTH,
     MAX_TAGS,
+    MAX_URL_LENGTH,
     MAX_USES,
     PARAMETERS,
     ROWS,
@@ -23,6 +24,7 @@ from uponce.core.parameters import (
     UploadSpec,
     Use,
     names,
+    narrowed,
     parse_timestamp,
     read_parameters,
 )
@@ -359,3 +361,40 @@ def test_a_stream_field_changes_nothing_of_what_was_verified(value: str) -> None
     """No signature covers it, so it may mean nothing."""
     signed = {"timestamp": "1", "public_id": "cat", "tags": "a,b"}
     assert read_parameters({**signed, "stream": value}) == read_parameters(signed)
+
+
+LONGEST_URL = "https://h.example/".ljust(MAX_URL_LENGTH, "a")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://h.example/", "https://u@h.example/", "https://h.example/a\\b", "https://h.example/#a", LONGEST_URL + "a"],
+)
+def test_a_url_that_could_mean_another_place_is_refused(url: str) -> None:
+    assert read_parameters({"notification_url": LONGEST_URL}).notification_url == LONGEST_URL
+    message = (
+        f"Parameter notification_url must be one http or https URL of at most {MAX_URL_LENGTH} ASCII characters, "
+        f"without a user name and without #, not '{shown(url)}'."
+    )
+    with pytest.raises(InvalidParameter) as refused:
+        read_parameters({"notification_url": url})
+    assert refused.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("requested", "named", "kind"),
+    [
+        *((None, kind, kind) for kind in ResourceType),
+        *((ResourceType.IMAGE, named, ResourceType.IMAGE) for named in (None, "auto", "raw")),
+        *((None, named, None) for named in (None, "", "auto")),
+    ],
+)
+def test_the_field_narrows_an_address_that_is_auto(
+    requested: ResourceType | None, named: str | None, kind: ResourceType | None
+) -> None:
+    assert narrowed(requested, {} if named is None else {"resource_type": named}) is kind
+
+
+def test_the_field_names_one_of_all_resource_types() -> None:
+    with pytest.raises(InvalidParameter, match=r"Parameter resource_type must be .*, raw or auto, not 'Image'"):
+        narrowed(None, {"resource_type": "Image"})

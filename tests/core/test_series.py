@@ -82,6 +82,7 @@ def test_a_public_id_cannot_join_a_series_without_one() -> None:
     nameless = replace(SERIES, parameters=freeze({"timestamp": "1", "folder": "cats"}))
     with pytest.raises(ChunkConflict, match="Parameter public_id differs"):
         check_parameters(nameless, {"folder": "cats", "public_id": "tom"}, ResourceType.RAW)
+    check_parameters(nameless, {"folder": "cats"}, ResourceType.RAW)
 
 
 def test_complete_when_the_total_is_known_and_every_byte_is_there() -> None:

@@ -277,3 +277,21 @@ def test_a_limit_without_a_value_is_not_signed(params: dict[str, str], empty: st
         return
     with pytest.raises(InvalidParameter, match=f"Parameter {empty} is empty. Sign a value, or leave {empty} out"):
         refuse_empty_limits(params)
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "algorithm"), [(tuple(Algorithm), Algorithm.SHA1), ((Algorithm.SHA256,), Algorithm.SHA256)]
+)
+def test_answers_are_signed_with_the_present_secret_and_by_sha1_if_the_key_accepts_it(
+    algorithms: tuple[Algorithm, ...], algorithm: Algorithm
+) -> None:
+    key = key_of("present", "before", algorithms=algorithms)
+    assert Signer.of(key) == Signer(key.api_key, algorithm, "present")
+    assert Signer.of(key, "before").secret == "before"
+
+
+@pytest.mark.parametrize(("length", "shown"), [(4000, "a" * 4000), (9000, "a" * 4094 + "…")])
+def test_a_refusal_shows_so_much_of_what_was_signed(length: int, shown: str) -> None:
+    with pytest.raises(InvalidSignature) as refused:
+        verify({"x": "a" * length, "signature": "0" * 40}, key_of("s"))
+    assert f"String to sign - 'x={shown}'" in refused.value.message

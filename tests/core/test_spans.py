@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,3 +38,9 @@ def test_spans_meet_if_they_have_a_byte_in_common(one: Span, other: Span) -> Non
     """An empty span counts as its first byte."""
     at_least_one = [Span(span.start, max(span.end, span.start + 1)) for span in (one, other)]
     assert one.meets(other) is bool(numbers(at_least_one[0]) & numbers(at_least_one[1]))
+
+
+@pytest.mark.parametrize("at", range(-1, 3))
+def test_an_empty_span_meets_its_first_byte_alone(at: int) -> None:
+    empty, other = Span(0, 0), Span(at, at + 1)
+    assert (empty.meets(other), other.meets(empty)) == (at == 0, at == 0)

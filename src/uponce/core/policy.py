@@ -203,7 +203,7 @@ class Limits:
         return limit if spec.max_bytes is None else min(limit, spec.max_bytes)
 
 
-def too_large(size: int, limit: int, *, is_whole: bool = True) -> FileTooLarge:
+def too_large(size: int, limit: int, *, is_whole: bool) -> FileTooLarge:
     """Return the refusal of a size. Both in bytes. With `is_whole` false, more bytes may follow."""
     return FileTooLarge(f"File size too large. Got {'' if is_whole else 'at least '}{size}. Maximum is {limit}.")
 
