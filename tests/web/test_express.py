@@ -258,10 +258,13 @@ def test_the_requests_of_one_turn_share_a_look_at_the_database(wire: Wire, monke
     monkeypatch.setattr(readers.Glances, "version", lambda glances: (next(looks), version(glances))[1])
 
     async def ask_together(*ends: Reader) -> None:
-        for protocol in [wire.connect(end, ServerState()) for end in ends]:
+        protocols = [wire.connect(end, ServerState()) for end in ends]
+        for protocol in protocols:
             protocol.data_received(get(path))
         await asyncio.sleep(0)
         assert all(end.received().endswith(PNG) for end in ends)
+        for protocol in protocols:
+            protocol.connection_lost(None)
 
     for _ in range(2):
         asyncio.run(ask_together(Reader(), Reader(), Reader()))
