@@ -98,6 +98,7 @@ def check_parameters(series: Series, params: Mapping[str, str], requested: Resou
 
 
 def changed_parameters(series: Series, params: Mapping[str, str], requested: ResourceType | None) -> list[str]:
+    """Return the names of the parameters in which a later part differs from the first part."""
     first, later = _lasting(dict(series.parameters)), _lasting(dict(freeze(params)))
     if "public_id" not in later:  # SDKs take that of the interim answer for the next chunk: uponce gives none
         first.pop("public_id", None)
