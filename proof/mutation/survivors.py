@@ -19,6 +19,7 @@ _ONE_LENGTH = _SAME + "each ask has its rows"
 _ROW_MORE = _SAME + "one row more is read, and cut off"
 _NAMED = _SAME + "a public_id that is set needs no other name"
 _NO_EDGE = _SAME + "neither has an edge or a segment of dots"
+_LOOKED_UP = _SAME + "then the record is looked up again"
 _TRUTH = _SAME + "only its truth is asked for"
 _SHOWN = "how much of a long name is shown; names so long are refused before"
 
@@ -124,6 +125,10 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     },
     "core/signature.py _invalid": {
         "string if len(string) <= _MOST_SHOWN else f'{str → string if len(string) < _MOST_SHOWN else f'{str": _SHOWN,
+    },
+    "app/authorise.py authorise": {
+        "ces, verified, request, record) → ces, verified, request, None)": _LOOKED_UP,
+        "vices, verified, request, record) → vices, verified, request)": _LOOKED_UP,
     },
     "app/authorise.py check_origin": {
         "ors.printable(origin[:300]) if origin else 'no we → ors.printable(origin[:301]) if origin else 'no we": _SHOWN,

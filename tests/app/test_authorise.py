@@ -11,13 +11,14 @@ from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
 from uponce.app.authenticate import authenticate
-from uponce.app.authorise import UploadRequest, Verified, authorise, check_usable, verify_signed
+from uponce.app.authorise import UploadRequest, Verified, authorise, check_in_time, check_usable, verify_signed
 from uponce.core.errors import (
     BadCredentials,
     InvalidParameter,
     InvalidSignature,
     MissingParameter,
     OriginMismatch,
+    OutcomeUnknown,
     SignatureUsed,
     StaleRequest,
     UnknownApiKey,
@@ -27,7 +28,7 @@ from uponce.core.errors import (
 )
 from uponce.core.parameters import Call
 from uponce.core.signature import Signer, verify
-from uponce.core.values import Algorithm, ApiKey, AuditEvent, ResourceType
+from uponce.core.values import Algorithm, ApiKey, AuditEvent, ResourceType, Upstream
 
 APP, OTHER = "https://app.example", "https://other.example"
 
@@ -232,3 +233,85 @@ def test_a_deletion_knows_fewer_parameters_than_an_upload(world: World) -> None:
     asyncio.run(verify_signed(world.services, "demo", fields))
     with pytest.raises(UnknownParameter, match=r"^Unknown parameter tags"):
         asyncio.run(verify_signed(world.services, "demo", fields, Call.DESTROY))
+
+
+@pytest.mark.parametrize(
+    ("origin", "key", "refusal"),
+    [(APP, "k", OutcomeUnknown), (APP, None, StaleRequest), (OTHER, "k", OriginMismatch)],
+)
+def test_a_stale_grant_that_is_pending_may_be_repeated(
+    world: World, origin: str, key: str | None, refusal: type[Exception]
+) -> None:
+    """Its upload began in time and was passed on. It has another use left."""
+    verified = _pending(world, max_uses=2)
+    with pytest.raises(refusal):
+        _check_in_time(world, verified, UploadRequest("demo", None, (), origin, CALLER, key))
+
+
+@pytest.mark.parametrize("key", ["k", None])
+def test_a_stale_grant_whose_other_use_is_spent_may_be_repeated_without_a_name(world: World, key: str | None) -> None:
+    verified = _pending(world, max_uses=1)
+    with pytest.raises(OutcomeUnknown):
+        _check_in_time(world, verified, UploadRequest("demo", None, (), APP, CALLER, key))
+
+
+def test_a_stale_grant_that_is_pending_and_spent_is_refused_as_spent(world: World) -> None:
+    """Another use of it is pending. The refusal is audited."""
+    verified = _pending(world, max_uses=2)
+    once = replace(verified, grant=replace(verified.grant, max_uses=1))
+    world.sql("UPDATE grants SET uses = 2")
+    with pytest.raises(SignatureUsed):
+        _check_in_time(world, once, UploadRequest("demo", None, (), APP, CALLER))
+    told = asyncio.run(world.database.history(verified.grant.key, 10))
+    assert [(line.event, line.code, line.caller) for line in told][1:] == [
+        (AuditEvent.REFUSED, "signature_used", CALLER)
+    ]
+
+
+def _pending(world: World, *, max_uses: int) -> Verified:
+    """Return a grant that has expired, and one use of which is pending in an upstream."""
+    verified = ask(world, world.sign({"origin": APP, "max_uses": max_uses}), origin=APP)
+    asyncio.run(world.database.commit(verified.grant, draft(blob="b"), CALLER))
+    world.sql("UPDATE grants SET pending = 1")
+    world.clock.time += world.browser.window + 1
+    return verified
+
+
+def _check_in_time(world: World, verified: Verified, request: UploadRequest) -> None:
+    asyncio.run(check_in_time(world.services, verified, request))
+
+
+def test_the_audit_gets_as_many_refusals_of_a_grant_as_the_limit_says(world: World) -> None:
+    """One row more counts all further ones."""
+    world.swap(limits=replace(world.services.limits, refusals_per_grant=2))
+    fields = world.sign({"origin": APP})
+    asyncio.run(_commit(world, fields))
+    for _ in range(5):
+        with pytest.raises(SignatureUsed):
+            ask(world, fields, origin=APP)
+    assert world.sql("SELECT count(*) FROM audit WHERE event = 'refused'") == 3
+    assert world.sql("SELECT max(count) FROM audit WHERE event = 'refused'") == 3
+
+
+def test_an_upstream_gets_parameters_that_only_it_knows(world: World) -> None:
+    """Cloudinary's own parameters are for the account to judge."""
+    fields = {"some_day": "1"}
+    with pytest.raises(UnknownParameter):
+        ask(world, world.sign(fields))
+    account = Upstream("acme", "98765", "a-secret-of-some-account")
+    relaying = replace(world.browser, api_key="444", upstream=account)
+    asyncio.run(world.database.add_key(relaying))
+    asyncio.run(world.database.set_upstream("demo", account))
+    assert ask(world, world.sign(fields, key=relaying)).params["some_day"] == "1"
+
+
+def test_a_field_narrows_the_route_auto_and_no_other() -> None:
+    def narrowed(requested: ResourceType | None, field: str) -> UploadRequest:
+        request = UploadRequest("demo", requested, (), None, CALLER)
+        narrow = request.narrowed({"resource_type": field})
+        assert (narrow is request) == (narrow.requested is requested)
+        return narrow
+
+    assert narrowed(None, "video").requested is ResourceType.VIDEO
+    assert narrowed(None, "auto").requested is None
+    assert narrowed(ResourceType.RAW, "video").requested is ResourceType.RAW

@@ -79,6 +79,11 @@ def test_t2_anything_but_plain_digits_is_refused(text: str) -> None:
         parse_timestamp(text)
 
 
+def test_t2_a_refusal_shows_so_much_of_it() -> None:
+    with pytest.raises(InvalidParameter, match=f"Invalid timestamp '{'1' * 20}'"):
+        parse_timestamp("1" * 21)
+
+
 @pytest.mark.parametrize("text", ["0", "1", "1700000000", "999999999999"])
 def test_t2_1_to_12_plain_digits_are_seconds(text: str) -> None:
     assert parse_timestamp(text) == int(text)

@@ -180,7 +180,8 @@ def test_folder_of(public_id: str, folder: str) -> None:
 
 
 def test_only_a_folder_may_not_look_like_a_version() -> None:
-    assert check_public_id("v123") == "v123"
+    for name in ("v123", "s--é--"):
+        assert check_public_id(name) == name
     for name, is_folder in (("v123/a", False), ("v123", True)):
         with pytest.raises(InvalidParameter, match="its first folder looks like a version"):
             check_public_id(name, is_folder=is_folder)

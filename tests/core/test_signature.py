@@ -265,7 +265,7 @@ def test_a_notification_is_signed_as_sdks_verify_it(algorithm: Algorithm, expect
     ("params", "empty"),
     [
         ({"origin": "https://a.example", "tags": "", "folder": "/", "nonce": ""}, None),
-        ({"public_id_prefix": "X/"}, None),
+        ({"public_id_prefix": "X/", "transformation": "/"}, None),
         ({"tags": "", "origin": ""}, "origin"),
         ({"max_bytes": ""}, "max_bytes"),
         ({"public_id_prefix": "//"}, "public_id_prefix"),
