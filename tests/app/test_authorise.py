@@ -11,7 +11,15 @@ from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
 from uponce.app.authenticate import authenticate
-from uponce.app.authorise import UploadRequest, Verified, authorise, check_in_time, check_usable, verify_signed
+from uponce.app.authorise import (
+    UploadRequest,
+    Verified,
+    authorise,
+    check_in_time,
+    check_usable,
+    require_credentials,
+    verify_signed,
+)
 from uponce.core.errors import (
     BadCredentials,
     InvalidParameter,
@@ -213,6 +221,11 @@ def test_an_unsigned_upload_is_told_what_is_missing(world: World) -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         ask(world, {"folder": "cats", "upload_preset": "p"})
     assert str(caught.value) == "Unsigned uploads with an upload_preset are not supported. Sign the upload."
+
+
+def test_a_call_that_is_no_upload_gets_no_advice_for_uploads() -> None:
+    with pytest.raises(MissingParameter, match=r"^Missing required parameter - api_key$"):
+        require_credentials({"folder": "cats"})
 
 
 @pytest.mark.parametrize("name", ["api_key", "signature", "timestamp"])
