@@ -91,6 +91,21 @@ class Postgres:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait()
 
+    def grow_old(self) -> None:
+        """From the next start on, give only the last 40 million numbers of transactions, of which PostgreSQL warns.
+
+        Else a vacuum would soon end that. So there is a database that none can open.
+        """
+        self.ask("CREATE DATABASE held")
+        ((number,),) = self.ask("SELECT oid FROM pg_database WHERE datname = 'held'")
+        self.halt()
+        (self._data / "base" / str(number) / "PG_VERSION").unlink()
+        with_old_rows = self._data / "pg_xact" / f"{_LAST_NUMBERS // 2**20:04X}"
+        with_old_rows.write_bytes(bytes(2**18))
+        if self._owner is not None:
+            os.chown(with_old_rows, self._owner, self._owner)
+        self._run("pg_resetwal", "-f", "-x", str(_LAST_NUMBERS), "-D", str(self._data))
+
     def stop(self) -> None:
         """Gone, with its folder."""
         self.halt()
@@ -159,6 +174,7 @@ def _folder() -> str | None:
 
 
 _NUMBERS = itertools.count()
+_LAST_NUMBERS = 2_110_000_000  # the oldest rows are some 1,000 old, and 2 ** 31 later is their end
 
 
 @functools.cache

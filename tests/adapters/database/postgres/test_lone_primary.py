@@ -170,3 +170,12 @@ def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: 
     assert in_time(10 * SECONDS, given_up)
     assert all(read_back(mortal, blob) for blob in unknown)
     assert [run(mortal.find_commit(blob)) for blob in refused] == [None] * len(refused)
+
+
+def test_commits_that_were_given_up_leave_no_connections_behind(own: Postgres, mortal: PostgresDatabase) -> None:
+    """They would use up all connections of PostgreSQL, also those that the operator needs to end the wait."""
+    with waiting_for_a_standby(own) as admin:
+        assert becomes(True, lambda: first_that_waits(mortal)[1] == "outcome_unknown")
+        for _ in range(3):
+            first_that_waits(mortal)
+        assert becomes([], lambda: admin.execute(WAITING).fetchall())

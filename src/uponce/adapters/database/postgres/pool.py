@@ -13,6 +13,7 @@ from itertools import accumulate
 from time import monotonic
 from typing import Any, TypeVar
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from uponce.adapters.database import failures
@@ -39,6 +40,8 @@ MAX_GROUP = 64
 _MOMENT = 500  # milliseconds of a wait for locks, after which the thread looks whether other operations wait
 # So long may taken locks keep other operations waiting. On two busy cores, groups of healthy servers took up to 0.8 s.
 _STUCK_SECONDS = 2.0
+_CANCEL_SECONDS = 1.0
+_ANSWERED = (TransactionStatus.IDLE, TransactionStatus.INERROR)  # nothing is under way
 _MAX_WAVES = 8  # in one transaction: so many uses of one grant do not keep others waiting
 
 
@@ -365,5 +368,13 @@ class Engine:
 
 
 def discard(session: Session) -> None:
-    """End the connection at once."""
-    session.connection.pgconn.finish()
+    """End the connection, and what the server still does for it: at once, or after `_CANCEL_SECONDS` if it is silent.
+
+    A server that waits for a lock or a synchronous standby does not notice that its client has gone. It would keep the
+    connection and its locks, and the pool would open another one for each commit that was given up.
+    """
+    connection = session.connection
+    if connection.info.transaction_status not in _ANSWERED:
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=_CANCEL_SECONDS)
+    connection.pgconn.finish()

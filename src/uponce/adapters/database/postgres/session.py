@@ -23,6 +23,8 @@ Answer = Callable[[], Sequence[Rows]]  # waits, and returns the rows of each ope
 # Every upload shares the rules, and queues up behind work that waits to own them. So this work may not wait long for a
 # server that hangs in a commit.
 OWN_MILLISECONDS = 1000
+# Some 40 million transactions before PostgreSQL must be vacuumed, these begin to warn with each number that they give.
+_OF_NUMBERS = ("GetNewTransactionId", "GetNewMultiXactId")
 _RULES = {Rules.SHARED: "share_rules", Rules.OWN: "own_rules"}
 
 
@@ -111,18 +113,22 @@ class Session:
         """Return when the transaction is durable. After any error, it may be durable or not.
 
         If the wait for a synchronous standby is cancelled, COMMIT ends with success and a warning: that counts as an
-        error here.
+        error here. So does any other warning, except those of `_OF_NUMBERS`.
         """
-        warnings: list[psycopg.errors.Diagnostic] = []
-        self.connection.add_notice_handler(warnings.append)
+        told: list[str | None] = []
+
+        def note(warning: psycopg.errors.Diagnostic) -> None:  # its texts are gone once the answer is read
+            if warning.source_function not in _OF_NUMBERS:
+                told.append(warning.message_primary)
+
+        self.connection.add_notice_handler(note)
         with self.connection.pipeline():  # its end waits for the answers
             # The wait for a synchronous standby is part of COMMIT. `transaction_timeout` does not count that wait, and
             # stays, except for patient work: a server that hangs before COMMIT is sent must not keep its locks.
             self.run("wait_long")
             done = self.connection.execute(self.statements["commit"].text)
-        self.connection.remove_notice_handler(warnings.append)
-        if warnings or done.statusmessage != "COMMIT":
-            told = [warning.message_primary for warning in warnings]
+        self.connection.remove_notice_handler(note)
+        if told or done.statusmessage != "COMMIT":
             raise psycopg.OperationalError(f"COMMIT was answered with {done.statusmessage} and {told}")
 
     def run(self, name: str, params: Mapping[str, Any] | None = None) -> None:
