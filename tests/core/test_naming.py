@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.core.strategies import public_ids
 from uponce.core.errors import InvalidParameter
-from uponce.core.naming import MAX_LENGTH, Naming, check_public_id, folder_of, split_filename
+from uponce.core.naming import MAX_LENGTH, Naming, check_public_id, folder_of, original_filename, split_filename
 from uponce.core.values import ResourceType
 
 IMAGE, VIDEO, RAW = ResourceType
@@ -185,3 +185,18 @@ def test_only_a_folder_may_not_look_like_a_version() -> None:
     for name, is_folder in (("v123/a", False), ("v123", True)):
         with pytest.raises(InvalidParameter, match="its first folder looks like a version"):
             check_public_id(name, is_folder=is_folder)
+
+
+@pytest.mark.parametrize(
+    ("filename", "label"),
+    [
+        ("C:\\Photos\\été 1.jpg", "été 1"),
+        ("a\r\nSet-Cookie: x=1\0.txt", "aSet-Cookie: x=1"),
+        ("a\u202egpj.exe", "agpj"),
+        ("\u2066a\x85\u2069", "a"),
+        ("\n", None),
+        ("", None),
+    ],
+)
+def test_an_original_filename_is_a_label_in_one_line(filename: str, label: str | None) -> None:
+    assert original_filename(filename) == label

@@ -32,6 +32,7 @@ _MAX_EXTENSION = 40
 _FORBIDDEN = frozenset('?&#\\%<>+"')
 # Controls, invisible formatting (direction marks, zero-width), surrogates, private use, unassigned, line ends.
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _ORDINARY = re.compile(f"[A-Za-z0-9_-]{{1,{MAX_LENGTH}}}")  # such a name passes every check
 # Segments that a delivery URL reads as something else: a version, a signature.
 _RESERVED_FIRST = re.compile(r"v[0-9]+|s--.*--")
@@ -136,6 +137,14 @@ def split_filename(filename: str) -> tuple[str, str]:
     last = filename.replace("\\", "/").rpartition("/")[2]
     stem, dot, extension = last.rpartition(".")
     return (stem, extension) if dot and stem else (last, "")
+
+
+def original_filename(filename: str) -> str | None:
+    """Return the name without path and extension, or None without a name.
+
+    It is a label that other programs write into headers and pages. So it has no controls and no marks of direction.
+    """
+    return _UNSEEN.sub("", split_filename(filename)[0]) or None
 
 
 def _cleaned(text: str, length: int) -> str:

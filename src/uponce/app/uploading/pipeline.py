@@ -30,7 +30,7 @@ from uponce.app.services import Services
 from uponce.app.threads import in_a_thread
 from uponce.app.unbroken import later
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, Refused, Unavailable, UponceError
-from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
+from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, original_filename
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded, signed_by
@@ -144,7 +144,7 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
     spec, filename, ids = admitted.spec, admitted.filename, services.ids
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
-    original = split_filename(spec.naming.filename_override or filename or "")[0]
+    original = original_filename(spec.naming.filename_override or filename or "")
     asset = Asset(
         name=AssetName(admitted.grant.cloud, facts.kind, spec.type, public_id),
         asset_id=ids.dated_hex(),
@@ -156,7 +156,7 @@ def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Dige
         facts=facts,
         tags=spec.tags,
         context=spec.context,
-        original_filename=None if spec.discard_original_filename else original or None,
+        original_filename=None if spec.discard_original_filename else original,
     )
     effects = (effect_of(spec, admitted.grant.cloud) for effect_of in services.after_commit)
     left = tuple(effect for effect in effects if effect is not None)
