@@ -44,6 +44,20 @@ def test_a_server_that_was_fenced_and_has_deleted_all_its_assets_is_backed_up(bo
     assert box.back_up().facts["assets"] == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "cure"), [(errno.EACCES, "Give the files to the server's user"), (errno.ENOSPC, "Make room")]
+)
+def test_a_backup_that_cannot_be_written_is_refused_with_its_cure(
+    box: Box, monkeypatch: pytest.MonkeyPatch, number: int, cure: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "of a test")
+
+    monkeypatch.setattr("uponce.adapters.files.write_all", fail)
+    with pytest.raises(SettingRefused, match=f"of a test. {cure}.*, or choose another folder"):
+        box.back_up()
+
+
 def test_a_draft_that_cannot_be_deleted_stops_no_backup(
     box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

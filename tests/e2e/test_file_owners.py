@@ -101,6 +101,20 @@ def test_doctor_names_a_file_of_another_user(data: Path) -> None:
     assert f"chown -R --reference={data} {key}" in found["detail"]
 
 
+@pytest.mark.parametrize("part", ["packs", "blobs"])
+def test_doctor_names_a_folder_with_a_file_of_another_user(data: Path, part: str) -> None:
+    """The service could not read that pack, and root can."""
+    os.chown(next((data / "media" / part).iterdir(), None) or make(data / "media" / part / "0123456789"), 0, 0)
+    findings = json.loads(printed(uponce("doctor", "--json", "--data", data)))
+    (found,) = (each for each in findings if each["name"] == "owner")
+    assert found["detail"].endswith(f"run: chown -R --reference={data} {data / 'media' / part}")
+
+
+def make(path: Path) -> Path:
+    path.touch()
+    return path
+
+
 @pytest.mark.usefixtures("stored")
 def test_doctor_names_a_storage_elsewhere_that_the_service_cannot_write(tmp_path: Path) -> None:
     """As `mkdir` by root leaves it. Root itself, which runs the command, may write everywhere."""

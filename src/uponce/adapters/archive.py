@@ -26,7 +26,7 @@ from uponce.adapters.database.sqlite.snapshot import (
     restore,
     take,
 )
-from uponce.adapters.files import BLOCK_BYTES, exists, make_folder, write_whole
+from uponce.adapters.files import BLOCK_BYTES, cure_of_rights, exists, make_folder, write_whole
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
@@ -239,4 +239,5 @@ def _refusing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingRefused(f"{folder} cannot be written: {error}. Make room, or choose another folder.") from None
+        cure = cure_of_rights(error) or ". Make room"
+        raise SettingRefused(f"{folder} cannot be written: {error}{cure}, or choose another folder.") from None

@@ -179,8 +179,16 @@ def refused(error: OSError) -> UponceError:
             detail=f"{error}{_cure_of_inodes(error)}",
         )
     return StorageUnavailable(
-        "The server's storage cannot be used now. Nothing was stored. Send the request again.", detail=str(error)
+        "The server's storage cannot be used now. Nothing was stored. Send the request again.",
+        detail=f"{error}{cure_of_rights(error)}",
     )
+
+
+def cure_of_rights(error: OSError) -> str:
+    """Return a sentence if the user of this process lacks a right."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ". Give the files to the server's user (chown), or run the command as a user that may use them"
+    return ""
 
 
 def has_no_room(folder: Path) -> bool:

@@ -144,7 +144,8 @@ def _of_owners(settings: Settings) -> Iterator[Finding]:
         for path in sorted(paths):
             with suppress(FileNotFoundError):  # the log of a database that a server has just closed
                 facts = path.lstat()
-                if facts.st_uid != owner != 0 and not facts.st_mode & by_others and path.parent not in foreign:
+                is_foreign = facts.st_uid != owner or (path in files and _holds_foreign(path, owner))
+                if is_foreign and owner != 0 and not facts.st_mode & by_others and path.parent not in foreign:
                     foreign.append(path)
         if foreign:
             names = " ".join(map(str, foreign))
@@ -154,6 +155,11 @@ def _of_owners(settings: Settings) -> Iterator[Finding]:
                 f"{data} belongs to user {owner}, and to another user: {names}. If the server runs as user {owner}, "
                 f"run: chown {option}--reference={data} {names}",
             )
+
+
+def _holds_foreign(path: Path, owner: int) -> bool:
+    """Return whether something in this folder, such as a pack, has another owner. Deeper ones are not looked at."""
+    return exists(path, S_ISDIR) and any(inside.lstat().st_uid != owner for inside in path.iterdir())
 
 
 def _before_the_first_start(
