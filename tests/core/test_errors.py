@@ -42,3 +42,18 @@ def test_no_error_of_the_server_can_be_raised_without_a_time_to_try_again() -> N
     for error in unavailable:
         assert "retry_seconds" in vars(error), error
         assert error("Say it.").retry_after
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "Timeout to host https://a.example/v1/usage?q=Jane&signature=ab",
+            "Timeout to host https://a.example/v1/usage",
+        ),
+        ("400, url='http://a.example/hook?token=abc', again", "400, url='http://a.example/hook', again"),
+        ("no address", "no address"),
+    ],
+)
+def test_a_detail_has_no_query(text: str, left: str) -> None:
+    assert errors.without_queries(text) == left

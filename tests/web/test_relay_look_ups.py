@@ -317,6 +317,7 @@ def test_doctor_takes_no_fraction_of_a_second_for_a_wrong_clock(
     [
         (Trouble.HTML, State.BROKEN, "it answered 200 without the `ok` of an account. Check upload_prefix"),
         (Trouble.PORTAL, State.BROKEN, "it answered 200 without the `ok` of an account. Check upload_prefix"),
+        (Trouble.MOVED, State.BROKEN, "it answered 302, a redirect, which is not followed. Set the address"),
         (Trouble.LIMITED, State.WARNING, "it answered 420: the quota of {} for the Admin API is used up."),
         (Trouble.FAILED, State.BROKEN, "it answered 500. Check {}, and the network."),
         (None, State.BROKEN, "it answered 401. `uponce clouds relay demo URL` sets its key."),

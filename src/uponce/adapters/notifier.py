@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, TypeAlias
 
+from uponce.core.errors import without_queries
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -66,7 +68,7 @@ class Notifier:
         except aiohttp.ClientConnectorError as error:
             return f"{error.host} port {error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return f"{type(error).__name__} {error}".strip()
+            return without_queries(f"{type(error).__name__} {error}".strip())
 
     def _open(self) -> "tuple[aiohttp.ClientSession, Resolver]":
         import aiohttp

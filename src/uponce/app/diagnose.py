@@ -131,6 +131,8 @@ def _unwilling(name: str, cloud: str, upstream: Upstream, status: int) -> Findin
     if status in (420, 429):
         full = f"{said}: the quota of {account} for the Admin API is used up. Uploads may work. Try again in an hour."
         return Finding(name, State.WARNING, full)
+    if 300 <= status < 400:
+        said += ", a redirect, which is not followed. Set the address that it leads to, such as https, as upload_prefix"
     if status == 200:
         said += " without the `ok` of an account. Check upload_prefix: another server may answer there"
     return Finding(name, State.BROKEN, f"{said}. Check {account}, and the network.")

@@ -5,6 +5,7 @@ An error has a stable `code` for programs, a public `message` that says what a c
 are in web/errors.py, the one table of them.
 """
 
+import re
 from typing import ClassVar
 
 
@@ -16,6 +17,11 @@ def shown(text: str) -> str:
 def printable(text: str) -> str:
     """Return the text with `?` for each character that is not printable, as those that command a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def without_queries(text: str) -> str:
+    """Return the text without the queries of its addresses: they may have a signature, or the name of a person."""
+    return re.sub(r"\?[^\s'\"]*", "", text)
 
 
 class UponceError(Exception):

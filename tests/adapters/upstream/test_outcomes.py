@@ -355,6 +355,25 @@ def test_no_error_has_the_secret(caplog: pytest.LogCaptureFixture) -> None:
     assert "the-secret" not in caplog.text
 
 
+def test_no_error_has_the_query_of_a_call() -> None:
+    """It has what a person is called, or a signature. aiohttp names the whole URL of an answer that it cannot read."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 nonsense\r\n\r\n")
+        writer.close()
+
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            account = replace(stub.upstream, prefix=f"http://127.0.0.1:{port}")
+            with pytest.raises(UpstreamUnavailable) as raised:
+                await client.get(account, "usage", [("q", "Jane"), ("signature", "ab" * 20)])
+        assert raised.value.detail.startswith("/v1_1/up/usage: ClientResponseError ")
+        assert "Jane" not in raised.value.detail
+
+    run(play)
+
+
 def test_an_upstream_with_a_certificate_of_an_unknown_authority_is_refused(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate(tmp_path))

@@ -16,7 +16,7 @@ from uponce.adapters.resolver import Resolver
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.bodies import UpstreamBody
 from uponce.app.ports.relaying import UpstreamReply
-from uponce.core.errors import OutcomeUnknown, UpstreamUnavailable
+from uponce.core.errors import OutcomeUnknown, UpstreamUnavailable, without_queries
 from uponce.core.relaying import seconds_of
 
 T = TypeVar("T")
@@ -227,7 +227,8 @@ def _plain(value: str) -> str:
 
 def _detail(url: str, error: Exception) -> str:
     path = url.partition("://")[2].partition("?")[0].partition("/")[2]
-    return f"/{path}: {type(error).__name__} {error}"[:_MOST_DETAIL]
+    said = without_queries(str(error))  # aiohttp repeats the URL
+    return f"/{path}: {type(error).__name__} {said}"[:_MOST_DETAIL]
 
 
 def _unavailable(url: str, error: Exception) -> UpstreamUnavailable:
