@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.full, pytest.mark.skipif(bool(absent()), reason=absent
 
 GUIDE = blocks("one-box.md")
 INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, NEW_MACHINE, RESTORE, *OTHERS = GUIDE
-KEEP, UPGRADE, CONTINUE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
+AGAIN, KEEP, UPGRADE, CONTINUE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
 
 READY = "curl --fail --silent --show-error --retry 60 --retry-connrefused --retry-delay 1 http://127.0.0.1:8000/readyz"
 OWNER = "stat --format '%U %a' /var/lib/uponce"
@@ -57,6 +57,7 @@ def test_every_step_of_the_guide_that_asks_systemd(machine: Booted) -> None:
 
     machine.run(BACKUP)
     backs_up(machine)
+    machine.run(AGAIN)
     machine.run(KEEP)
     machine.run(UPGRADE)
     serves(machine)

@@ -24,7 +24,7 @@ pytestmark = [
 
 GUIDE = blocks("one-box.md")
 INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, NEW_MACHINE, RESTORE, *OTHERS = GUIDE
-KEEP, UPGRADE, CONTINUE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
+AGAIN, KEEP, UPGRADE, CONTINUE, NGINX, DISK, RESTORE_DISK, TO_BUCKET, IN_BUCKET = OTHERS
 
 # Between the two no boot starts a server.
 DISABLED = "disable --now uponce uponce-backup.timer uponce-backup.service"
@@ -90,6 +90,7 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
 
     machine.run(BACKUP)
     back_up(machine)
+    machine.run(AGAIN)
     machine.run(KEEP)
     machine.run(UPGRADE)
     machine.run("uponce keys create")

@@ -227,8 +227,8 @@ def test_the_extended_name_of_a_file_counts_if_it_can_be_read(world: World, head
         ("../../etc/passwd", "passwd"),
         ("C:\\\\fakepath\\\\dog.png", "dog"),
         ("a%22b.png", 'a"b'),
-        ("a%0D%0Ab.png", "a\r\nb"),
-        ("\N{RIGHT-TO-LEFT OVERRIDE}gnp.exe", "\N{RIGHT-TO-LEFT OVERRIDE}gnp"),
+        ("a%0D%0Ab.png", "ab"),
+        ("\N{RIGHT-TO-LEFT OVERRIDE}gnp.exe", "gnp"),
         ("katze \N{SNOWMAN}.png", "katze \N{SNOWMAN}"),
     ],
 )
