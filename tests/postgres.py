@@ -100,10 +100,10 @@ class Postgres:
         ((number,),) = self.ask("SELECT oid FROM pg_database WHERE datname = 'held'")
         self.halt()
         (self._data / "base" / str(number) / "PG_VERSION").unlink()
-        with_old_rows = self._data / "pg_xact" / f"{_LAST_NUMBERS // 2**20:04X}"
-        with_old_rows.write_bytes(bytes(2**18))
+        segment = self._data / "pg_xact" / f"{_LAST_NUMBERS // 2**20:04X}"
+        segment.write_bytes(bytes(2**18))
         if self._owner is not None:
-            os.chown(with_old_rows, self._owner, self._owner)
+            os.chown(segment, self._owner, self._owner)
         self._run("pg_resetwal", "-f", "-x", str(_LAST_NUMBERS), "-D", str(self._data))
 
     def stop(self) -> None:

@@ -103,6 +103,22 @@ def test_a_cancelled_wait_for_a_standby_is_no_success(own: Postgres, patient: Po
     assert read_back(patient, blob)
 
 
+def test_the_operator_reads_why_such_a_commit_is_unknown(own: Postgres, patient: PostgresDatabase) -> None:
+    reasons = list[str]()
+
+    def reason() -> bool:
+        blob = f"blob-{next(_NUMBERS)}"
+        try:
+            run(patient.commit(grant(blob), drafted(blob), CALLER))
+        except OutcomeUnknown as unknown:
+            reasons.append(unknown.for_operator)
+        return bool(reasons)
+
+    with waiting_for_a_standby(own) as admin, ending_each_wait(admin, "pg_cancel_backend"):
+        assert becomes(True, reason)
+    assert "canceling wait for synchronous replication" in reasons[0]
+
+
 @pytest.mark.parametrize("by", ["pg_cancel_backend", "pg_terminate_backend"])
 @pytest.mark.parametrize("repeatable", [True, False])
 def test_reading_back_waits_for_the_standby_too(

@@ -13,7 +13,6 @@ from itertools import accumulate
 from time import monotonic
 from typing import Any, TypeVar
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
 from uponce.adapters.database import failures
@@ -375,6 +374,6 @@ def discard(session: Session) -> None:
     """
     connection = session.connection
     if connection.info.transaction_status not in _ANSWERED:
-        with suppress(psycopg.Error):
+        with suppress(Exception):  # whatever it is, the connection must end
             connection.cancel_safe(timeout=_CANCEL_SECONDS)
     connection.pgconn.finish()
