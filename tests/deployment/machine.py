@@ -22,7 +22,9 @@ class Machine:
             "/etc/uponce": str(folder / "uponce"),
             "/etc/systemd/system": str(folder / "units"),
             "/etc/caddy": str(folder / "caddy"),
+            "/opt/uponce": str(folder / "program"),
             "/opt/uponce/bin": str(_OWN_PROGRAMS),
+            "/opt/uponce/bin/pip": "pip",  # a stub: the uponce under test stays
             **names,
         }
         self.shell = ""  # commands that the reader has given to the shell before each block
@@ -30,7 +32,7 @@ class Machine:
         self._programs = folder / "bin"
         for made in (self._programs, folder / "units", folder / "caddy"):
             made.mkdir()
-        for stub in stubs:
+        for stub in ("pip", *stubs):
             self.stub(stub)
 
     def stub(self, name: str, then: str = "") -> None:

@@ -42,6 +42,7 @@ def test_every_step_of_the_guide_that_asks_systemd(machine: Booted) -> None:
         "LABEL=media /var/lib/uponce/media ext4": "tmpfs /var/lib/uponce/media tmpfs",
         "git pull\n": "",
         "/opt/uponce/bin/pip install .\n": "",  # the container has no network
+        "python3 -m venv --clear /opt/uponce &&\n  /opt/uponce/bin/pip install . &&\n": "",
     }
     machine.run(SETTINGS)
     machine.run(SERVICE)

@@ -51,7 +51,6 @@ def machine(box: Server, tmp_path: Path) -> Iterator[Machine]:
             "/var/lib/uponce": f"{tmp_path}/lib/uponce",
             "127.0.0.1:8000": f"127.0.0.1:{box.port}",
             "git pull\n": "",
-            "/opt/uponce/bin/pip install .\n": "",
         },
         ("systemctl", "chown", "mount", "nginx"),
     )
@@ -113,12 +112,14 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
         "daemon-reload",
         "restart caddy",
         "enable --now uponce-backup.timer",
+        "restart uponce",
         "start uponce-backup",
         "daemon-reload",
         "restart uponce",
         DISABLED,
         ENABLED,
     ]
+    assert machine.asked("pip") == ["install .", "install ."]
 
 
 @pytest.mark.proof
