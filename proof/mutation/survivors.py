@@ -13,13 +13,19 @@ _SAME = "equivalent: "
 _DECORATES = (
     "runs as the module is imported; made by hand: a purge, a fence, a revocation, a condemnation beside commits"
 )
+_MAKES_METHODS = "runs as the module is imported; each test of a database calls what it makes"
 _FIPS = _SAME + "it counts in FIPS builds only"
 _LOCKS = "SQLite needs no locks; the tests on PostgreSQL do"
-_ONE_LENGTH = _SAME + "each ask has its rows"
+_ONE_LENGTH = _SAME + "both have one length"
 _ROW_MORE = _SAME + "one row more is read, and cut off"
 _NAMED = _SAME + "a public_id that is set needs no other name"
 _NO_EDGE = _SAME + "neither has an edge or a segment of dots"
 _LOOKED_UP = _SAME + "then the record is looked up again"
+_EDGE = "only the very moment differs"
+_TIMELESS = _SAME + "that operation asks for no time"
+_NO_SERIES = _SAME + "no series is from the first second of 1970"
+_BOTH = _SAME + "the steps before have set all of them"
+_LATER = _SAME + "the key of the blob is set later"
 _TRUTH = _SAME + "only its truth is asked for"
 _SHOWN = "how much of a long name is shown; names so long are refused before"
 
@@ -41,6 +47,70 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     },
     "adapters/database/catalog.py _id_of": {
         "return 2 ** 63 - 1 → return 2 ** 63 - 2": _SAME + "no id is so great",
+    },
+    "adapters/database/committer.py Records._run_all": {
+        "ession, steps) if steps else [] → ession, steps) if steps or True else []": _SAME
+        + "of nothing it returns nothing",
+    },
+    "adapters/database/committer.py Committer._give_up": {
+        "f._later if each.since <= before] → f._later if each.since < before]": _EDGE,
+        "f._later if each.since > before)) → f._later if each.since >= before))": _EDGE,
+    },
+    "adapters/database/outbox.py list_receivers": {
+        "if after and len(found) < most: → if after or len(found) < most:": _SAME
+        + "nothing comes before an empty name",
+        "f after and len(found) < most: → f after and len(found) <= most:": _ROW_MORE,
+    },
+    "adapters/database/outbox.py delay_waiting": {
+        "ounts.items() if count > max(most - shares[each] → ounts.items() if count >= max(most - shares[each]": (
+            _SAME + "it looks once more"
+        ),
+    },
+    "adapters/database/outbox.py OutboxMethods.drop_dead_effects": {
+        "fect_id - 1, effect_id, 1)) → fect_id - 1, effect_id, 2))": _SAME + "only one has that number",
+    },
+    "adapters/database/outbox.py OutboxMethods._once_each": {
+        "ter = max(done, default=after) → ter = max(done, default=None)": _SAME + "with none done it ends",
+    },
+    "adapters/database/series.py create": {
+        "t, complete_before: int=0) -> Steps[Series]: → t, complete_before: int=1) -> Steps[Series]:": _NO_SERIES,
+    },
+    "adapters/database/series.py _check_joins": {
+        "t, complete_before: int=0) -> Steps[None]: → t, complete_before: int=1) -> Steps[None]:": _NO_SERIES,
+    },
+    "adapters/database/upkeep.py widen_fence": {
+        "from wider_fence.steps(now, skew)) → from wider_fence.steps(None, skew))": _TIMELESS,
+    },
+    "adapters/database/upkeep.py note_settings": {
+        "om noted_settings.steps(now)) != settings: → om noted_settings.steps(None)) != settings:": _TIMELESS,
+    },
+    "adapters/database/upkeep.py _times": {
+        "om noted_settings.steps(now)) → om noted_settings.steps(None))": _TIMELESS,
+        ", int(noted.get('skew', 0))) → , int(noted.get('skew', 1)))": _SAME + "the least is more",
+    },
+    "app/uploading/pipeline.py Pipeline.steps": {
+        "= [self._refused(each, records, Pipeline.collect) for → = [self._refused(each, None, Pipeline.collect) for": (
+            _SAME + "that step reads no records"
+        ),
+    },
+    "app/uploading/pipeline.py Pipeline.judge": {
+        "al.verified is not None and arrival.digest is not N → al.verified is not None or arrival.digest is not N": _BOTH,
+        "content(arrival.digest, admitted.requested, admitted.spec, self._s → content(arrival.digest, None, admitted.spec, self._s": (
+            "the limit of the kind that the URL names; the next step holds the file to that of its own kind"
+        ),
+        "lf._services, admitted, '', arrival.digest, arriva → lf._services, admitted, None, arrival.digest, arriva": _LATER,
+        "f._services, admitted, '', arrival.digest, arriv → f._services, admitted, 'XXXX', arrival.digest, arriv": _LATER,
+    },
+    "app/uploading/pipeline.py Pipeline._candidate": {
+        "rival.draft is not None and (arrival.blob_key is not None) → rival.draft is not None or arrival.blob_key is not None": _BOTH,
+        "al.verified is not None and arrival.draft is not None and (arrival.blob_key is not → al.verified is not None or (arrival.draft is not None and arrival.blob_key": (
+            _BOTH
+        ),
+    },
+    "app/uploading/pipeline.py _digest_of": {
+        "5(data, usedforsecurity=False).hexdigest() → 5(data, usedforsecurity=None).hexdigest()": _FIPS,
+        "md5 = hashlib.md5(data, usedforsecurity=False).hexdigest() → md5 = hashlib.md5(data).hexdigest()": _FIPS,
+        "5(data, usedforsecurity=False).hexdigest() → 5(data, usedforsecurity=True).hexdigest()": _FIPS,
     },
     "adapters/database/ledger.py page": {
         "key, 'before': before, 'timestamp': timestamp_of(before)} → key, 'before': before, 'XXtimestampXX': timestamp_of(before)}": (
@@ -212,6 +282,9 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
 _OWNER = "a database that replaces another one runs it; tests/app/test_owner.py and the tests of PostgreSQL see that"
 # Functions of which no change shows.
 _ALL_OF = {
+    "adapters/database/keys.py _runs_with_secrets": _MAKES_METHODS,
+    "adapters/database/steps.py operation": _DECORATES,
+    "adapters/database/steps.py runs": _MAKES_METHODS,
     "core/policy.py _limit": _AT_IMPORT,
 }
 # Functions that no test of the mutation run calls.
@@ -221,23 +294,14 @@ _NOT_REACHED = {
     "adapters/database/upkeep.py follow_owner": _OWNER,
     "adapters/database/upkeep.py steps_of_succession": _OWNER,
 }
-_COLUMN = "sqlite3.Row reads a column in any letter case; the rows of PostgreSQL do not, and its tests read them"
 
 
-def _of_database(mutant: Mutant) -> str | None:
-    """Return the reason of an operation's mutant that differs in nothing else."""
-    if (mutant.file, mutant.function) == ("adapters/database/steps.py", "operation"):
-        return _DECORATES
-    lower, plain = ([change(text) for text in (mutant.was, mutant.became)] for change in (_in_lower_case, _not_strict))
-    if lower[0] == lower[1]:
-        return _COLUMN
-    if plain[0] == plain[1]:
+def _of_any(mutant: Mutant) -> str | None:
+    """Return the reason that a whole function has, or a mutant that differs in nothing else."""
+    place = f"{mutant.file} {mutant.function}"
+    if _not_strict(mutant.was) == _not_strict(mutant.became):
         return _ONE_LENGTH
-    return _NOT_REACHED.get(f"{mutant.file} {mutant.function}") if mutant.status == "no tests" else None
-
-
-def _in_lower_case(text: str) -> str:
-    return re.sub(r"\['\w+'\]", lambda column: column[0].lower(), text)
+    return _ALL_OF.get(place) or (_NOT_REACHED.get(place) if mutant.status == "no tests" else None)
 
 
 def _not_strict(text: str) -> str:
@@ -249,8 +313,7 @@ def reason(mutant: Mutant) -> str | None:
     if _is_refusal(mutant.was) and mutant.is_respelling:
         return "wording of a refusal; tests hold its kind, its numbers and what to do next"
     place = f"{mutant.file} {mutant.function}"
-    by_rule = _of_database(mutant) if mutant.file.startswith("adapters/database/") else _ALL_OF.get(place)
-    return by_rule or SURVIVORS.get(place, {}).get(mutant.change)
+    return _of_any(mutant) or SURVIVORS.get(place, {}).get(mutant.change)
 
 
 def _is_refusal(line: str) -> bool:

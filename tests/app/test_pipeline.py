@@ -322,11 +322,14 @@ class CommitFails:
         return [self._error] * len(made)
 
 
+@pytest.mark.parametrize("headers", [{}, KEYED], ids=["without a key", "with one"])
 @pytest.mark.parametrize("happened", [True, False])
-def test_an_unknown_outcome_is_read_back_and_deletes_nothing(world: World, happened: bool) -> None:
+def test_an_unknown_outcome_is_read_back_and_deletes_nothing(
+    world: World, happened: bool, headers: dict[str, str]
+) -> None:
     database: Any = CommitFails(world, OutcomeUnknown("unknown"), happened=happened)
     world.swap(database=database)
-    answer = world.upload(world.sign())
+    answer = world.upload(world.sign(), headers=headers)
     assert (answer.status, len(world.traces().blobs)) == (200 if happened else 503, 1)
 
 

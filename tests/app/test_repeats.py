@@ -298,8 +298,21 @@ def test_an_unknown_commit_after_that_of_another_request_is_a_replay(world: Worl
 
     held = Meanwhile(Failing(world.database, before={"commit": UNKNOWN}), "confirm_reply", win)
     world.swap(database=held, metrics=metrics)
-    assert attempt(world, fields, OTHER_PNG, KEY) == "replayed"
+    repeated = asyncio.run(send(world, form(fields, OTHER_PNG), KEY)).committed
+    assert (repeated.replayed, repeated.unneeded_blob) == (True, None)
     assert (metrics.count, len(world.traces().blobs)) == (0, 2)
+
+
+@pytest.mark.parametrize("wins", [True, False], ids=["other bytes won", "nothing did"])
+def test_an_unknown_commit_gets_no_answer_of_other_bytes(world: World, wins: bool) -> None:
+    fields, healthy = world.sign({"max_uses": 3}), world.services
+
+    async def win() -> None:
+        world.use(healthy)
+        assert not wins or await outcome(world, form(fields, OTHER_PNG), KEY) == "ok"
+
+    world.swap(database=Meanwhile(Failing(world.database, before={"commit": UNKNOWN}), "find_reply", win))
+    assert attempt(world, fields, PNG, KEY) == "outcome_unknown"
 
 
 @pytest.mark.parametrize(("moment", "then"), [("before_commit", "ok"), ("after_commit", "replayed")])

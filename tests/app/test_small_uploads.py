@@ -14,6 +14,7 @@ from uponce.adapters.database import keys
 from uponce.adapters.database.committer import Records
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.packs import Packs
+from uponce.app.ports import NewEffect
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
 from uponce.core.values import Digest, GrantRecord
@@ -37,10 +38,37 @@ def test_only_a_grant_that_was_tried_before_is_looked_up(world: World, monkeypat
         return find(records, key)
 
     monkeypatch.setattr(Records, "find_grant", noted)
+    assert (world.upload(world.sign()).status, len(asked)) == (200, 0)
     fields = world.sign()
     assert (world.upload(fields).status, len(asked)) == (200, 0)
     monkeypatch.setattr(Packs, "_append", None)
-    assert (world.upload(fields, OTHER_PNG).code, len(asked)) == ("signature_used", 1)
+    for _ in range(3):  # once it is known to be used up, nothing is looked up either
+        assert (world.upload(fields, OTHER_PNG).code, len(asked)) == ("signature_used", 1)
+
+
+def test_the_keys_of_a_group_are_looked_up_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[list[tuple[str, str]]] = []
+    load = Records.load
+
+    def noted(records: Records, named: Any) -> None:
+        loaded.append(list(named))
+        load(records, named)
+
+    monkeypatch.setattr(Records, "load", noted)
+    assert world.upload(world.sign()).status == 200
+    assert world.upload({"timestamp": "1"}).code == "missing_parameter"
+    assert loaded == [[(world.browser.api_key, "demo")], []]
+
+
+def test_a_group_of_refusals_writes_no_bytes(world: World) -> None:
+    world.swap(put_group=lambda _: pytest.fail("it wrote"))
+    assert forged(world, "demo").code == "unknown_api_key"
+
+
+def test_a_small_upload_leaves_its_effects(world: World) -> None:
+    world.swap(after_commit=[lambda *_: NewEffect("notify", "example.com")])
+    assert world.upload(world.sign()).status == 200
+    assert world.sql("SELECT count(*) FROM outbox") == 1
 
 
 def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: World) -> None:

@@ -1,6 +1,7 @@
 """What the Database suite is written with: back ends to run on, and values to run with."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -65,8 +66,23 @@ class PlainBox:
         return reversed_[::-1]
 
 
+class ExactRow(sqlite3.Row):
+    """Its columns have no name in another letter case, as those of PostgreSQL have none."""
+
+    def __getitem__(self, name: Any, /) -> Any:
+        if isinstance(name, str) and name not in self.keys():
+            raise IndexError(name)
+        return super().__getitem__(name)
+
+
+def _connect_exactly(path: Path) -> connection.Connection:
+    opened = connection.connect(path)
+    opened.row_factory = ExactRow
+    return opened
+
+
 def open_sqlite(path: Path, clock: SteppedClock | None = None) -> SqliteDatabase:
-    database = SqliteDatabase(path, clock=clock or SteppedClock(), secrets=PlainBox())
+    database = SqliteDatabase(path, clock=clock or SteppedClock(), secrets=PlainBox(), connect=_connect_exactly)
     database.open()
     return database
 

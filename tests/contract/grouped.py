@@ -9,7 +9,7 @@ from uponce.core.errors import UponceError
 from uponce.core.refusals import refusal_of
 from uponce.core.values import Caller, Grant
 
-MOST_REFUSALS = 20
+MOST_REFUSALS = 7  # not the default
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import re
 import threading
 from collections.abc import Awaitable
 from concurrent.futures import ProcessPoolExecutor
@@ -310,4 +311,9 @@ def test_of_two_owners_that_follow_one_at_once_the_first_counts(backend: Backend
     (owner,) = set(run(follow()))
     assert run(database.owner()) == owner
     assert follows(owner, "lost")
+    assert re.fullmatch(r"[0-9a-f]{32}\.lost", owner)
     assert run(database.follow_owner(owner)) != owner
+
+
+def test_a_database_without_an_owner_follows_one_that_was_lost(database: Database) -> None:
+    assert follows(run(database.follow_owner("lost")), "lost")

@@ -121,9 +121,9 @@ def test_a_refused_reuse_is_in_the_audit_before_it_is_answered(grouped: Any) -> 
 
 
 def test_losers_of_a_race_are_in_the_audit(grouped: Any) -> None:
-    run(check_one_winner([grouped], racers=12))
+    run(check_one_winner([grouped], racers=MOST_REFUSALS))
     lines = run(grouped.history(grant("contested").key, 100))
-    assert sorted(line.event for line in lines) == [AuditEvent.REFUSED] * 11 + [AuditEvent.SPENT]
+    assert sorted(line.event for line in lines) == [AuditEvent.REFUSED] * (MOST_REFUSALS - 1) + [AuditEvent.SPENT]
 
 
 def test_refusals_beyond_the_limit_are_counted(grouped: Any) -> None:

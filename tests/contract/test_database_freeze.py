@@ -67,8 +67,9 @@ def test_a_frozen_database_takes_no_write_from_any_server(backend: Backend, data
     run(database.freeze())
     for server in (early, database, backend.server()):
         assert run(server.frozen())
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailable) as refused:
             run(WRITES[name](server))
+        assert "frozen" in refused.value.for_operator
     assert run(early.find_grant(grant("new").key)) is None
     found = run(early.find_grant(grant("spent").key))
     assert found is not None and found.uses == 1

@@ -64,9 +64,13 @@ def test_an_effect_is_claimed_once_and_again_after_its_lease(backend: Backend, d
     (listed,) = run(database.list_effects(10))
     assert (listed.error, listed.due_at, listed.dead) == ("no answer", START + 180 + 300, False)
     run(database.hasten_effect(effect.subject))
-    assert [each.id for each in run(claim(database, "relay", 10, 120))] == [effect.id]
+    (third,) = run(claim(database, "relay", 10, 120))
+    run(database.postpone_effect(third, 300))
+    found = run(database.find_effect(effect.id))
+    assert found is not None
+    assert (found.error, found.due_at) == ("", START + 180 + 300)
     run(database.finish_effect(effect.id))
-    assert run(database.list_effects(10)) == []
+    assert (run(database.list_effects(10)), run(database.find_effect(effect.id))) == ([], None)
 
 
 def test_a_dead_effect_waits_for_an_operator(backend: Backend, database: Database) -> None:

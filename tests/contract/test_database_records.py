@@ -90,6 +90,9 @@ def test_the_audit_remembers_a_grant_that_the_ledger_has_forgotten(backend: Back
     run(database.revoke_grant(used, CALLER))
     run(database.record_refusal(used, "signature_revoked", CALLER))
     run(database.record_refusal(tried, "stale_request", CALLER))
+    once, unused = grant("once"), grant("unused")
+    run(database.commit(once, draft("once", blob="once"), CALLER))
+    run(database.revoke_grant(unused, CALLER))
     run(database.commit(kept, draft("kept", blob="kept"), CALLER))
     backend.clock.time = used.keep_until + 1
     run(database.purge(audit_seconds=10**6))
@@ -100,6 +103,10 @@ def test_the_audit_remembers_a_grant_that_the_ledger_has_forgotten(backend: Back
     assert (record.uses, record.spent_at, record.revoked_at, record.status) == (2, START + 1, START + 1, "revoked")
     assert (record.grant.cloud, record.grant.api_key) == (used.cloud, used.api_key)
     assert (record.grant.timestamp, record.grant.max_uses) == (used.timestamp, 2)
+    assert (record.grant.key, record.grant.keep_until) == (used.key, 0)
+    other = [run(database.find_grant(each.key, forgotten=True)) for each in (once, unused)]
+    shown = [each and (each.uses, each.revoked_at, each.grant.max_uses) for each in other]
+    assert shown == [(1, None, 1), (0, START + 1, 1)]
     assert run(database.find_grant(tried.key, forgotten=True)) is None
     assert run(database.find_grant(kept.key, forgotten=True)) == run(database.find_grant(kept.key))
     assert run(database.find_grant(grant("unknown").key, forgotten=True)) is None

@@ -71,7 +71,7 @@ def test_each_one_made_by_hand_has_to_be_killed() -> None:
         ("core/spans.py", "return field('a')", "return field('A')", False),
         ("core/spans.py", "key = 'a'", "key = 'A'", False),
         ("core/spans.py", "a = row['a']", "a = row['A']", False),
-        ("adapters/database/keys.py", "a = row['a']", "a = row['A']", True),
+        ("adapters/database/keys.py", "a = row['a']", "a = row['A']", False),
         ("adapters/database/keys.py", "a = row['a']", "a = row['XXaXX']", False),
         ("adapters/database/keys.py", "zip(a, b, strict=True)", "zip(a, b)", True),
     ],
