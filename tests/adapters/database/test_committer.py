@@ -366,16 +366,17 @@ def test_bytes_that_do_not_become_durable_fail_no_operation_that_needs_none(othe
 
 
 def test_the_operator_reads_why_steps_failed_and_what_others_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    engine, go = Sequenced(), threading.Event()
+    engine, begun, go = Sequenced(), threading.Event(), threading.Event()
     engine.seconds = 0.0
 
     def fail(*_: Any) -> Any:
+        begun.set()
         assert go.wait(60)
         raise ZeroDivisionError("a defect")
 
     async def story(committer: Committer) -> list[Any]:
         tasks = await queued(committer.run_arrival(1, fail, 1))
-        await within(until(committer._queue.empty))
+        await within(until(begun.is_set))
         tasks += await queued(committer.run(use(2)))
         go.set()
         return await results(tasks)
