@@ -39,6 +39,27 @@ def until_it_ends(relay: World, fields: dict[str, str], seconds: int = 60, round
     return status
 
 
+@pytest.mark.parametrize("resources", [[1], [None, {}], ["name"]], ids=str)
+def test_a_list_of_no_assets_proves_nothing(relay: World, stub: StubUpstream, resources: list[Any]) -> None:
+    """Of a server in between. It must end no look-up, and no upload counts as absent."""
+
+    class Odd(EachOnItsLoop):
+        async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
+            if path.endswith("/context"):
+                return UpstreamReply(200, {"resources": resources}, "{}", date=stub.clock())
+            return await super().get(upstream, path, query)
+
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    fields = pending(relay, stub, {})
+    real = relay.services.upstream
+    relay.swap(upstream=Odd())
+    for _ in range(4):
+        reconcile(relay, after=9000)
+    assert status_of(relay, fields) is GrantStatus.PENDING
+    relay.swap(upstream=real)
+    assert until_it_ends(relay, fields) is GrantStatus.USED
+
+
 @pytest.mark.parametrize("step", [1, 10_000])
 def test_a_clock_that_steps_ahead_frees_no_upload_that_is_under_way(
     relay: World, stub: StubUpstream, step: int

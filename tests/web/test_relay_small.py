@@ -54,19 +54,42 @@ SMALL = b"small " * 500
 PATIENCE_SECONDS = 60  # until the file is at the upstream
 
 
-@pytest.mark.parametrize("trouble", [Trouble.RESET, Trouble.HANG_UP, Trouble.EARLY_413])
+BREAKS = {
+    Trouble.RESET: (503, "upstream_unavailable"),
+    Trouble.HANG_UP: (503, "upstream_unavailable"),
+    Trouble.EARLY_413: (400, "upstream_refused"),
+}
+
+
+@pytest.mark.parametrize("trouble", BREAKS)
 def test_a_small_file_is_sent_during_the_commit_and_a_break_before_its_signature_spends_nothing(
     relay: World, stub: StubUpstream, trouble: Trouble
 ) -> None:
     fields = relay.sign()
     stub.uploads = iter([trouble])
     with slowly(relay, stub):
-        assert_refused(relay.upload(fields, SMALL, kind="raw"), 503, "upstream_unavailable")
+        assert_refused(relay.upload(fields, SMALL, kind="raw"), *BREAKS[trouble])
     assert len(stub.requests) == 1
     assert "signature" not in stub.requests[0].names
     assert status_of(relay, fields) is GrantStatus.UNUSED
     assert_accepted(relay.upload(fields, SMALL, kind="raw"))
     assert stored(stub) == [md5(SMALL)]
+
+
+@pytest.mark.parametrize("file", [SMALL, *list(SIZES.values())[1:]], ids=SIZES)
+def test_a_file_that_a_server_on_the_way_finds_too_large_is_refused_for_good(
+    relay: World, stub: StubUpstream, file: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that sends it again only sends it again."""
+    fields = relay.sign()
+    stub.uploads = iter([Trouble.EARLY_413])
+    with slowly(relay, stub):
+        refused = relay.upload(fields, file, kind="raw")
+    assert_refused(refused, 400, "upstream_refused")
+    assert "takes no file of this size" in refused.json["error"]["message"]
+    assert "client_max_body_size" in caplog.text
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+    assert_accepted(relay.upload(fields, SMALL, kind="raw"))
 
 
 def test_a_small_file_whose_grant_is_refused_ends_without_a_signature(relay: World, stub: StubUpstream) -> None:

@@ -12,6 +12,7 @@ from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.adapters.upstream import Times
+from uponce.app.ports.relaying import UpstreamReply
 
 
 def basic(world: World, key: str = "server") -> str:
@@ -93,6 +94,21 @@ def test_an_upload_to_an_address_of_its_type_is_told_where_to_upload(
     kind, _, type_ = path.partition("/")
     assert f"Sign type={type_} and upload to /v1_1/<cloud>/{kind}/upload." in answer.json["error"]["message"]
     assert not stub.requests
+
+
+@pytest.mark.parametrize("status", [600, 999])
+def test_a_status_that_http_does_not_have_is_not_passed_on(relay: World, status: int) -> None:
+    class Odd(EachOnItsLoop):
+        async def get(self, *_: object) -> UpstreamReply:
+            return UpstreamReply(status, {}, "{}")
+
+        async def call(self, *_: object) -> UpstreamReply:
+            return UpstreamReply(status, {}, "{}")
+
+    relay.swap(upstream=Odd())
+    assert_refused(relay.get("/v1_1/demo/ping", authorization=basic(relay)), 503, "upstream_unavailable")
+    answer = relay.request("DELETE", "/v1_1/demo/folders/a", headers={"authorization": basic(relay)})
+    assert_refused(answer, 503, "outcome_unknown")
 
 
 NAMED_UPLOAD = ["folders/upload", "upload_presets/upload", "transformations/upload"]

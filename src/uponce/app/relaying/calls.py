@@ -87,8 +87,11 @@ async def _verify(services: Services, cloud: str, path: str, params: Mapping[str
 
 
 def _answer(reply: UpstreamReply, *, changes: bool) -> Forwarded:
-    """Return the answer. One without JSON is of a server in between: what `changes` something may have been done."""
-    if reply.document is not None:
+    """Return the answer. One without JSON, or with a status that HTTP does not have, is of a server in between.
+
+    Then what `changes` something may have been done.
+    """
+    if reply.document is not None and 200 <= reply.status < 600:
         return forwarded(reply, 0)
     if changes:
         raise OutcomeUnknown(

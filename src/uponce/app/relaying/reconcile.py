@@ -224,7 +224,8 @@ def _says_nothing(reply: UpstreamReply, *, by_marker: bool) -> bool:
     if reply.document is None:
         return False
     if by_marker:
-        return reply.status == 200 and isinstance(reply.document.get("resources"), list)
+        resources = reply.document.get("resources")
+        return reply.status == 200 and isinstance(resources, list) and not resources
     return reply.status == 404 and error_message(reply.document) is not None
 
 
@@ -235,7 +236,8 @@ def _document(reply: UpstreamReply, *, by_marker: bool) -> Mapping[str, Any] | N
     if not by_marker:
         return reply.document if "public_id" in reply.document else None
     resources = reply.document.get("resources")
-    return next(iter(resources), None) if isinstance(resources, list) else None
+    first = resources[0] if isinstance(resources, list) and resources else None
+    return first if isinstance(first, dict) else None
 
 
 def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float, *, is_marked: bool) -> Found:

@@ -49,6 +49,9 @@ _PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # with a database that fails when t
 _NO_NAME = "file"
 _SIGNATURE = re.compile("[0-9A-Fa-f]{40,}")
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
+_TOO_LARGE = (
+    "A server on the way to the upstream takes no file of this size. The signature is not spent. Send a smaller file."
+)
 _STALE = (
     "The upstream refuses the uploads of this server, because of its clock or its settings. The signature is not "
     f"spent. Wait {_STALE_SECONDS} seconds, then send the upload again."
@@ -213,8 +216,7 @@ class Relaying:
         outcome = outcome_of(reply.status, reply.document)
         if self._pending is None or reply.is_early:
             await self._free()
-            is_refused = outcome is Outcome.REFUSED
-            raise _refusal(reply) if is_refused else UpstreamUnavailable(_UNREACHED, detail=told(reply))
+            raise _refusal(reply) if outcome is Outcome.REFUSED else _unreached(reply)
         if outcome is Outcome.REFUSED:
             await self._free()
             raise _refusal(reply)
@@ -360,6 +362,16 @@ def _refusal(reply: UpstreamReply) -> UpstreamRefused | UpstreamUnavailable:
             told(reply),
         )
     return refusal
+
+
+def _unreached(reply: UpstreamReply) -> UpstreamRefused | UpstreamUnavailable:
+    """Return the error after an answer of a server in between, to a request that was not complete."""
+    if reply.status != 413:
+        return UpstreamUnavailable(_UNREACHED, detail=told(reply))
+    log.error(
+        "a server on the way to the account must take larger requests (nginx: client_max_body_size): %s", told(reply)
+    )
+    return UpstreamRefused(_TOO_LARGE)
 
 
 def told(reply: UpstreamReply) -> str:
