@@ -289,7 +289,6 @@ _ALL_OF = {
 }
 # Functions that no test of the mutation run calls.
 _NOT_REACHED = {
-    "adapters/database/commits.py _locks_of_arrival": _LOCKS,
     "adapters/database/upkeep.py replace_owner": "a restore runs it, and tests/app/test_backup.py looks for the result",
     "adapters/database/upkeep.py follow_owner": _OWNER,
     "adapters/database/upkeep.py steps_of_succession": _OWNER,
