@@ -103,7 +103,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     },
     "app/uploading/pipeline.py Pipeline._candidate": {
         "rival.draft is not None and (arrival.blob_key is not None) → rival.draft is not None or arrival.blob_key is not None": _BOTH,
-        "al.verified is not None and arrival.draft is not None and (arrival.blob_key is not → al.verified is not None or (arrival.draft is not None and arrival.blob_key": (
+        "al.verified is not None and arrival.draft is not None and (arrival.blob_key is not → al.verified is not None or (arrival.draft is not None and arrival.blob_key is not": (
             _BOTH
         ),
     },
