@@ -28,6 +28,9 @@ def between(least: int, most: int) -> ValueRule:
     return ValueRule(f"{least} to {most}", lambda number: least <= number <= most)
 
 
+FOLDER = ValueRule(
+    "a folder, such as ./uponce-data, without ~, which only shells replace", lambda text: text[:1] not in ("", "~")
+)
 WEEK = 7 * DAY  # the longest time that S3 signs a URL for, and that a key gives its signatures
 DAYS = between(0, 36_500)
 SECONDS = between(1, MOST_SECONDS)

@@ -13,6 +13,7 @@ from uponce.config.rules import (
     DATABASE,
     DAY,
     DAYS,
+    FOLDER,
     MAYBE_SECONDS,
     NETWORKS,
     NOTED,
@@ -39,9 +40,7 @@ from uponce.core.policy import MOST_SECONDS, Limits
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an operator, with defaults. Sizes in bytes, times in seconds. The reference prints the texts."""
 
-    data: Annotated[
-        str, "Folder of the database, the media and the secret key.", ValueRule("a folder, such as ./uponce-data", bool)
-    ] = "./uponce-data"
+    data: Annotated[str, "Folder of the database, the media and the secret key.", FOLDER] = "./uponce-data"
     database: Annotated[
         str | None,
         "`sqlite:////path/to/file`, or `postgresql://user:password@host/database`. The default is `uponce.db` in the "
