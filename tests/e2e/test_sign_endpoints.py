@@ -201,6 +201,24 @@ def test_authorise_never_reads_a_body_that_is_too_long(ask: Callable[[bytes, str
     assert "larger than" in answer["error"]["message"]
 
 
+@pytest.mark.parametrize("ask", [reads_json_in_starlette, reads_json_in_flask, reads_json_in_django])
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"album=3", "text/plain"),
+        (b"{", "application/json"),
+        (b"\xff", "application/json"),
+        (b"[]", "application/json"),
+    ],
+)
+def test_authorise_never_reads_what_is_not_such_json(
+    ask: Callable[[bytes, str], Reply], body: bytes, content_type: str
+) -> None:
+    """A form of another site would otherwise use up a quota of the user, and each `authorise` would need to catch."""
+    status, answer = ask(body, content_type)
+    assert (status, answer["error"]["code"]) == (400, "malformed_request")
+
+
 def test_a_body_that_is_too_long_never_fills_the_memory_of_a_django_site() -> None:
     """Also where the site itself sets no limit."""
     django()  # for its settings
@@ -290,6 +308,9 @@ def test_express_signs_what_uploads_once(server: Server, media: Path, express: s
     page = asked("GET", express.removesuffix("sign"))
     assert b"<uponce-upload sign=" in page.data
     assert ask("").status == 403
+    for torn in (b"{", b" " * 20_000):
+        refused = asked("POST", express, body=torn, headers={"Content-Type": "application/json", "X-User": "7"})
+        assert (refused.status, refused.json()["error"]["code"]) == (400, "malformed_request")
     other = asked("POST", express, json={"params": {"folder": "users/8"}}, headers={"X-User": "7"})
     assert (other.status, other.json()["error"]["code"]) == (400, "unknown_parameter")
     hidden = {"params": {"nonce": "n&public_id=avatar"}}  # which SDKs before 2.7 sign like two parameters

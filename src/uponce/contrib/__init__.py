@@ -5,10 +5,10 @@ They have one contract. A page posts `{"params": {…}}` as JSON and receives `{
 a user.
 
 `authorise` receives the request and returns True, False, or parameters to sign for this user. It may read what the page
-sent. For a body that is larger than 16 KiB, `authorise` is not called, and the page receives an error. `fixed`
-parameters are signed for every upload, unless `authorise` returns another value than None for them. A page may choose
-only a nonce and what `allow` lists. `sign_endpoint` raises an UponceError at once for a CLOUDINARY_URL or a fixed
-parameter that is wrong.
+sent. For a body that is no such JSON, or larger than 16 KiB, `authorise` is not called, and the page receives an error.
+`fixed` parameters are signed for every upload, unless `authorise` returns another value than None for them. A page may
+choose only a nonce and what `allow` lists. `sign_endpoint` raises an UponceError at once for a CLOUDINARY_URL or a
+fixed parameter that is wrong.
 """
 
 import json
@@ -126,6 +126,15 @@ def _fits(value: str, pattern: str) -> bool:
     if pattern.endswith("*"):
         return len(value) >= len(pattern) and value.startswith(pattern[:-1])
     return value == pattern
+
+
+def is_readable(content_type: str, body: bytes) -> bool:
+    """Return whether the rules can read the body. They refuse any other one, so nothing need be authorised for it."""
+    try:
+        _read(content_type, body)
+    except UponceError:
+        return False
+    return True
 
 
 def _read(content_type: str, body: bytes) -> tuple[dict[str, str], int]:

@@ -6,7 +6,7 @@ from typing import Unpack, cast
 from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules
+from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules, is_readable
 from uponce.signing import Params, ResourceType
 
 
@@ -28,8 +28,9 @@ def sign_endpoint(
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         body = _body(request)
-        granted = len(body) > MAX_BODY or authorise(request)  # the rules refuse a longer body
-        status, answer = rules.reply(granted, request.headers.get("content-type", ""), body)
+        content_type = request.headers.get("content-type", "")
+        granted = not is_readable(content_type, body) or authorise(request)  # what cannot be read is refused
+        status, answer = rules.reply(granted, content_type, body)
         return JsonResponse(answer, status=status, headers=HEADERS)
 
     # A page needs no CSRF token: a form of another site cannot send JSON.

@@ -6,7 +6,7 @@ from typing import Unpack
 
 from flask import Request, Response, jsonify, request
 
-from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules
+from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules, is_readable
 from uponce.signing import Params, ResourceType
 
 
@@ -27,8 +27,9 @@ def sign_endpoint(
     def sign() -> Response:
         request.stream = BytesIO(request.stream.read(MAX_BODY + 1))
         body = request.get_data()  # stays in the request, too
-        granted = len(body) > MAX_BODY or authorise(request)  # the rules refuse a longer body
-        status, answer = rules.reply(granted, request.content_type or "", body)
+        content_type = request.content_type or ""
+        granted = not is_readable(content_type, body) or authorise(request)  # what cannot be read is refused
+        status, answer = rules.reply(granted, content_type, body)
         response = jsonify(answer)
         response.status_code = status
         response.headers.update(HEADERS)

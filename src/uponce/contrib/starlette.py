@@ -7,7 +7,7 @@ from typing import Unpack
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules
+from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules, is_readable
 from uponce.signing import Params, ResourceType
 
 
@@ -27,10 +27,11 @@ def sign_endpoint(
 
     async def sign(request: Request) -> JSONResponse:
         body = await _body(request)
-        granted = len(body) > MAX_BODY or authorise(request)  # the rules refuse a longer body
+        content_type = request.headers.get("content-type", "")
+        granted = not is_readable(content_type, body) or authorise(request)  # what cannot be read is refused
         if isawaitable(granted):
             granted = await granted
-        status, answer = rules.reply(granted, request.headers.get("content-type", ""), body)
+        status, answer = rules.reply(granted, content_type, body)
         return JSONResponse(answer, status, HEADERS)
 
     return sign
