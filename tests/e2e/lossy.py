@@ -8,7 +8,7 @@ from tests.server import Server, asked
 
 
 class LossyProxy(ThreadingHTTPServer):
-    """Passes requests on to uponce, and eats the reply to the first upload, which is complete by then."""
+    """Passes requests on to uponce, and eats the replies to the first `lost` uploads, which are complete by then."""
 
     daemon_threads = True
 
@@ -17,6 +17,7 @@ class LossyProxy(ThreadingHTTPServer):
         self.base = f"http://127.0.0.1:{self.server_port}"
         self.uponce = uponce
         self.uploads = 0
+        self.lost = 1
 
 
 class LossyHandler(BaseHTTPRequestHandler):
@@ -25,7 +26,7 @@ class LossyHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.server.uploads += 1
         reply = self._pass_on()
-        if self.server.uploads > 1:
+        if self.server.uploads > self.server.lost:
             self._answer(reply)
         self.close_connection = True
 

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from uponce.adapters.files import exists
 from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.authorise import read_for
-from uponce.app.sign import mint
+from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import Credentials, find_credentials
 from uponce.cli.options import Data, Json, Kind, SigningKey, Url, parse_pairs, print_json, readable, without_signature
 from uponce.cli.sign import upload_url
@@ -41,6 +41,7 @@ _RETRIES = urllib3.Retry(
     raise_on_status=False,
 )
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would print a line for each retry
+_NOT_THERE = "Check that the server runs there, or use --url."
 _TIMEOUT = urllib3.Timeout(connect=10, read=300)
 
 
@@ -116,6 +117,10 @@ def _print(paths: Sequence[Path], answers: Sequence[dict[str, Any]], as_json: bo
         typer.echo(f"{readable(path)}: {said}" if "error" in answer else said, err="error" in answer)
 
 
+class _BecameShorter(Exception):
+    """The file has less bytes than when it was opened. It is no OSError, after which urllib3 would try again."""
+
+
 class _Form:
     """A multipart body with one file, read from the disk while it is sent. A retry reads it again from the start."""
 
@@ -125,23 +130,34 @@ class _Form:
         )
         boundary = self.content_type.partition("boundary=")[2]
         tail = f"\r\n--{boundary}--\r\n".encode()
-        self._parts = (io.BytesIO(whole.removesuffix(tail)), file, io.BytesIO(tail))
+        parts = (io.BytesIO(whole.removesuffix(tail)), file, io.BytesIO(tail))
+        self._parts = [(part, part.seek(0, io.SEEK_END)) for part in parts]
         self._sent = sent
-        self.length = sum(part.seek(0, io.SEEK_END) for part in self._parts)
+        self.length = sum(length for _, length in self._parts)
+        self.was_sent = False  # the server may have stored the file
         self.seek(0)
 
-    def read(self, size: int = -1) -> bytes:
-        data = next((data for part in self._parts if (data := part.read(size))), b"")
-        self._sent(self.tell())
+    def read(self, size: int) -> bytes:
+        data = b""
+        for part, length in self._parts:
+            left = length - part.tell()  # a log may grow
+            if left > 0:
+                data = part.read(min(size, left))
+                if not data:
+                    raise _BecameShorter
+                break
+        done = self.tell()
+        self.was_sent = self.was_sent or done == self.length
+        self._sent(done)
         return data
 
     def tell(self) -> int:
-        return sum(part.tell() for part in self._parts)
+        return sum(part.tell() for part, _ in self._parts)
 
     def seek(self, start: int) -> None:
         """Go back to the start, where every retry begins."""
         assert start == 0
-        for part in self._parts:
+        for part, _ in self._parts:
             part.seek(0)
 
 
@@ -150,41 +166,64 @@ def _upload(
 ) -> dict[str, Any]:
     """Return the server's answer, or an error of the same form."""
     fields = mint(credentials.key, signed, clock=SystemClock(), ids=RandomIds())
-    address = upload_url(credentials.base, credentials.key.cloud, resource_type)
     try:
-        with urllib3.PoolManager(blocksize=_BLOCK) as http, path.open("rb") as file:
+        with path.open("rb") as file:
             form = _Form(fields, readable(path.name), file, lambda done: progress.update(task, completed=done))
             progress.update(task, total=form.length)
-            headers = {
-                "content-type": form.content_type,
-                "content-length": str(form.length),
-                "idempotency-key": RandomIds().hex(32),
-            }
+            return _send(credentials, fields, form, resource_type)
+    except OSError as error:
+        return _failed(f"cannot be read: {error.strerror or error}")
+    except _BecameShorter:
+        return _failed("became shorter while it was sent. Nothing was stored. Upload it again.")
+
+
+def _send(credentials: Credentials, fields: Mapping[str, str], form: _Form, resource_type: str) -> dict[str, Any]:
+    headers = {
+        "content-type": form.content_type,
+        "content-length": str(form.length),
+        "idempotency-key": RandomIds().hex(32),
+    }
+    try:
+        with urllib3.PoolManager(blocksize=_BLOCK) as http:
             response = http.request(
                 "POST",
-                address,
+                upload_url(credentials.base, credentials.key.cloud, resource_type),
                 body=form,  # type: ignore[arg-type]  # urllib3 calls read, tell and seek alone
                 headers=headers,
                 retries=_RETRIES,
                 redirect=False,  # signed fields go to no other address than the given one
                 timeout=_TIMEOUT,
             )
-        if target := response.get_redirect_location():
-            return _failed(f"{credentials.base} redirects to {target}. Use that server in CLOUDINARY_URL, or in --url.")
-        answer: dict[str, Any] = msgspec.json.decode(response.data)
-    except OSError as error:
-        return _failed(f"cannot be read: {error.strerror or error}")
     except urllib3.exceptions.HTTPError as error:
         reason = str(getattr(error, "reason", error)).rpartition(": ")[2]
-        return _failed(f"No answer from {credentials.base}: {reason}. Check that the server runs there, or use --url.")
-    except msgspec.MsgspecError:
-        answer = {}
-    match answer:
-        case {"secure_url": _}:
+        cure = _may_be_stored(credentials, fields) if form.was_sent else _NOT_THERE
+        return _failed(f"No answer from {credentials.base}: {reason}. {cure}")
+    if target := response.get_redirect_location():
+        return _failed(f"{credentials.base} redirects to {target}. Use that server in CLOUDINARY_URL, or in --url.")
+    match _decoded(response.data):
+        case {"secure_url": _} as answer:
             return answer
         case {"error": {"message": str(message), **rest}}:
             return {"error": {"message": without_signature(message), **rest}}
-    return _failed(f"{credentials.base} answers HTTP {response.status}, but not as uponce does. Check the address.")
+    is_in_between = form.was_sent and response.status in _RETRIES.status_forcelist
+    cure = _may_be_stored(credentials, fields) if is_in_between else "Check the address."
+    return _failed(f"{credentials.base} answers HTTP {response.status}, but not as uponce does. {cure}")
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = msgspec.json.decode(body)
+    except msgspec.MsgspecError:
+        return {}
+    return answer
+
+
+def _may_be_stored(credentials: Credentials, fields: Mapping[str, str]) -> str:
+    """Return what the user may do after a lost answer. Another run would sign again, and store a second asset."""
+    return (
+        "The file may be stored. Before you upload it again, ask on the server: "
+        f"uponce signatures show {grant_id(credentials.key, fields)}"
+    )
 
 
 def _failed(message: str) -> dict[str, Any]:
