@@ -252,7 +252,7 @@ _ON_POSTGRES: Sequence[_Row] = [
     (
         "a key is revoked beside commits",
         "adapters/database/keys.py",
-        "(rules=Rules.OWN)\ndef revoke(",
+        "(rules=Rules.OWN, patient=True)  # the key may have many series\ndef revoke(",
         "(writes=True)\ndef revoke(",
     ),
     (

@@ -16,7 +16,7 @@ from tests.tus import BYTES, Client, assert_refused, assert_state, play, stored
 from tests.world import QuickWorld, World
 from tests.world import assert_refused as assert_plain_refused
 from uponce.adapters.database import series as operations
-from uponce.app.manage_keys import rotate_key
+from uponce.app.manage_keys import revoke_key, rotate_key
 from uponce.app.unbroken import finish_unbroken
 from uponce.app.uploading import resumable
 from uponce.core.errors import InvalidMedia, OutcomeUnknown
@@ -103,9 +103,11 @@ def test_a_revoked_signature_completes_nothing(world: World, client: Client) -> 
     assert world.traces().assets == 0
 
 
-def test_a_leaked_secret_completes_nothing(world: World, client: Client) -> None:
-    """A request that continues an upload has no signature, so the rotation itself ends the upload."""
-    asyncio.run(rotate_key(world.services, world.browser.api_key, 0))
+@pytest.mark.parametrize("command", ["rotate", "revoke"])
+def test_a_leaked_secret_completes_nothing(world: World, client: Client, command: str) -> None:
+    """A request that continues an upload has no signature, so the command itself ends the upload."""
+    key = world.browser.api_key
+    asyncio.run(rotate_key(world.services, key, 0) if command == "rotate" else revoke_key(world.services, key))
     assert_refused(last(client), 404, "series_gone")
     assert world.traces().assets == 0
     assert rows(world) == NO_ROWS

@@ -234,6 +234,16 @@ def test_minted_fields_are_what_the_server_verifies() -> None:
     assert len(_minted({}, algorithm=Algorithm.SHA1)["signature"]) == 40
 
 
+def test_a_key_that_takes_sha256_only_says_so_of_a_shorter_signature() -> None:
+    """Python's `api_sign_request` makes SHA-1 by default."""
+    fields = _minted({}, algorithm=Algorithm.SHA1)
+    with pytest.raises(InvalidSignature, match=r"does not accept SHA-1\. Sign with SHA-256"):
+        verified(fields, ["secret"], algorithms=[SHA256])
+    with pytest.raises(InvalidSignature) as other:
+        verified(fields | {"signature": "0" * 39}, ["secret"], algorithms=[SHA256])
+    assert "SHA-256" not in other.value.message
+
+
 def test_a_timestamp_and_a_nonce_that_are_given_are_kept() -> None:
     assert "nonce" not in _minted({})
     given = {"timestamp": "1600000000", "nonce": "mine"}

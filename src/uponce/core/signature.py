@@ -172,7 +172,7 @@ def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     v1 = string_to_sign(params, version=1) if "%26" in v2 else v2
     algorithm = next((a for a in key.algorithms if _HEX[a].fullmatch(signature)), None)
     if algorithm is None:
-        raise _invalid(signature, v2)
+        raise _invalid(signature, v2, _SHORT if _HEX[Algorithm.SHA1].fullmatch(signature) else "")
     found: tuple[str, Signer] | None = None
     for secret in key.secrets:
         for string in dict.fromkeys((v2, v1)):  # one, unless a value has an `&`
@@ -186,6 +186,7 @@ def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
 
 
 _MOST_SHOWN = 4096
+_SHORT = " This key does not accept SHA-1. Sign with SHA-256: in SDKs, algorithm or signature_algorithm."
 _OLD_SDK = (
     " The & in a value was signed in the unsafe way of old SDKs. Upgrade the SDK that signs, or sign with a key made "
     "with --allow-v1."

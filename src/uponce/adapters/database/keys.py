@@ -90,9 +90,10 @@ def add(_: float, secrets: SecretBox, *keys: ApiKey, new: bool = False) -> Steps
             raise InvalidParameter(f"API key {key.api_key} exists already. Choose another one.")
 
 
-@operation(rules=Rules.OWN)
+@operation(rules=Rules.OWN, patient=True)  # the key may have many series
 def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
-    yield [("revoke_key", {"api_key": api_key, "now": int(now)})]
+    """End the key's series too: requests that continue an upload may have no signature."""
+    yield [("revoke_key", {"api_key": api_key, "now": int(now)}), ("end_series_of_key", {"api_key": api_key})]
     return (yield from find.steps(now, secrets, api_key))
 
 

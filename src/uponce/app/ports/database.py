@@ -241,7 +241,10 @@ class Keys(Protocol):
         """
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
-        """Revoke the key from now on, and return it. Return None if it does not exist. Repeating it changes nothing."""
+        """Revoke the key from now on, end its series, and return it. Return None if it does not exist.
+
+        Repeating it changes nothing.
+        """
 
     async def rotate_key(self, api_key: str, secret: str, overlap: int, present: str | None = None) -> ApiKey | None:
         """Store a new secret, and return the key. The present secret works for `overlap` more seconds.

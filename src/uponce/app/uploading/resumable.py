@@ -245,10 +245,11 @@ async def _signer(services: Services, api_key: str) -> Signer:
 async def _take_in(
     services: Services, series: Series, part: Part, blocks: AsyncIterator[bytes], caller: Caller
 ) -> Series:
-    await refuse_spent(services, series.grant, caller)
     chunk = _chunk(series, part, services.limits.max_bytes(series.requested, read_obeyed(dict(series.parameters))))
     writer = await append(services, series, chunk)
     try:
+        # Here no other request of this server completes this series: its own spend would look like that of another one.
+        await refuse_spent(services, series.grant, caller)
         if part.offset != writer.series.end:
             raise _conflict(writer.series, part)
         await _write(services, writer, chunk, part.checksum, blocks)
