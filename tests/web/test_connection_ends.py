@@ -59,6 +59,29 @@ def test_a_head_over_the_limit_waits_for_the_answer_before_it(bare: Bare) -> Non
     assert b"connection: close" in received
 
 
+@pytest.mark.parametrize(("number", "status"), [(128, 200), (129, 431)])
+def test_a_head_has_a_bound_on_its_headers(bare: Bare, number: int, status: int) -> None:
+    """However short, each costs 200 bytes of memory for as long as the connection is idle."""
+    received = bare.say(get("/after", close=True).replace(b"\r\n\r\n", b"\r\na:" * (number - 2) + b"\r\n\r\n"))
+    assert statuses(received) == [status]
+    assert (b"The request has more than 128 headers. Send fewer headers." in received) == (status == 431)
+
+
+def test_the_next_request_of_a_connection_has_headers_of_its_own(bare: Bare) -> None:
+    many = HEAD + b"a:\r\n" * 100 + b"\r\n"
+    assert statuses(bare.say(many + many + get("/after", close=True))) == [200] * 3
+
+
+@pytest.mark.parametrize(("size", "status"), [(1, 400), (16, 400), (24, 200)])
+def test_a_body_in_tiny_chunks_ends_as_one_in_larger_chunks_does_not(bare: Bare, size: int, status: int) -> None:
+    """Each chunk is a call of the loop, before which no upload of another client goes on."""
+    chunk = b"%x\r\n%b\r\n" % (size, b"a" * size)
+    head = CHUNKED.replace(b"flood HTTP/1.1", b"whole HTTP/1.1\r\nConnection: close")
+    received = bare.say(head + chunk * 200_000 + b"0\r\n\r\n")
+    assert statuses(received) == [status]
+    assert (b"Send chunks of 24 bytes or more" in received) == (status == 400)
+
+
 EARLY = {
     "a long path": (414, get(f"/{'a' * 17_000}")),
     "a large head": (431, HEAD + b"X: " + b"a" * (Limits().max_head_bytes + 100)),

@@ -163,6 +163,7 @@ class Limits:
         "Approximate maximum size of a request's head (its first line and its headers), in bytes. uponce refuses a "
         "larger head with 431.",
     )
+    max_headers: int = _number(128, "Maximum number of headers of a request. uponce refuses more with 431.")
     max_connections_per_address: int = _number(
         1_000,
         "Maximum number of connections of one address to one process. A new connection ends an idle one: the oldest. "

@@ -16,11 +16,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
+from uponce.web import heads
 from uponce.web.app import TrustedProxies
 from uponce.web.connections import Connections, limit_unsent
 from uponce.web.discarding import CYCLE, DISCARD, Dropped, discard, duplicate
-from uponce.web.errors import raw_refusal
-from uponce.web.heads import MAX_PATH_BYTES, refusal_of, refusal_of_address
 from uponce.web.lingering import Lingering
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
@@ -57,7 +56,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _connections: ClassVar[Connections] = Connections()
     _lingering: ClassVar[Lingering] = Lingering()
     _gathered_bytes: ClassVar[int] = 0  # for all requests of this process that wait for their body
-    _gathered = 0
+    _gathered = _fruitless_bytes = body_bytes = _wire_bytes = 0
     _chunks: list[bytes]
     _gathering: tuple[RequestResponseCycle, ASGI3Application, asyncio.TimerHandle] | None = None
     _network = ""
@@ -66,8 +65,6 @@ class HardenedProtocol(HttpToolsProtocol):
     _ending = False  # the answer of the running request ends the connection; further bytes are dropped
     _ended = False  # the last answer has been sent; further bytes are dropped
     _stopping = False  # the server stops: the next answer is the last
-    _fruitless_bytes = 0
-    body_bytes = 0
     _large: LargeBody | None = None
     _running: RequestResponseCycle | None = None  # `cycle` is the newest request, which may wait for this one
     _deadline: asyncio.TimerHandle | None = None
@@ -113,8 +110,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._connections.add(self, network, limit):
             self._network = network
         else:
-            message = f"{limit} connections of this address are in use, the limit. Close some, and try again."
-            self._end(raw_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
+            self._end(heads.refusal_of_connections(limit))
 
     def pause_writing(self) -> None:
         """Watch a client that reads too slowly. It must take some of the unsent bytes every `write_seconds`."""
@@ -149,6 +145,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._fruitless_bytes += len(data)
+        self._wire_bytes += len(data)
         if self._ending or self._ended:
             if self._fruitless_bytes > _MOST_DROPPED_BYTES:
                 self.flow.pause_reading()
@@ -160,8 +157,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._reading_head and self._fruitless_bytes and self._deadline is None:
             self._arm()
         if self._fruitless_bytes > (limit := self.limits.max_head_bytes):
-            message = f"The request's head is larger than {limit} bytes. Send fewer or shorter headers."
-            self._end(raw_refusal("431 Request Header Fields Too Large", message))
+            self._end(heads.refusal_of_size(limit))
+        elif not self._reading_head and self._wire_bytes - self.body_bytes > limit + self.body_bytes // 4:
+            self._end(heads.SMALL_CHUNKS)  # each costs the loop a call
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Ignore Upgrade, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
@@ -172,7 +170,7 @@ class HardenedProtocol(HttpToolsProtocol):
             except HttpParserUpgrade as upgrade:
                 data = self._rest_of_upgrade() + data[upgrade.args[0] :]
             except HttpParserError as error:
-                self._end(refusal_of(error))
+                self._end(heads.refusal_of(error))
                 return
 
     def _rest_of_upgrade(self) -> bytes:
@@ -202,6 +200,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if len(value) > _LENGTH_DIGITS and name.lower() == b"content-length":  # llhttp reads any number of zeros
             raise HttpParserError("the length has too many digits")
         if self._reading_head:  # trailers would otherwise be kept, and no code reads them
+            if len(self.headers) == self.limits.max_headers:
+                self._end(heads.refusal_of_number(self.limits.max_headers))
+                raise ConnectionAbortedError("too many headers")  # stops the parser during a read
             super().on_header(name, value.rstrip(b" \t"))  # the parser drops only the spaces before it
 
     def on_headers_complete(self) -> None:
@@ -213,11 +214,11 @@ class HardenedProtocol(HttpToolsProtocol):
         self._disarm()
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._end(b"")
-            raise ConnectionAbortedError("too many pipelined requests")  # stops the parser during a read
-        if len(self.url) > MAX_PATH_BYTES and (refusal := refusal_of_address(self.url)):
+            raise ConnectionAbortedError("too many pipelined requests")
+        if len(self.url) > heads.MAX_PATH_BYTES and (refusal := heads.refusal_of_address(self.url)):
             self._end(refusal)
             raise ConnectionAbortedError("the address is too long")
-        self.body_bytes = 0
+        self.body_bytes = self._wire_bytes = 0
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and not self._stopping
         self._large = None
@@ -354,8 +355,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if self.is_answering():
             self._arm()  # the head belongs to a pipelined request; the answer before it comes first
         else:
-            message = f"The head did not arrive within {self.limits.head_seconds} seconds. Send the request again."
-            self._end(raw_refusal("408 Request Timeout", message) if self._fruitless_bytes else b"")
+            self._end(heads.refusal_of_slowness(self.limits.head_seconds) if self._fruitless_bytes else b"")
 
     def is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
