@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.test_backup import LATER, Box, Interrupted, box, files, overwrite_first
+from tests.app.test_backup import LATER, SECRETS, Box, Interrupted, box, files, overwrite_first
 from tests.contract.databases import run
 from tests.world import START, World, assert_accepted
 from uponce.adapters.archive import Archive
@@ -84,6 +85,73 @@ def test_a_server_without_the_keys_of_the_last_backup_replaces_nothing(box: Box)
     with pytest.raises(SettingRefused, match=rf"does not have its API keys .*{box.world.browser.api_key}.*restore the"):
         box.back_up()
     assert files(box.folder) - {box.folder / "uponce.db.new"} == before
+
+
+def set_back(box: Box, to: Path) -> None:
+    """As a snapshot of the machine does."""
+    with closing(sqlite3.connect(to)) as source, closing(sqlite3.connect(box.world.path)) as live:
+        source.backup(live)
+    run(box.world.database.thaw(0))
+
+
+@pytest.mark.parametrize("later", [0, 1, 5])
+def test_a_server_that_was_set_back_replaces_no_newer_backup(box: Box, later: int) -> None:
+    """Two nights later no file of the newer assets would be left."""
+    shutil.copy(box.folder / "uponce.db", old := box.folder.with_name("old.db"))
+    for number in range(3):
+        put(box, f"newer-{number}")
+    box.back_up()
+    before = files(box.folder)
+    set_back(box, old)
+    box.world.clock.time += 3600
+    for number in range(later):
+        put(box, f"other-{number}")
+    with pytest.raises(SettingRefused, match=r"newer than the database of this server.*restore the backup"):
+        box.back_up()
+    assert files(box.folder) - {box.folder / "uponce.db.new"} == before
+
+
+def test_a_purge_of_the_audit_and_a_refusal_more_stop_no_backup(box: Box) -> None:
+    fields = box.world.sign({"public_id": "first"})
+    assert box.world.upload(fields, LATER, kind="raw").status == 200
+    for _ in range(25):
+        assert box.world.upload(fields, LATER, kind="raw").code == "signature_used"
+    box.back_up()
+    assert box.world.upload(fields, LATER, kind="raw").code == "signature_used"
+    box.back_up()
+    box.world.clock.time += 10**6
+    run(box.world.database.purge(audit_seconds=1))
+    put(box, "later")
+    assert box.world.sql("SELECT count(*) FROM audit") == 1
+    box.back_up()
+    box.world.sql("DELETE FROM audit")
+    assert box.back_up().media.lost == {}
+
+
+def test_a_backup_without_the_media_keeps_the_older_versions(box: Box) -> None:
+    """As if the disk of the media is not there, for many nights."""
+    box.first.unlink()
+    put(box, "first")
+    for path in (box.world.media / "blobs").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    before = blobs_of(box)
+    for _ in range(3):
+        assert len(box.back_up().media.lost) == 1
+    assert blobs_of(box) == before
+
+
+def test_the_folder_for_lost_files_of_a_new_disk_is_no_other_file(box: Box, tmp_path: Path) -> None:
+    box.folder = tmp_path / "disk"
+    (box.folder / "lost+found").mkdir(parents=True)
+    assert box.back_up().facts["assets"] == 1
+
+
+def test_a_key_of_an_earlier_backup_is_named(box: Box) -> None:
+    """The setting has the key by now."""
+    assert not box.back_up().has_key
+    (box.folder / "secret.key").write_bytes(SECRETS.key())
+    assert box.back_up().has_key
 
 
 def test_a_backup_of_a_newer_release_is_refused_before_anything_is_written(box: Box) -> None:

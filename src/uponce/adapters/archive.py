@@ -106,7 +106,7 @@ class Archive:
         return self.folder.glob(f"{self._database.name}.2*Z")
 
     def _refuse_other_server(self) -> None:
-        """Raise SettingRefused if the last copy holds API keys or assets of another server than the draft.
+        """Raise SettingRefused if the last copy holds API keys, assets or uploads that the server of the draft lacks.
 
         A new server may have the same keys, from its settings. A server that has deleted all its assets has the owner
         of the last copy, or one that follows it.
@@ -123,8 +123,15 @@ class Archive:
                 )
             owner, own = last.owner(), draft.owner()
             is_owner = owner is not None and own is not None and follows(own, owner)  # a fence gives a new owner
-            is_continued = is_owner or last.is_related(self._draft)
-        if not is_continued:
+            is_related = is_owner or last.is_related(self._draft)
+            is_older = not last.is_continued_by(self._draft)
+        if is_related and is_older:
+            raise SettingRefused(
+                f"{self.folder} is newer than the database of this server: it has uploads or refusals that this server "
+                "does not know. Nothing was replaced. If this server was set back, as by a snapshot of its disk, "
+                "restore the backup. To give up what is newer, move this folder away."
+            )
+        if not is_related:
             raise SettingRefused(
                 f"{self.folder} is the backup of another database: this server has none of its assets. Nothing was "
                 "replaced. If this server lost its database, restore the backup. If all those assets were deleted, "
@@ -143,7 +150,7 @@ class Archive:
             if exists(self._facts):
                 return
             drafts = set(self.folder.glob(f"{self._facts.name}.*"))  # of an interrupted first backup
-            if set(self.folder.iterdir()) - drafts:
+            if set(self.folder.iterdir()) - drafts - {self.folder / "lost+found"}:
                 raise SettingRefused(
                     f"{self.folder} holds other files than a backup. Name an empty folder, a new folder, or the folder "
                     "of an earlier backup."
@@ -186,6 +193,9 @@ class Archive:
                 if old != kept:
                     old.unlink()
         return kept
+
+    def has_key(self) -> bool:
+        return exists(self._secret_key)
 
     def _keep(self) -> Path | None:
         if not exists(self._database):

@@ -53,8 +53,11 @@ class Archive(Protocol):
     def take(self, on_pages: OnPages) -> Snapshot:
         """Copy the database of the server as a draft, and open the draft.
 
-        Raise StorageFull without room. Raise SettingRefused if the last copy has API keys or assets of another server.
+        Raise StorageFull without room. Raise SettingRefused if the last copy has what this server does not know.
         """
+
+    def has_key(self) -> bool:
+        """Return whether the folder has the secret key, perhaps from an earlier backup."""
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
         """Replace the last copy with the draft, once all media are there. Return the replaced copy's new path."""
@@ -135,9 +138,10 @@ async def back_up(
             dropped += more
             media = await copy()
     facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
-    kept = key if archive.keeps_key else None
-    before = archive.finish(facts, kept)
-    return BackedUp(facts, media, dropped + await _drop(archive), before, kept is not None)
+    before = archive.finish(facts, key if archive.keeps_key else None)
+    if not media.lost:  # perhaps the disk of the media is away, and an older version is the last one
+        dropped += await _drop(archive)
+    return BackedUp(facts, media, dropped, before, archive.has_key())
 
 
 async def restore(

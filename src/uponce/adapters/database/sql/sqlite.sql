@@ -117,5 +117,10 @@ INSERT INTO main.assets SELECT * FROM live.assets WHERE asset_id = :asset_id;
 SELECT NOT EXISTS (SELECT 1 FROM main.assets)
     OR EXISTS (SELECT 1 FROM main.assets JOIN live.assets USING (asset_id)) AS related;
 
+-- name: is_continued
+WITH newest AS (SELECT * FROM main.audit ORDER BY id DESC LIMIT 1)
+SELECT NOT EXISTS (SELECT 1 FROM live.audit JOIN newest ON audit.at <= newest.at)
+    OR EXISTS (SELECT 1 FROM live.audit JOIN newest USING (grant_key, event, asset_id)) AS continued;
+
 -- name: find_renewed
 SELECT @asset_columns FROM main.assets WHERE asset_id = :asset_id;

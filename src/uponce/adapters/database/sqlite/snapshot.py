@@ -83,6 +83,15 @@ class Snapshot:
             ((row,),) = self._session.ask([("is_related", {})])
         return bool(row["related"])
 
+    def is_continued_by(self, other: Path) -> bool:
+        """Return whether the audit of the database at `other` has the newest row of this copy, or begins after it.
+
+        A purge deletes the oldest rows, and later rows may get their numbers. A refusal more changes the time of a row.
+        """
+        with self._refusing(), self._attached(other):
+            ((row,),) = self._session.ask([("is_continued", {})])
+        return bool(row["continued"])
+
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         with self._refusing():
             return self._run(catalog.digests(prefix))
@@ -268,7 +277,10 @@ def _refuse_files(target: Path) -> None:
     """Raise SettingRefused if a database, or its log, is there. SQLite would use that log for the restored database."""
     for path in (target, *_beside(target)):
         if exists(path):
-            raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
+            raise SettingRefused(
+                f"{path} exists, and uponce overwrites nothing. If a restore into this folder was interrupted, it had "
+                "ended, since the database comes last: start the server. Else move the file away, or restore elsewhere."
+            )
 
 
 def _first(found: Sequence[str]) -> str:
