@@ -56,6 +56,11 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "f._later if each.since <= before] → f._later if each.since < before]": _EDGE,
         "f._later if each.since > before)) → f._later if each.since >= before))": _EDGE,
     },
+    "adapters/database/sqlite/connection.py Engine.look": {
+        "nection.execute('PRAGMA data_version').fetchone()[0] → nection.execute('PRAGMA DATA_VERSION').fetchone()[0]": (
+            _SAME + "names of SQL have no letter case"
+        ),
+    },
     "adapters/database/outbox.py list_receivers": {
         "if after and len(found) < most: → if after or len(found) < most:": _SAME
         + "nothing comes before an empty name",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.contract.databases import CALLER, grant
+from tests.contract.test_database_relays import ACCOUNT
 from tests.world import PNG, World
 from uponce.app.authorise import Admitted
 from uponce.app.ports import Draft
@@ -14,7 +15,7 @@ from uponce.core.errors import ContentMismatch, FileTooLarge, FormatNotAllowed, 
 from uponce.core.naming import Naming
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
-from uponce.core.values import AssetName, DeliveryType, Digest, ResourceType
+from uponce.core.values import AssetName, DeliveryType, Digest, ResourceType, Upstream
 
 DIGEST = Digest(len(PNG), "0" * 32, "1" * 64)
 
@@ -38,6 +39,24 @@ def judged(
     facts = asyncio.run(examine(world.services, admitted, path, DIGEST))
     assert facts is not None
     return draft_of(world.services, admitted, "b" * 32, DIGEST, facts)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "inspects", "is_here", "is_inspected"),
+    [
+        (None, False, True, True),
+        (ACCOUNT, False, True, False),
+        (ACCOUNT, True, True, True),
+        (ACCOUNT, True, False, False),
+    ],
+)
+def test_a_file_for_an_account_is_inspected_if_so_set_and_if_it_is_here(
+    world: World, path: str, upstream: Upstream | None, inspects: bool, is_here: bool, is_inspected: bool
+) -> None:
+    world.swap(inspects=inspects)
+    admitted = Admitted(grant(), UploadSpec(), {}, None, "cat.png", CALLER, upstream=upstream)
+    facts = asyncio.run(examine(world.services, admitted, path if is_here else None, DIGEST))
+    assert (facts is not None) is is_inspected
 
 
 def test_what_was_asked_for_is_in_the_draft(world: World, path: str) -> None:

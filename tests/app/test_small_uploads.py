@@ -66,9 +66,9 @@ def test_a_group_of_refusals_writes_no_bytes(world: World) -> None:
 
 
 def test_a_small_upload_leaves_its_effects(world: World) -> None:
-    world.swap(after_commit=[lambda *_: NewEffect("notify", "example.com")])
-    assert world.upload(world.sign()).status == 200
-    assert world.sql("SELECT count(*) FROM outbox") == 1
+    world.swap(after_commit=[lambda spec, cloud: NewEffect("notify", f"{cloud}/{spec.naming.public_id}")])
+    assert world.upload(world.sign({"public_id": "cat"})).status == 200
+    assert world.sql("SELECT receiver = 'demo/cat' FROM outbox") == 1
 
 
 def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: World) -> None:

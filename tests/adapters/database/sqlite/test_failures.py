@@ -2,11 +2,13 @@
 
 import errno
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.databases import open_sqlite
 from uponce.adapters.database.sqlite import connection
 from uponce.adapters.database.sqlite.connection import (
     Engine,
@@ -86,3 +88,15 @@ def test_no_operation_of_sqlite_is_waited_for_without_its_transaction() -> None:
     operations: Any = ["an operation"]
     assert engine.wait(operations, lambda: True) == ["done"]
     assert asked == [(operations, ())]
+
+
+def test_another_connection_has_another_version_of_the_database(tmp_path: Path) -> None:
+    """Its own commits do not change its number, so both connections may have the same one."""
+    with closing(open_sqlite(tmp_path / "u.db")) as database:
+        engine = database._engine
+        first, _, version = engine.look()
+        assert engine.look()[2] == version
+        engine.disconnect()
+        second, _, other = engine.look()
+        assert first is not second  # both are alive, so no address is used twice
+        assert other != version
