@@ -20,7 +20,7 @@ from tests.contract.databases import (
     run,
 )
 from tests.contract.test_database_series import begin, complete, series
-from uponce.adapters.database.steps import Steps, operation
+from uponce.adapters.database.steps import Rules, Steps, operation
 from uponce.app.ports import Database
 from uponce.core.errors import BlobCondemned, UnknownApiKey
 from uponce.core.relaying import Relay
@@ -48,10 +48,16 @@ def test_a_condemned_blob_is_not_committed(database: Database) -> None:
     run(play())
 
 
-def test_a_key_that_was_revoked_meanwhile_commits_nothing(database: Database) -> None:
+@operation(rules=Rules.OWN)
+def revoke_alone(now: float, api_key: str) -> Steps[None]:
+    """As a release did that left the series of the key."""
+    yield [("revoke_key", {"api_key": api_key, "now": int(now)})]
+
+
+def test_a_key_that_was_revoked_meanwhile_commits_nothing(database: Opened) -> None:
     async def play() -> None:
         whole = await complete(database, A, B)
-        await database.revoke_key(KEY.api_key)
+        await database.write(revoke_alone(KEY.api_key))
         with pytest.raises(UnknownApiKey):
             await database.commit_series(whole.id, PUBLISHED, CALLER)
         await check_nothing_happened(database, whole)
@@ -59,10 +65,10 @@ def test_a_key_that_was_revoked_meanwhile_commits_nothing(database: Database) ->
     run(play())
 
 
-def test_a_key_that_was_revoked_meanwhile_passes_nothing_on(database: Database) -> None:
+def test_a_key_that_was_revoked_meanwhile_passes_nothing_on(database: Opened) -> None:
     async def play() -> None:
         whole = await complete(database, A, B)
-        await database.revoke_key(KEY.api_key)
+        await database.write(revoke_alone(KEY.api_key))
         passed_on = relay(A, B, series=whole.id)
         with pytest.raises(UnknownApiKey):
             await database.begin_relay(passed_on, 60)
@@ -72,9 +78,9 @@ def test_a_key_that_was_revoked_meanwhile_passes_nothing_on(database: Database) 
     run(play())
 
 
-@pytest.mark.parametrize(("overlap", "is_ended"), [(0, True), (60, False)])
+@pytest.mark.parametrize(("overlap", "is_ended"), [(0, True), (60, False), (None, True)])
 def test_a_secret_that_ends_at_once_ends_the_series_of_its_key(
-    database: Database, overlap: int, is_ended: bool
+    database: Database, overlap: int | None, is_ended: bool
 ) -> None:
     """Series of other keys go on."""
 
@@ -82,7 +88,10 @@ def test_a_secret_that_ends_at_once_ends_the_series_of_its_key(
         await database.add_key(OTHER)
         whole = await complete(database, A, B)
         other = await begin(database, replace(series("other"), api_key=OTHER.api_key), grant("other", key=OTHER))
-        await database.rotate_key(KEY.api_key, "newer", overlap)
+        if overlap is None:
+            await database.revoke_key(KEY.api_key)
+        else:
+            await database.rotate_key(KEY.api_key, "newer", overlap)
         assert (await database.find_series(whole.id) is None) == is_ended
         assert await database.find_series(other.id) == other
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import KEY, PlainBox, SteppedClock, open_sqlite, publish
-from uponce.adapters import files as adapter_files
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite import file as module
 from uponce.adapters.database.sqlite.connection import Connection, check_durable, connect
@@ -337,8 +336,7 @@ def test_no_secret_stands_in_the_file_as_it_is(tmp_path: Path) -> None:
 
 def test_the_names_of_new_folders_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    for each in (module, adapter_files):
-        monkeypatch.setattr(each, "sync_folder", synced.append)
+    monkeypatch.setattr(module, "sync_folder", synced.append)
     module.make_private(tmp_path / "a" / "b" / "uponce.db")
     assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
 

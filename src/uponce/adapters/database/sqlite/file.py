@@ -20,7 +20,7 @@ from uponce.adapters.database.failures import refuse_newer, refuse_older
 from uponce.adapters.database.sqlite.connection import Connection, HeldConnection, Log, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
-from uponce.adapters.files import exists, make_file, make_folder
+from uponce.adapters.files import exists, make_file
 from uponce.adapters.system import MOUNTINFO, closing_file, file_system_of, sync_folder
 from uponce.core.errors import SettingRefused, UponceError
 
@@ -54,10 +54,13 @@ def make_private(path: Path) -> None:
 
     SQLite gives the same mode to the files that it puts beside this one, and syncs the folder itself later.
     """
-    make_folder(path.parent)
+    folders = [path.parent, *path.parent.parents]
+    missing = [folder for folder in folders if not exists(folder)]
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileExistsError):
         os.close(make_file(path.resolve()))
-    sync_folder(path.parent)
+    for folder in (path.parent, *(folder.parent for folder in missing)):
+        sync_folder(folder)
 
 
 def refuse_unwritable(path: Path) -> None:
