@@ -40,6 +40,9 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
             "filters texts across the border of two strings; the query has compared the value"
         ),
     },
+    "adapters/database/catalog.py condemn": {
+        "ield from unnamed.steps(now, blob_keys)) → ield from unnamed.steps(None, blob_keys))": _TIMELESS,
+    },
     "adapters/database/catalog.py _context_part": {
         "-1]},' if value is None else json_text((key, val → -1]},' if value is None or True else json_text((key, val": (
             _SAME + "finds too much, which is filtered"
