@@ -1,5 +1,6 @@
 """`uponce prove`: it believes good servers, catches bad ones, and leaves as little behind as it can."""
 
+import asyncio
 import datetime
 import ipaddress
 import json
@@ -57,7 +58,7 @@ def test_it_holds_here(tmp_path: Path) -> None:
     """Two processes; the report says what it sent, and that this key may remove nothing."""
     with Server(tmp_path / "data", workers=2) as server:
         done, report = prove(server.urls[0])
-    assert done.code == 0, done.stderr
+        assert done.code == 0, f"{done.stderr}\nThe server:\n{server.output}"
     assert report["verdict"] == "holds"
     assert {check["verdict"] for check in report["checks"]} == {"holds"}
     race = report["checks"][-1]
@@ -322,6 +323,36 @@ def test_it_signs_with_the_algorithm_of_the_key(option: str, length: int) -> Non
     fields = Site(target.base, target.key, 60).new_signature()
     assert len(fields["signature"]) == length
     assert verify(fields, target.key)[1].algorithm is (Algorithm.SHA256 if option else Algorithm.SHA1)
+
+
+@pytest.mark.parametrize("at", ["the connection", "the reply"])
+def test_a_machine_that_stands_still_is_no_silence(at: str) -> None:
+    """Its clock goes on for longer than it waits for any answer."""
+
+    async def race() -> list[Reply]:
+        loop, stood_still = asyncio.get_running_loop(), 0.0
+
+        def stand_still() -> None:
+            nonlocal stood_still
+            stood_still += 100
+
+        def answer() -> None:
+            stand_still()
+            foreign.lock.release()
+
+        loop.time = lambda: time.monotonic() + stood_still  # type: ignore[method-assign]
+        target = credentials_of(f"cloudinary://{KEY}:{SECRET}@{CLOUD}?upload_prefix={foreign.url}")
+        site = Site(target.base, target.key, 120)
+        if at == "the connection":
+            site.on_request = lambda: loop.call_soon(stand_still)
+        else:
+            foreign.lock.acquire()
+            loop.call_later(0.5, answer)
+        return await site.race(site.new_signature(), [dot(1), dot(2)])
+
+    with running(Foreign()) as foreign:
+        replies = asyncio.run(race())
+    assert sorted(reply.status for reply in replies) == [200, 400]
 
 
 def test_each_dot_has_bytes_of_its_own() -> None:

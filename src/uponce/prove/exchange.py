@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,12 +114,30 @@ class Exchange(asyncio.Protocol):
             self.reply.set_result(reply)
 
 
-async def connect(host: str, port: int, *, tls: bool, seconds: float) -> Exchange:
+async def connect(host: str, port: int, *, tls: bool, seconds: int) -> Exchange:
     """Return a new connection. Raise OSError, of which TimeoutError is one, if it cannot be made."""
     context = ssl.create_default_context() if tls else None
-    async with asyncio.timeout(seconds):
-        _, exchange = await asyncio.get_running_loop().create_connection(Exchange, host, port, ssl=context)
-    return exchange
+    connecting = asyncio.ensure_future(asyncio.get_running_loop().create_connection(Exchange, host, port, ssl=context))
+    try:
+        await wait_for([connecting], seconds)
+        if not connecting.done():
+            raise TimeoutError
+        _, exchange = connecting.result()
+        return exchange
+    finally:
+        connecting.cancel()
+
+
+async def wait_for(futures: Sequence[asyncio.Future[Any]], seconds: int) -> None:
+    """Return when all are done, or after so many waits of a second.
+
+    A machine that stands still (a laptop that sleeps, a virtual machine that is moved) ends one wait, not all of them.
+    What arrived at that time is then read.
+    """
+    for _ in range(seconds):
+        _, waiting = await asyncio.wait(futures, timeout=1)
+        if not waiting:
+            return
 
 
 def _json_object(data: bytes) -> Mapping[str, Any]:

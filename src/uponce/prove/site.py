@@ -13,7 +13,7 @@ from uponce.adapters.system import RandomIds, SystemClock
 from uponce.core.errors import SettingRefused
 from uponce.core.signature import Signer, sign, string_to_sign
 from uponce.core.values import ApiKey
-from uponce.prove.exchange import NO_REPLY, Exchange, Reply, connect
+from uponce.prove.exchange import NO_REPLY, Exchange, Reply, connect, wait_for
 
 Fields = Mapping[str, str]
 
@@ -103,7 +103,7 @@ class Site:
                 await asyncio.sleep(_SETTLE_SECONDS)
             for exchange, request in zip(exchanges, requests, strict=True):
                 exchange.send(request[-1:])
-            await asyncio.wait([exchange.reply for exchange in exchanges], timeout=_SECONDS)
+            await wait_for([exchange.reply for exchange in exchanges], _SECONDS)
             late = Reply(NO_REPLY, problem=f"it did not answer within {_SECONDS} seconds")
             return [exchange.reply.result() if exchange.reply.done() else late for exchange in exchanges]
         finally:
