@@ -15,7 +15,17 @@ import pytest
 
 from tests import samples
 from tests.app.planted import rot
-from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, killed_amid_copying, printed, uponce
+from tests.e2e.commands import (
+    Done,
+    as_json,
+    beside,
+    code_of,
+    in_a_process,
+    killed_amid_copying,
+    printed,
+    settings_of,
+    uponce,
+)
 from tests.e2e.traffic import Traffic
 from tests.server import Key, Server
 from uponce.adapters import files
@@ -165,6 +175,19 @@ def test_what_a_backup_has_lost_is_told_and_the_rest_is_restored(server: Server,
     assert set(told["lost"]) == {"media/raw/upload/lost", "media/raw/upload/rotten"}
     assert "2 assets have lost their bytes" in done.stderr
     assert "The restore has ended, so do not repeat it. Start the server." in done.stderr
+
+
+@pytest.mark.usefixtures("few_places")
+def test_a_backup_that_finds_no_files_names_the_wrong_storage(server: Server, tmp_path: Path) -> None:
+    """As before a disk is mounted, and as with the storage of another server. Its advice is not to upload again."""
+    put(server, "elsewhere", b"elsewhere")
+    storage = tmp_path / "storage"
+    env = {**settings_of(server), "UPONCE_STORAGE": storage.as_uri()}
+    for why in ("is empty and belongs to no database", "belongs to another database"):
+        done = uponce("backup", tmp_path / "backup", env=env)
+        assert (done.code, "upload them again" in done.stderr) == (1, False), done.stderr
+        assert f"UPONCE_STORAGE {why}" in done.stderr and "Then repeat the backup." in done.stderr
+        (storage / "owner").write_text("0" * 32)
 
 
 @pytest.mark.usefixtures("few_places")

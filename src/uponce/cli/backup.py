@@ -10,9 +10,12 @@ from uponce import __version__
 from uponce.app.backup import BackedUp, back_up
 from uponce.app.check import FROZEN
 from uponce.app.copy_media import Copying
+from uponce.app.owner import check_owner
 from uponce.app.ports import PLACES
+from uponce.app.services import Services
 from uponce.cli.options import Data, Json, Show, filling, progress_bar, readable, say, warn
 from uponce.config import load
+from uponce.core.errors import SettingRefused
 from uponce.wiring import archive_of, opened
 
 _SHOWN = 10
@@ -36,7 +39,7 @@ def run(
     archive = archive_of(settings, folder)
     with filling(folder), archive.writing(), opened(settings) as backend, progress_bar() as show:
 
-        async def work() -> tuple[BackedUp, bool]:
+        async def work() -> tuple[BackedUp, bool, str | None]:
             done = await back_up(
                 backend.services,
                 backend.secrets,
@@ -45,17 +48,27 @@ def run(
                 on_pages=lambda pages, total: show("copying the database", pages, total),
                 on_media=lambda copying: show_media(show, copying),
             )
-            return done, await backend.services.database.frozen()
+            doubt = await _doubt(backend.services) if done.media.lost else None
+            return done, await backend.services.database.frozen(), doubt
 
-        done, is_frozen = asyncio.run(work())
+        done, is_frozen, doubt = asyncio.run(work())
     before = None if done.before is None else readable(done.before)
     rest = {"folder": readable(archive.folder), **as_data(done.media), "dropped": done.dropped, "before": before}
     say(_text(archive.folder, done), {**done.facts, **rest}, as_json)
     if is_frozen:
         warn(f"this is a backup of a database that takes no uploads. {FROZEN}")
-    tell_lost_and_exit(done.media, _CURE)
+    tell_lost_and_exit(done.media, _CURE if doubt is None else f"{doubt} Then repeat the backup.")
     if is_frozen:
         raise typer.Exit(1)
+
+
+async def _doubt(services: Services) -> str | None:
+    """Return why the storage, which lacks files, may be another database's, else None."""
+    try:
+        await check_owner(services.database, services.blobs)
+    except SettingRefused as doubt:
+        return str(doubt)
+    return None
 
 
 def _text(folder: Path, done: BackedUp) -> str:
