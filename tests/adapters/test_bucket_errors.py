@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from threading import Thread
 
 import pytest
@@ -41,21 +41,55 @@ def test_a_request_that_is_not_answered_in_time_names_the_settings(silent: socke
     assert "cannot be reached" not in detail
 
 
-def test_an_answer_that_stalls_names_the_settings(silent: socket.socket) -> None:
+@contextmanager
+def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
+    """Send this to each request, and keep the connection."""
     open_connections: list[socket.socket] = []
 
-    def begin_answers() -> None:
+    def answer_all() -> None:
         with suppress(OSError):  # the listener is closed
             while True:
-                connection, _ = silent.accept()
+                connection, _ = listener.accept()
                 open_connections.append(connection)
                 connection.recv(65536)
-                connection.sendall(_BEGUN)
+                connection.sendall(answer)
 
-    Thread(target=begin_answers, daemon=True).start()
-    assert "It took longer than UPONCE_STORAGE_SECONDS" in detail_of(Bucket("s3://bucket", 1))
+    Thread(target=answer_all, daemon=True).start()
+    yield
     for connection in open_connections:
         connection.close()
+
+
+def test_an_answer_that_stalls_names_the_settings(silent: socket.socket) -> None:
+    with answering(silent, _BEGUN):
+        assert "It took longer than UPONCE_STORAGE_SECONDS" in detail_of(Bucket("s3://bucket", 1))
+
+
+def _whole(status: str, xml: str) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(xml)}\r\n\r\n{xml}".encode()
+
+
+def test_a_wrong_clock_is_no_matter_of_credentials(silent: socket.socket) -> None:
+    skewed = (
+        "<Error><Code>RequestTimeTooSkewed</Code><Message>The difference between the request time and the current "
+        "time is too large.</Message></Error>"
+    )
+    with answering(silent, _whole("403 Forbidden", skewed)):
+        detail = detail_of(Bucket("s3://bucket", 60))
+    assert detail.endswith("The clock of this machine is wrong: set it, for example by NTP.")
+
+
+def test_a_listing_that_ends_at_the_object_of_another_program_names_it(silent: socket.socket) -> None:
+    """obstore ends a listing at a name without its rules, such as one with an empty part."""
+    listed = (
+        '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><IsTruncated>false</IsTruncated><Contents>'
+        "<Key>blobs/aa//stray</Key><LastModified>2026-11-30T17:22:19.000Z</LastModified><Size>1</Size></Contents>"
+        "</ListBucketResult>"
+    )
+    with answering(silent, _whole("200 OK", listed)), pytest.raises(StorageUnavailable) as refused:
+        list(Bucket("s3://bucket", 60).listing("blobs/aa/"))
+    assert "blobs/aa//stray" in refused.value.detail
+    assert refused.value.detail.endswith("Delete it: `uponce fsck` and sweeps end there.")
 
 
 TRIES = 5  # a machine that stalls lets all limits of a request pass at once

@@ -294,11 +294,12 @@ def test_a_signature_that_was_not_made_does_not_verify(source: str, secret: str,
         ("a~b~", ("a~b~", "a%7Eb%7E")),
         ("a%7eb~", ("a%7eb~", "a~b~", "a%7Eb%7E")),
         ("a%7E%20", ("a%7E%20", "a~%20", "a~ ")),
+        ("a(1),b", ("a(1),b", "a%281%29%2Cb")),
+        ("a%281)", ("a%281)", "a(1)", "a%281%29")),
+        ("a%c3%a4", ("a%c3%a4", "aä", "a%C3%A4")),
     ],
 )
-def test_a_signature_may_cover_each_form_of_a_tilde_and_the_unescaped_name(
-    source: str, spellings: tuple[str, ...]
-) -> None:
+def test_a_signature_may_cover_each_form_of_a_tilde_and_of_the_name(source: str, spellings: tuple[str, ...]) -> None:
     assert spellings_of(source) == spellings
 
 

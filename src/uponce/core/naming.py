@@ -259,14 +259,16 @@ def source_of(public_id: str, format_: str | None) -> str:
 
 
 def spellings_of(source: str) -> tuple[str, ...]:
-    """Return the texts that a signature of this URL may cover: as sent, with each form of the tilde, and unescaped.
+    """Return the texts that a signature of this URL may cover.
 
-    Some clients replace the `%7E` of a signed URL by `~`, as RFC 3986 §6.2.2.2 lets them. The SDKs of PHP, Go and .NET
-    sign the name before they escape it. No name has a `%`, so an unescaped text names the same asset.
+    They are the text as sent, that with each form of the tilde, and the name: unescaped, and escaped as this server
+    does. Some clients replace the `%7E` of a signed URL by `~`, as RFC 3986 §6.2.2.2 lets them. The SDKs of PHP, Go and
+    .NET sign the name before they escape it. A proxy or `encodeURI` that escapes a path again leaves `(1)` as it is. No
+    name has a `%`, so all these texts name the same asset.
     """
     plain, raw = _TILDE.sub("~", source), unquote(source)
     tildes = (plain, plain.replace("~", "%7E")) if "~" in plain else ()
-    return tuple(dict.fromkeys((source, *tildes, raw)))
+    return tuple(dict.fromkeys((source, *tildes, raw, source_of(raw, None))))
 
 
 def path_of(name: AssetName, version: int, format_: str | None, signature: str | None = None) -> str:

@@ -40,6 +40,8 @@ _CURES = (
     ("ContainerNotFound", "There is no such container: create it, or correct UPONCE_STORAGE."),
     ("PermanentRedirect", "The bucket is in another region: set AWS_REGION."),
     ("AuthorizationHeaderMalformed", "The bucket is in another region: set AWS_REGION."),
+    ("RequestTimeTooSkewed", "The clock of this machine is wrong: set it, for example by NTP."),
+    ("invalid path", "Another program made this object. Delete it: `uponce fsck` and sweeps end there."),
 )
 _UNREACHED = "It cannot be reached: check the endpoint and the network."
 _TOO_SLOW = (
