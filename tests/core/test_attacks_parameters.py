@@ -187,6 +187,16 @@ def test_a6_a_field_sent_twice_is_refused(name: str, values: tuple[str, str]) ->
         collect([(name, value) for value in values])
 
 
+@pytest.mark.parametrize("names", [("{}[]", "{}[]"), ("{}[0]", "{}[1]")])
+@pytest.mark.parametrize("name", ["public_id", "folder", "filename_override"])
+def test_a6_a_list_is_no_name(name: str, names: tuple[str, str]) -> None:
+    """Joined by a comma it would be a name: `destroy(["a", "b"])` of an SDK would delete the asset `a,b`."""
+    fields = [(sent_name.format(name), value) for sent_name, value in zip(names, "ab", strict=True)]
+    with pytest.raises(InvalidParameter, match=f"Parameter {name} takes one value, not a list of 2"):
+        collect(fields)
+    assert collect(fields[:1]) == {name: "a"}
+
+
 @pytest.mark.parametrize(("first", "second"), [*itertools.permutations(["tags", "tags[]", "tags[0]"], 2)])
 def test_a6_two_ways_to_send_one_name_are_refused(first: str, second: str) -> None:
     with pytest.raises(DuplicateParameter):

@@ -32,7 +32,7 @@ from uponce.core.errors import (
     StaleRequest,
     shown,
 )
-from uponce.core.parameters import PARAMETERS, UNSIGNED, parse_timestamp, read_parameters, unknown
+from uponce.core.parameters import PARAMETERS, UNSIGNED, Use, parse_timestamp, read_parameters, unknown
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
 _NUMBERED = re.compile(r"([^\[\]]+)\[(?:0|[1-9][0-9]{0,5})\]")
@@ -102,6 +102,8 @@ def _joined(name: str, items: Sequence[tuple[str, str]]) -> str:
     names = {sent_name for sent_name, _ in items}
     if len(names) != (1 if f"{name}[]" in names else len(items)):
         raise _sent_twice(name)
+    if len(items) > 1 and name in PARAMETERS and PARAMETERS[name].use is Use.NAMING:  # `a,b` would be a name
+        raise InvalidParameter(f"Parameter {name} takes one value, not a list of {len(items)}. Make a call for each.")
     return ",".join(value for _, value in sorted(items, key=itemgetter(0)))
 
 
