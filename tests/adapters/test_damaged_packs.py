@@ -39,6 +39,20 @@ def test_a_header_with_a_flipped_bit_names_no_blob_and_deletes_none(store: Blobs
     assert asyncio.run(different(store, [first, last], [bodies[0], bodies[2]])) == []
 
 
+@pytest.mark.parametrize("offset", range(0, HEADER_BYTES, 9))
+def test_no_sweep_deletes_the_bytes_behind_a_flipped_bit(store: Blobs, root: Path, offset: int) -> None:
+    """They may be all that is left of an asset, so they stay until a row condemns them."""
+    (broken,) = put(store, chance(5000))
+    local_of(store)._packs._end_pack()
+    pack, start = place(root, broken)
+    spoil(root, broken, offset, bytes([pack.read_bytes()[start + offset] ^ 1]))
+    assert sweep(store) == 0
+    assert packs(root) == [pack]
+    asyncio.run(store.delete(broken))
+    assert sweep(store) == 0
+    assert packs(root) == []
+
+
 def test_the_torn_end_of_a_group_hides_no_blob_before_it_and_goes_with_its_pack(store: Blobs, root: Path) -> None:
     kept, torn = put(store, chance(5000), chance(LARGE))
     local_of(store)._packs._end_pack()  # the process died

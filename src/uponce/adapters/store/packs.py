@@ -37,6 +37,7 @@ from uponce.adapters.store.records import (
     record_at,
     room_of,
     walk,
+    was_header,
 )
 from uponce.adapters.system import (
     closing_file,
@@ -271,18 +272,20 @@ class Packs:
     def delete(self, key: str) -> None:
         """Delete the blob. Does nothing if it does not exist. A sweep completes a deletion that breaks off.
 
-        If the disk cannot read its header, erase that page only: the size is unknown. The rest of the blob keeps
-        its space until the pack is deleted.
+        If its header is damaged or cannot be read, erase that page only: the size is unknown. The rest of the blob
+        keeps its space until the pack is deleted.
         """
         name, start = key[1:11], page_of(key) * PAGE
         with suppress(FileNotFoundError), closing_file(os.open(self._folder / name, os.O_RDWR | SAFE)) as descriptor:
             try:
                 record = record_at(descriptor, name, start)
+                is_damaged = record is None and was_header(descriptor, name, start)
             except OSError as error:
                 if error.errno not in DAMAGED:
                     raise
+                record, is_damaged = None, True
+            if is_damaged:
                 erase(descriptor, start, PAGE)  # no other blob was ever here
-                return
             if record is not None and record.key == key:
                 _erase(descriptor, record)
 
@@ -290,9 +293,9 @@ class Packs:
         """Yield every blob whose key begins with the prefix, except what the disk cannot read: a header, or a pack.
 
         `drop_empty` deletes the packs that have no blob and that no process appends to. In the other packs it completes
-        deletions that broke off. A pack with a page that the disk cannot read stays: a later read may succeed. A
-        failure gets a line in the log. If a pack cannot be read at all, raise OSError, so that the sweep counts as
-        failed.
+        deletions that broke off. A pack with a header that is damaged or cannot be read stays: a later read may
+        succeed, and a row may name the bytes behind it. A failure gets a line in the log. If a pack cannot be read at
+        all, raise OSError, so that the sweep counts as failed.
         """
         now = time.time()
         for path in self._packs(prefix):
@@ -350,7 +353,7 @@ def _header(key: str, stored_at: int, size: int, sha256: str) -> bytes:
 
 
 def _is_kept(record: Record | None) -> bool:
-    """Return whether the pack must stay for this record, or for None, a page that the disk cannot read."""
+    """Return whether the pack must stay for this record, or for None, a header that is damaged or cannot be read."""
     return record is None or not record.is_deleted
 
 

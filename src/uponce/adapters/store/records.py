@@ -55,7 +55,7 @@ def record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | N
 
 
 def walk(path: Path) -> Generator[Record | None, None, None]:
-    """Yield the records of a pack, in order, and None for each page whose header the disk cannot read.
+    """Yield the records of a pack, in order, and None for each page whose header is damaged or cannot be read.
 
     A deleted record is among them while a part of it is left. Skip everything else: holes, and the incomplete end of a
     failed group.
@@ -65,18 +65,28 @@ def walk(path: Path) -> Generator[Record | None, None, None]:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # only the headers are read
         at: int | None = 0
         while at is not None:
-            record = None
+            record, is_damaged = None, False
             try:
                 record = record_at(descriptor, path.name, at)
+                is_damaged = record is None and was_header(descriptor, path.name, at)
             except OSError as error:
                 if error.errno not in DAMAGED:
                     raise
+                is_damaged = True
+            if is_damaged:
                 yield None
             if record is not None:
                 yield record
                 at += room_of(record.size)
             else:
                 at = _next_page(descriptor, at)
+
+
+def was_header(descriptor: int, name: str, at: int) -> bool:
+    """Return whether a header was here, of which a part has changed. The bytes behind it may be all that is left."""
+    header = read_at(descriptor, at, HEADER_BYTES)
+    key = f"p{name}{at // PAGE:05x}".encode()
+    return header.startswith((MAGIC, DELETED)) or header[len(MAGIC) :].startswith(key)
 
 
 def _next_page(descriptor: int, at: int) -> int | None:
