@@ -1,6 +1,7 @@
 """A sign endpoint on another origin, which knows its users by a cookie."""
 
 import json
+import secrets
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +33,8 @@ class ApiHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.cookies.append(self.headers["Cookie"])
-        signed = {"url": self.server.uponce.upload_url(), "fields": self.server.uponce.signed({"nonce": "api"})}
+        fields = self.server.uponce.signed({"nonce": secrets.token_hex(8)})  # both tests may sign in one second
+        signed = {"url": self.server.uponce.upload_url(), "fields": fields}
         self._answer(json.dumps(signed).encode())
 
     def _answer(self, body: bytes) -> None:
