@@ -239,8 +239,10 @@ class QuickWorld(World):
             (root / "media").mkdir()
             for name, data in first_start().items():
                 (root / name).write_bytes(data)
-            with (root / "uponce.reserve").open("wb") as reserve:
-                reserve.truncate(1024 * 1024)  # as large as that of a start, in no time
+            (root / "uponce.reserve").mkdir()
+            for number in range(16):  # as large as those of a start, in no time
+                with (root / "uponce.reserve" / str(number)).open("wb") as part:
+                    part.truncate(64 * 1024)
         super().__init__(root, limits=limits, blobs=_two_shards(root))
 
 

@@ -176,7 +176,7 @@ def refused(error: OSError) -> UponceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "The server's storage has no space left. Nothing was stored. Send the request again later.",
-            detail=f"{error}{_cure_of_inodes(error)}",
+            detail=f"{error}{cure_of_inodes(error.filename)}",
         )
     return StorageUnavailable(
         "The server's storage cannot be used now. Nothing was stored. Send the request again.",
@@ -207,10 +207,10 @@ def has_no_inodes(disk: os.statvfs_result) -> bool:
     return disk.f_files > 0 and disk.f_favail == 0
 
 
-def _cure_of_inodes(error: OSError) -> str:
-    """Return a sentence if the file could not be made for want of an inode: `df` shows space there."""
+def cure_of_inodes(file: object) -> str:
+    """Return a sentence if this file could not be made for want of an inode: `df` shows space there."""
     with suppress(OSError):
-        if isinstance(error.filename, str) and has_no_inodes(os.statvfs(Path(error.filename).parent)):
+        if isinstance(file, str | Path) and has_no_inodes(os.statvfs(Path(file).parent)):
             return (
                 ". No inodes are left there (df -i), and each file needs one. Delete files, or use XFS, or ext4 made "
                 "with -i 4096"

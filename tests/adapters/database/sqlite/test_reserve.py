@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +17,10 @@ from uponce.core.errors import SettingRefused
 
 MIB = 1 << 20
 
-# The server stops, another program takes the room of its log, and the server starts: again and again.
+# The server stops, another program takes what its files had taken, and the server starts: again and again.
 ON_A_FULL_DISK = """
 import os
+import shutil
 import sys
 from pathlib import Path
 from tests.contract.databases import open_sqlite, run
@@ -26,12 +28,14 @@ from tests.contract.databases import open_sqlite, run
 folder = Path(sys.argv[1])
 open_sqlite(folder / "uponce.db").close()
 if sys.argv[2] == "without":
-    (folder / "uponce.reserve").unlink()
-for _ in range(3):
+    shutil.rmtree(folder / "uponce.reserve")
+for turn in range(3):
     other = os.open(folder / "other", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     try:
-        while True:
+        while sys.argv[3] == "room":
             os.write(other, bytes(4096))
+        for number in range(10_000):
+            (folder / f"{turn} {number}").touch()
     except OSError:
         os.close(other)
     database = open_sqlite(folder / "uponce.db")
@@ -40,21 +44,24 @@ for _ in range(3):
 """
 
 
+@pytest.mark.parametrize("wanting", ["room", "inodes"])
 @pytest.mark.parametrize("reserved", ["with", "without"])
-def test_a_database_opens_on_a_full_disk(tmp_path: Path, reserved: str) -> None:
+def test_a_database_opens_on_a_full_disk(tmp_path: Path, reserved: str, wanting: str) -> None:
     """The one without a reserve is the control."""
     shell = ["unshare", "--mount", "sh", "-euc"]
-    mount = f"mount -t tmpfs -o size=8m none {tmp_path}"
+    mount = f"mount -t tmpfs -o size=8m,nr_inodes=200 none {tmp_path}"
     if subprocess.run([*shell, mount], capture_output=True, check=False).returncode:
         pytest.skip("ABSENT: only root can mount a disk, and not in every container")
-    command = f'{mount}; exec "$0" -c "$1" {tmp_path} {reserved}'
+    command = f'{mount}; exec "$0" -c "$1" {tmp_path} {reserved} {wanting}'
     done = subprocess.run(
         [*shell, command, sys.executable, ON_A_FULL_DISK], capture_output=True, text=True, check=False
     )
     if reserved == "with":
         assert (done.returncode, done.stderr) == (0, "")
-    else:
+    elif wanting == "room":
         assert "disk I/O error. Check the disk and its free space" in done.stderr
+    else:
+        assert "unable to open database file. No inodes are left there (df -i)" in done.stderr
 
 
 @dataclass
@@ -68,8 +75,7 @@ class Disk:
     code: int = sqlite3.SQLITE_IOERR_SHMSIZE
 
     def size(self) -> int:
-        path = self.folder / "uponce.reserve"
-        return path.stat().st_size if path.exists() else 0
+        return sum(file.stat().st_size for file in self.folder.glob("uponce.reserve/*"))
 
     def connect(self, path: Path) -> Connection:
         if self.size() > self.most:
@@ -134,6 +140,23 @@ def test_a_small_disk_gets_no_reserve(disk: Disk) -> None:
     disk.free = 3 * MIB
     disk.open()
     assert disk.size() == 0
+
+
+@pytest.mark.parametrize(("left", "size"), [(63, 0), (64, MIB)])
+def test_a_disk_with_few_inodes_gets_no_reserve(
+    disk: Disk, left: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = SimpleNamespace(f_files=1000, f_favail=left)
+    monkeypatch.setattr("os.statvfs", lambda _: facts)
+    reserve.fill(disk.folder / "uponce.db")
+    assert disk.size() == size
+
+
+def test_a_file_that_a_power_cut_left_empty_is_written_again(disk: Disk) -> None:
+    disk.open()
+    (disk.folder / "uponce.reserve" / "7").write_bytes(b"")
+    disk.open()
+    assert disk.size() == MIB
 
 
 def test_the_reserve_is_on_the_disk_of_the_database(disk: Disk, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from uponce.adapters.database.failures import refuse_newer, refuse_older
 from uponce.adapters.database.sqlite.connection import Connection, HeldConnection, Log, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
-from uponce.adapters.files import exists, make_file
+from uponce.adapters.files import cure_of_inodes, exists, make_file
 from uponce.adapters.system import MOUNTINFO, closing_file, file_system_of, sync_folder
 from uponce.core.errors import SettingRefused, UponceError
 
@@ -190,17 +190,18 @@ _OF_SYSTEM = {
     errno.EDQUOT: sqlite3.SQLITE_FULL,
     errno.EIO: sqlite3.SQLITE_IOERR,
 }
+_OF_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _LATER = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 
 
 def cannot_open(path: Path, error: Exception) -> SettingRefused:
     """Return the error of a start-up that failed, with cause and cure."""
     number = error.errno if isinstance(error, OSError) else None
-    cure = _CURES.get(
-        _OF_SYSTEM.get(number or 0, code_of(error)),
-        "Point UPONCE_DATABASE to a file in a folder that the server may write",
-    )
-    return SettingRefused(f"The database {path} cannot be opened: {error}. {cure}.")
+    code = _OF_SYSTEM.get(number or 0, code_of(error))
+    cure = f". {_CURES.get(code, 'Point UPONCE_DATABASE to a file in a folder that the server may write')}"
+    if code in _OF_ROOM:
+        cure = cure_of_inodes(path) or cure
+    return SettingRefused(f"The database {path} cannot be opened: {error}{cure}.")
 
 
 def is_for_later(error: sqlite3.Error) -> bool:
