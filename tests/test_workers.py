@@ -35,7 +35,8 @@ class Worker:
     def wait_until_ready(self, timeout: float, should_exit: threading.Event) -> bool:
         return not should_exit.is_set()
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        self.uploads = None
 
     def join(self, timeout: float | None = None) -> None:
         if self.uploads is not None:
@@ -179,6 +180,36 @@ def test_a_signal_to_end_ends_the_wait_for_a_worker_that_is_one_too_many(monkeyp
     supervisor.handle_signals()
     assert (supervisor.should_exit.is_set(), first.is_terminated, second.is_terminated) == (True, False, True)
     assert second in supervisor.processes, "the server ends before this worker"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTTOU])
+def test_a_worker_that_never_ends_is_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: signal.Signals
+) -> None:
+    """Else no lost worker is started again, and no signal is handled but one to end the server."""
+    supervisor = Supervisor(monkeypatch)
+    first, second = supervisor.processes
+    hanging = first if number == signal.SIGHUP else second
+    looks = [1000.0, 1044.0, 1046.0, 1046.0]  # the uploads of a worker have 30 seconds
+
+    def hang() -> None:
+        supervisor.now = looks.pop(0)
+
+    hanging.uploads = hang
+    supervisor.signal_queue.append(number)
+    supervisor.handle_signals()
+    assert hanging not in supervisor.processes
+    assert (looks, hanging.uploads) == ([1046.0], None)
+    assert f"worker {hanging.pid} did not end in 45 seconds, and is killed" in caplog.text
+
+
+def test_a_server_ends_although_a_worker_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(monkeypatch)
+    first = supervisor.processes[0]
+    first.uploads = lambda: None
+    supervisor.terminate_all()
+    supervisor.join_all()
+    assert first.uploads is None
 
 
 def test_the_last_worker_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ log = logging.getLogger("uponce")
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 _GRACEFUL_SECONDS = 30
+_END_SECONDS = _GRACEFUL_SECONDS + 15  # after its last upload a worker closes its files and connections
 _KEEP_ALIVE_SECONDS = 30
 _NEXT_START_SECONDS = 2
 _START_SECONDS = 60  # a worker may need so long on a busy machine. With uvicorn's 5, SIGHUP then changes nothing
@@ -105,6 +106,14 @@ class _Workers(Multiprocess):
         for listener in self.sockets:
             listener.close()
 
+    def join_all(self) -> None:
+        """Return when all workers have ended. Those that hang are killed."""
+        latest = monotonic() + _END_SECONDS
+        for worker in self.processes:
+            worker.process.join(max(0, latest - monotonic()))
+            if worker.process.is_alive():
+                _kill_late(worker)
+
     def keep_subprocess_alive(self) -> None:
         self._let_ends_show()
         if not self.served:
@@ -161,14 +170,18 @@ class _Workers(Multiprocess):
             self._end(self.processes.pop())
 
     def _end(self, worker: Process) -> None:
-        """End one worker. Return when the worker has ended, or at a signal to end the server.
+        """End one worker, or kill it if it hangs. Return when it has ended, or at a signal to end the server.
 
         uvicorn waits for the uploads of the worker. The other workers would learn of the end after these uploads.
         """
         worker.terminate()
+        latest = monotonic() + _END_SECONDS
         while worker.process.is_alive():
             if self.should_exit.is_set():
                 self.processes.append(worker)  # the server waits for it too
+                return
+            if monotonic() > latest:
+                _kill_late(worker)
                 return
             worker.process.join(_LOOK_SECONDS)
 
@@ -184,6 +197,12 @@ class _Workers(Multiprocess):
         except OSError as error:
             log.error("a worker did not start: %s. The other workers stay. Send the signal again later", error)
             self.processes_num = len(self.processes)
+
+
+def _kill_late(worker: Process) -> None:
+    log.warning("worker %d did not end in %d seconds, and is killed", worker.pid, _END_SECONDS)
+    worker.kill()
+    worker.process.join(_LOOK_SECONDS)  # a disk that hangs keeps it longer
 
 
 def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
