@@ -27,8 +27,10 @@ MAX_SOURCE_LENGTH = 255
 MAX_CALLBACK_LENGTH = 2048
 MAX_USES = 1_000_000
 
-# No user info, no fragment, and nothing that two parsers could read differently.
-_URL = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?", re.ASCII | re.IGNORECASE)
+# No user info, no fragment, nothing that two parsers could read differently, and no host that cannot exist.
+_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+_HOST = rf"{_LABEL}(\.{_LABEL})*\.?|\[[0-9a-f:.]+\]"
+_URL = re.compile(rf"https?://({_HOST})(:(?P<port>[0-9]{{1,5}}))?([/?][!\"$-\[\]-~]*)?", re.ASCII | re.IGNORECASE)
 # `int()` alone would accept signs, spaces, underscores and full-width digits.
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,12}", re.ASCII)
 _MILLISECONDS_FROM = 10**12
@@ -144,10 +146,11 @@ def positive(name: str, value: str, *, limit: int) -> int:
 
 
 def url(name: str, value: str) -> str:
-    if len(value) > MAX_URL_LENGTH or not _URL.fullmatch(value) or "\\" in value or "#" in value:
+    found = _URL.fullmatch(value)
+    if not found or len(value) > MAX_URL_LENGTH or not 1 <= int(found["port"] or 80) <= 65_535:
         raise InvalidParameter(
-            f"Parameter {name} must be one http or https URL of at most {MAX_URL_LENGTH} ASCII characters, without a "
-            f"user name and without #, not '{shown(value)}'."
+            f"Parameter {name} must be one http or https URL of at most {MAX_URL_LENGTH} ASCII characters, with a host "
+            f"and port that can exist, without a user name and without #, not '{shown(value)}'."
         )
     return value
 
