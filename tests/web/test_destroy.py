@@ -184,7 +184,9 @@ def test_a_body_that_is_no_set_of_fields(shared: World, body: bytes, headers: di
 
 @pytest.mark.parametrize("kind", ["auto", "fetch", "%00"])
 def test_there_is_no_other_resource_type(shared: World, kind: str) -> None:
-    assert_refused(ask(shared, signed(shared), kind=kind), 404, "not_found")
+    answer = ask(shared, signed(shared), kind=kind)
+    assert_refused(answer, 404, "not_found")
+    assert answer.message.startswith("The resource_type in the address must be image, video or raw, not '")
 
 
 def test_only_post_and_not_across_origins(shared: World) -> None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import cache
 from typing import TypeVar
 
-from uponce.core.errors import MalformedRequest, NotFound, UnsupportedCall, UponceError
+from uponce.core.errors import MalformedRequest, NotFound, UnsupportedCall, UponceError, shown
 from uponce.core.parameters import Call
 from uponce.web.errors import refusal
 from uponce.web.request import Request
@@ -136,11 +136,17 @@ def missing(method: str, path: str) -> UponceError:
 
 
 def known(request: Request, part: str, values: type[E]) -> E:
-    """Return the value of a part of the path. Without one, the address belongs to another call, which uponce lacks."""
+    """Return the value of a part of the path. Raise the refusal of a call that uponce lacks, or of a wrong value."""
     try:
         return values(request.params[part])
     except ValueError:
-        raise missing(request.method, request.path) from None
+        call = missing(request.method, request.path)
+        if isinstance(call, UnsupportedCall):
+            raise call from None
+        *others, last = values
+        raise NotFound(
+            f"The {part} in the address must be {', '.join(others)} or {last}, not '{shown(request.params[part])}'."
+        ) from None
 
 
 def refuse_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
