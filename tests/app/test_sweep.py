@@ -253,6 +253,16 @@ def test_a_step_of_a_purge_that_fails_keeps_no_other_step_from_running(world: Wo
     assert (left.exists(), world.traces().grants) == (False, 0)
 
 
+def test_a_purge_that_fails_keeps_no_orphan(world: World) -> None:
+    orphan(world)
+    assert world.traces().blobs
+    world.clock.time += 10**7
+    world.swap(database=Failing(world.database, before={"purge": DatabaseUnavailable("took too long")}))
+    with pytest.raises(DatabaseUnavailable, match="took too long"):
+        asyncio.run(run(world))
+    assert not world.traces().blobs
+
+
 def test_a_commit_that_comes_after_the_sweep_fails_and_spends_nothing(world: World) -> None:
     """A server that slept between publish and commit can never make a row without bytes."""
     fields, healthy = world.sign(), world.services
@@ -327,7 +337,7 @@ def test_a_full_disk_gets_room_by_the_spooled_files_that_are_left(world: World, 
     world.swap(database=Failing(world.database, before={step: StorageFull("Send it again later.")}))
     with pytest.raises(StorageFull):
         asyncio.run(run(world))
-    assert (left.exists(), len(world.traces().blobs)) == (False, 1)
+    assert (left.exists(), len(world.traces().blobs)) == (False, 0)
 
 
 def test_a_full_disk_of_another_database_loses_no_spooled_file(world: World) -> None:

@@ -34,9 +34,19 @@ class Swept:
 async def sweep(
     services: Services, *, grace_seconds: float, audit_seconds: int | None, dead_seconds: int | None = None
 ) -> Swept:
-    """Purge, then delete orphans. Return what was removed. A running server repeats each of the two on its own."""
-    purged = await purge(services, grace_seconds=grace_seconds, audit_seconds=audit_seconds, dead_seconds=dead_seconds)
-    orphans = await sweep_blobs(services, grace_seconds=grace_seconds)
+    """Purge, then delete orphans, also after a purge that failed. Return what was removed, or raise the first failure.
+
+    A running server repeats each of the two on its own.
+    """
+    failure = FirstFailure()
+    purged = orphans = Swept(0, 0, 0, 0)
+    with failure.kept():
+        purged = await purge(
+            services, grace_seconds=grace_seconds, audit_seconds=audit_seconds, dead_seconds=dead_seconds
+        )
+    with failure.kept():
+        orphans = await sweep_blobs(services, grace_seconds=grace_seconds)
+    failure.raise_it()
     return replace(purged, blobs=orphans.blobs, bytes=orphans.bytes)
 
 
