@@ -159,7 +159,8 @@ def _of_owners(settings: Settings) -> Iterator[Finding]:
 
 def _holds_foreign(path: Path, owner: int) -> bool:
     """Return whether something in this folder, such as a pack, has another owner. Deeper ones are not looked at."""
-    return exists(path, S_ISDIR) and any(inside.lstat().st_uid != owner for inside in path.iterdir())
+    inside = path.iterdir() if exists(path, S_ISDIR) else ()
+    return any(file.lstat().st_uid != owner for file in inside if file.name != "lost+found")
 
 
 def _before_the_first_start(
