@@ -54,6 +54,7 @@ class Supervisor(workers._Workers):
         self.config, self.sockets, self.served = uvicorn.Config("none"), list[socket.socket](), True
         self.signal_queue, self.processes_num = list[int](), 2
         self.should_exit = workers._Ending(self.signal_queue)
+        self._end_seconds = 10.0 + workers._END_SECONDS
         self.started, self.now, self.can_start, self._seen = 0, 1000.0, True, {}
         self.processes: list[Any] = [self.make(), self.make()]
         for module in (workers, multiprocess):
@@ -190,7 +191,7 @@ def test_a_worker_that_never_ends_is_killed(
     supervisor = Supervisor(monkeypatch)
     first, second = supervisor.processes
     hanging = first if number == signal.SIGHUP else second
-    looks = [1000.0, 1044.0, 1046.0, 1046.0]  # the uploads of a worker have 30 seconds
+    looks = [1000.0, 1069.0, 1071.0, 1071.0]  # UPONCE_DRAIN_SECONDS, 10 here, come before the uploads end
 
     def hang() -> None:
         supervisor.now = looks.pop(0)
@@ -199,8 +200,8 @@ def test_a_worker_that_never_ends_is_killed(
     supervisor.signal_queue.append(number)
     supervisor.handle_signals()
     assert hanging not in supervisor.processes
-    assert (looks, hanging.uploads) == ([1046.0], None)
-    assert f"worker {hanging.pid} did not end in 45 seconds, and is killed" in caplog.text
+    assert (looks, hanging.uploads) == ([1071.0], None)
+    assert f"worker {hanging.pid} did not end in 70 seconds, and is killed" in caplog.text
 
 
 def test_a_server_ends_although_a_worker_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +211,20 @@ def test_a_server_ends_although_a_worker_hangs(monkeypatch: pytest.MonkeyPatch) 
     supervisor.terminate_all()
     supervisor.join_all()
     assert first.uploads is None
+
+
+def test_a_worker_that_drains_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer may need minutes to send it nothing more."""
+    made: list[workers._Workers] = []
+
+    def note(supervisor: workers._Workers) -> None:
+        made.append(supervisor)
+
+    monkeypatch.setattr(workers._Workers, "run", note)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with socket.socket() as listener:
+        workers.serve(listener, 2, 600)
+    assert [supervisor._end_seconds for supervisor in made] == [660]
 
 
 def test_the_last_worker_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,5 +241,5 @@ def test_a_server_that_cannot_start_all_workers_ends_those_that_run(monkeypatch:
     supervisor.can_start = False
     monkeypatch.setattr(workers, "_Workers", lambda *_, **__: supervisor)
     with socket.socket() as listener:
-        assert not workers._serve_by_workers(supervisor.config, listener)
+        assert not workers._serve_by_workers(supervisor.config, listener, 0)
     assert all(worker.is_terminated for worker in before)

@@ -18,7 +18,7 @@ log = logging.getLogger("uponce")
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 _GRACEFUL_SECONDS = 30
-_END_SECONDS = _GRACEFUL_SECONDS + 15  # after its last upload a worker closes its files and connections
+_END_SECONDS = _GRACEFUL_SECONDS + 30  # after its last upload a worker closes its files and connections
 _KEEP_ALIVE_SECONDS = 30
 _NEXT_START_SECONDS = 2
 _START_SECONDS = 60  # a worker may need so long on a busy machine. With uvicorn's 5, SIGHUP then changes nothing
@@ -26,7 +26,7 @@ _PONG_SECONDS = 20  # a worker that does not answer so long hangs. It is killed,
 _LOOK_SECONDS = 0.5
 
 
-def serve(listener: socket.socket, workers: int) -> bool:
+def serve(listener: socket.socket, workers: int, drain_seconds: float) -> bool:
     """Serve until a signal ends the server. Return whether it began to serve.
 
     Each process reads its settings from the environment.
@@ -47,7 +47,7 @@ def serve(listener: socket.socket, workers: int) -> bool:
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         timeout_worker_healthcheck=_START_SECONDS,
     )
-    return _serve_by_workers(config, listener) if workers > 1 else _serve(config, listener)
+    return _serve_by_workers(config, listener, drain_seconds) if workers > 1 else _serve(config, listener)
 
 
 class _Server(uvicorn.Server):
@@ -95,8 +95,9 @@ class _Workers(Multiprocess):
     served = False
     _next_start = 0.0
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], drain_seconds: float) -> None:
         super().__init__(config, sockets)
+        self._end_seconds = drain_seconds + _END_SECONDS
         self.should_exit = _Ending(self.signal_queue)
         self._seen: dict[int | None, float] = {}  # when each worker was seen first
 
@@ -108,11 +109,11 @@ class _Workers(Multiprocess):
 
     def join_all(self) -> None:
         """Return when all workers have ended. Those that hang are killed."""
-        latest = monotonic() + _END_SECONDS
+        latest = monotonic() + self._end_seconds
         for worker in self.processes:
             worker.process.join(max(0, latest - monotonic()))
             if worker.process.is_alive():
-                _kill_late(worker)
+                self._kill_late(worker)
 
     def keep_subprocess_alive(self) -> None:
         self._let_ends_show()
@@ -175,15 +176,20 @@ class _Workers(Multiprocess):
         uvicorn waits for the uploads of the worker. The other workers would learn of the end after these uploads.
         """
         worker.terminate()
-        latest = monotonic() + _END_SECONDS
+        latest = monotonic() + self._end_seconds
         while worker.process.is_alive():
             if self.should_exit.is_set():
                 self.processes.append(worker)  # the server waits for it too
                 return
             if monotonic() > latest:
-                _kill_late(worker)
+                self._kill_late(worker)
                 return
             worker.process.join(_LOOK_SECONDS)
+
+    def _kill_late(self, worker: Process) -> None:
+        log.warning("worker %d did not end in %d seconds, and is killed", worker.pid, self._end_seconds)
+        worker.kill()
+        worker.process.join(_LOOK_SECONDS)  # a disk that hangs keeps it longer
 
     def _let_ends_show(self) -> None:
         """Close our copies of the workers' ends of the pipes: a worker that ends then answers a ping at once."""
@@ -199,14 +205,8 @@ class _Workers(Multiprocess):
             self.processes_num = len(self.processes)
 
 
-def _kill_late(worker: Process) -> None:
-    log.warning("worker %d did not end in %d seconds, and is killed", worker.pid, _END_SECONDS)
-    worker.kill()
-    worker.process.join(_LOOK_SECONDS)  # a disk that hangs keeps it longer
-
-
-def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
-    supervisor = _Workers(config, sockets=[listener])
+def _serve_by_workers(config: uvicorn.Config, listener: socket.socket, drain_seconds: float) -> bool:
+    supervisor = _Workers(config, [listener], drain_seconds)
     try:
         supervisor.run()
     except OSError:

@@ -73,7 +73,7 @@ def run(
     typer.echo(f"listening on {http_url(settings.host, settings.port)}")
     os.environ.update(as_environment(settings))
     with announced(settings), metrics_of_workers(settings):
-        served = serve(listener, settings.workers)
+        served = serve(listener, settings.workers, settings.drain_seconds)
     if not served:
         raise typer.Exit(1)
 
