@@ -287,6 +287,8 @@ def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
     (data / "secret.key").unlink()
     other = uponce("restore", tmp_path / "backup", "--data", data, env={"UPONCE_SECRET_KEY": "00" * 32})
     assert (other.code, "cannot be decrypted" in other.stderr) == (1, True)
+    (tmp_path / "backup" / "secret.key").write_bytes(b"")
+    assert "secret.key holds 0 bytes instead of 32. Put another copy" in restored(tmp_path / "backup", data).stderr
     assert not (data / "uponce.db").exists()
 
 

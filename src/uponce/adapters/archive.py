@@ -27,7 +27,7 @@ from uponce.adapters.database.sqlite.snapshot import (
     take,
 )
 from uponce.adapters.files import BLOCK_BYTES, cure_of_rights, exists, make_folder, write_whole
-from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.secretbox import KEY_BYTES, AesSecretBox
 from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.backup import SecretKey
@@ -213,8 +213,17 @@ class Archive:
     def _key(self) -> tuple[bytes, str]:
         """Return the secret key for the server, and the path of its file.
 
-        Raise SettingRefused if the server has another key already, or if no key exists.
+        Raise SettingRefused if the server has another key already, or if no whole key exists.
         """
+        key, path = self._found_key()
+        if len(key) != KEY_BYTES:  # of a copy that a full disk has cut off
+            raise SettingRefused(
+                f"{path} holds {len(key)} bytes instead of {KEY_BYTES}. Put another copy of it there, or set "
+                "UPONCE_SECRET_KEY to the key of the server."
+            )
+        return key, path
+
+    def _found_key(self) -> tuple[bytes, str]:
         path = self._live_key
         kept = self._secret_key.read_bytes() if exists(self._secret_key) else None
         if path is not None and exists(path):
