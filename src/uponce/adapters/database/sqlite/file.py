@@ -18,6 +18,7 @@ from pathlib import Path
 from uponce.adapters.database import failures, upkeep
 from uponce.adapters.database.failures import refuse_newer, refuse_older
 from uponce.adapters.database.sqlite.connection import Connection, HeldConnection, Log, code_of
+from uponce.adapters.database.sqlite.reserve import NO_ROOM
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import cure_of_inodes, exists, make_file
@@ -190,7 +191,6 @@ _OF_SYSTEM = {
     errno.EDQUOT: sqlite3.SQLITE_FULL,
     errno.EIO: sqlite3.SQLITE_IOERR,
 }
-_OF_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _LATER = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 
 
@@ -199,7 +199,7 @@ def cannot_open(path: Path, error: Exception) -> SettingRefused:
     number = error.errno if isinstance(error, OSError) else None
     code = _OF_SYSTEM.get(number or 0, code_of(error))
     cure = f". {_CURES.get(code, 'Point UPONCE_DATABASE to a file in a folder that the server may write')}"
-    if code in _OF_ROOM:
+    if code in NO_ROOM:
         cure = cure_of_inodes(path) or cure
     return SettingRefused(f"The database {path} cannot be opened: {error}{cure}.")
 

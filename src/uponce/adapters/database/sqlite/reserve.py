@@ -15,7 +15,7 @@ from uponce.adapters.files import exists, has_no_room, make_file, make_one_folde
 from uponce.adapters.system import closing_file, write_all
 
 _FILES, _BYTES = 16, 64 << 10  # of many starts on a full disk, each takes some files
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 def connected(connect: Callable[[], Connection], path: Path) -> Connection:
@@ -24,7 +24,7 @@ def connected(connect: Callable[[], Connection], path: Path) -> Connection:
         try:
             return connect()
         except sqlite3.Error as error:
-            if code_of(error) not in _NO_ROOM or not _shrunk(_reserve(path)):
+            if code_of(error) not in NO_ROOM or not _shrunk(_reserve(path)):
                 raise
 
 
