@@ -219,6 +219,35 @@ def test_a_restore_checks_the_key_before_it_writes_anything(data: Path, tmp_path
     assert not (target / "secret.key").exists()
 
 
+@pytest.mark.parametrize("kept", ["none", "cut off", "another", "setting"])
+def test_a_backup_without_its_key_is_restored_and_gets_new_secrets(
+    data: Path, tmp_path: Path, key: bytes, kept: str
+) -> None:
+    folder, target = tmp_path / "backup", tmp_path / "restored"
+    names = keys_of(data)
+    printed(uponce("backup", folder, "--data", data))
+    (folder / "secret.key").unlink()
+    if kept in ("cut off", "another"):
+        (folder / "secret.key").write_bytes(key[:9] if kept == "cut off" else bytes(32))
+    env = {"UPONCE_SECRET_KEY": "ab" * 32} if kept == "setting" else {}
+    refused(uponce("restore", folder, "--data", target, env=env), "add --lost-key")
+    assert not target.exists()
+    done = uponce("restore", folder, "--lost-key", "--data", target, env=env)
+    printed(done)
+    assert "`uponce keys renew`" in done.stderr
+    refused(uponce("keys", "renew", "--data", target, env=env), *names)
+    urls = printed(uponce("keys", "renew", "--yes", "--data", target, env=env)).splitlines()
+    assert [url.split("//")[1].split(":")[0] for url in urls] == names
+    assert (target / "secret.key").exists() == (kept != "setting")
+    assert uponce("doctor", "--data", target, "--json", env=env).stdout.count('"error"') == 0
+
+
+def test_a_restore_that_need_not_look_for_the_key_still_takes_it(data: Path, tmp_path: Path, key: bytes) -> None:
+    printed(uponce("backup", tmp_path / "backup", "--data", data))
+    printed(uponce("restore", tmp_path / "backup", "--lost-key", "--data", tmp_path / "restored"))
+    assert (tmp_path / "restored/secret.key").read_bytes() == key
+
+
 def test_the_last_resort_gives_new_secrets_to_the_keys_that_cannot_be_read(data: Path) -> None:
     names = keys_of(data)
     assert "nothing was changed" in printed(uponce("keys", "renew", "--yes", "--data", data))

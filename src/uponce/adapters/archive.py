@@ -68,21 +68,29 @@ class Archive:
             yield
 
     @contextmanager
-    def reading(self, secrets: SecretBox | None, now: float) -> Iterator[Snapshot]:
+    def reading(self, secrets: SecretBox | None, now: float, *, lost_key: bool = False) -> Iterator[Snapshot]:
         """Open the last finished backup for a server that has no database yet. Write nothing, and let no backup do so.
 
         `secrets` are the server's own. None: they come from the key in the backup. Raise NotFound if no backup has
-        finished. Raise SettingRefused if the copy of the database is damaged, if the right key is missing, or if the
-        server has a database. Raise it too while a backup into the folder is running.
+        finished. Raise SettingRefused if the copy of the database is damaged, or if the server has a database. Raise it
+        too if the right key is missing, unless `lost_key`, and while a backup into the folder is running.
         """
         if not exists(self._facts) or not exists(self._database):
             raise NotFound(f"{self.folder} holds no finished backup. Name the folder that `uponce backup` printed.")
         busy = f"A backup into {self.folder} is running. Wait until it ends, and restore then."
         with locked(self.folder, busy, shared=True), closing(Snapshot(self._database)) as last:
             refuse_present(self._live)
-            last.check(secrets or AesSecretBox(*self._key()), now)
+            last.check()
+            if not lost_key:
+                self._check_key(last, secrets, now)
             with self._opened_media():
                 yield last
+
+    def _check_key(self, last: Snapshot, secrets: SecretBox | None, now: float) -> None:
+        try:
+            last.check_secrets(secrets or AesSecretBox(*self._key()), now)
+        except SettingRefused as error:
+            raise SettingRefused(f"{error} If the key is lost, add --lost-key.") from None
 
     def made_at(self) -> int:
         with suppress(OSError, ValueError):
@@ -241,12 +249,13 @@ class Archive:
         return begun_restore(self._live)
 
     def give_key(self) -> None:
-        """Write the secret key to the server's folder, unless the server has a key."""
+        """Write the secret key to the server's folder, unless the server has a key, or the backup has no whole one."""
         path = self._live_key
-        if path is not None and not exists(path):
+        key = self._secret_key.read_bytes() if self.has_key() else b""
+        if path is not None and not exists(path) and len(key) == KEY_BYTES:
             with _refusing(path.parent):
                 make_folder(path.parent)
-                write_whole(path, [self._secret_key.read_bytes()])
+                write_whole(path, [key])
 
     def give_database(self, clock: Clock, skew: int, owner: str, on_pages: Progress) -> int:
         return restore(self._database, self._live, clock, skew, owner, on_pages)

@@ -76,7 +76,7 @@ class Archive(Protocol):
         """
 
     def give_key(self) -> None:
-        """Write the secret key to the server's data folder, unless it is already there."""
+        """Write the secret key to the server's data folder, unless a key is already there, or the backup has none."""
 
     def give_database(self, clock: Clock, skew: int, owner: str, on_pages: OnPages) -> int:
         """Write the server's database, whole or not at all, and return its watermark.

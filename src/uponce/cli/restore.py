@@ -17,6 +17,11 @@ _CURE = (
     "until then each backup ends with exit code 1. `uponce fsck` names them"
 )
 
+_RENEW = (
+    "no secret key was checked. Run `uponce keys renew` with the same settings before you start the server: it names "
+    "the keys whose secrets cannot be read, and --yes replaces these secrets"
+)
+
 
 def run(
     folder: str = typer.Argument(metavar="FOLDER", help="Folder that `uponce backup` wrote."),
@@ -25,6 +30,12 @@ def run(
         "--reuse-storage",
         help="The storage is that of the server that lost its database. Files that the backup does not name stay there "
         "for UPONCE_GRACE_SECONDS.",
+    ),
+    lost_key: bool = typer.Option(
+        False,
+        "--lost-key",
+        help="No copy of the secret key exists. Restore without it, and run `uponce keys renew` before the server "
+        "starts.",
     ),
     data: Data = None,
     as_json: Json = False,
@@ -39,7 +50,7 @@ def run(
     archive = archive_of(settings, folder)
     with (
         filling(f"{settings.storage_url} or of {settings.data_dir}"),
-        archive.reading(own_secrets(settings), clock.now()) as snapshot,
+        archive.reading(own_secrets(settings), clock.now(), lost_key=lost_key) as snapshot,
         progress_bar() as show,
     ):
         done, mark, surplus = asyncio.run(
@@ -61,6 +72,8 @@ def run(
             f"server deletes them {settings.grace_seconds:,} seconds after this restore (UPONCE_GRACE_SECONDS). Copy "
             "the storage first if you may find the lost database."
         )
+    if lost_key:
+        warn(_RENEW)
     say(
         f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations, key "
         "rotations and deletions made since the backup: repeat them. Deleted assets are back, and public ones are "

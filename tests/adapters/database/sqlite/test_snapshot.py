@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import pytest
 
 from tests.adapters.descriptors import links
-from tests.contract.databases import KEY, START, PlainBox, attempt, draft, grant, open_sqlite, run
+from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
 from uponce.adapters.database.sqlite import snapshot
 from uponce.adapters.database.sqlite.snapshot import Snapshot
 from uponce.core.errors import SettingRefused
@@ -155,7 +155,7 @@ def test_an_index_that_lies_is_refused_with_its_cure(tmp_path: Path) -> None:
 
     def check(path: Path) -> None:
         with closing(Snapshot(path)) as taken:
-            taken.check(PlainBox(), START)
+            taken.check()
 
     take(copy)
     for spoilt, reads in ((live, partial(take, next_copy)), (copy, partial(check, copy))):

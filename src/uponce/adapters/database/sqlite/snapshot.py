@@ -126,8 +126,8 @@ class Snapshot:
             self._session.rollback()
             self._session.ask([("detach_live", {})])
 
-    def check(self, secrets: SecretBox, now: float) -> None:
-        """Raise SettingRefused for a copy of a newer release, a damaged copy, or keys that `secrets` cannot decrypt."""
+    def check(self) -> None:
+        """Raise SettingRefused for a copy of a newer release, or a damaged copy."""
         with self._refusing():
             refuse_newer(version_of(self._session), len(load_migrations("sqlite")))
         try:
@@ -136,6 +136,9 @@ class Snapshot:
             found = [str(error)]
         if found:
             raise self._damaged(_first(found), _reindexing(self.path, found))
+
+    def check_secrets(self, secrets: SecretBox, now: float) -> None:
+        """Raise SettingRefused if `secrets` cannot decrypt all keys."""
         run(self._session, keys.list_all(secrets, None).begin(now))
 
     @contextmanager
