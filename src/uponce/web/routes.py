@@ -30,8 +30,12 @@ _UPLOADS = (
     "/v1_1/{cloud}/{resource_type}/upload",
     "/v1_1/{cloud}/{resource_type}/upload_chunked",
 )
-# Calls of the Admin API that name a folder, a preset or a transformation `upload`.
-_NAMED_UPLOAD = tuple(f"/v1_1/{{cloud}}/{path}/upload" for path in ("folders", "upload_presets", "transformations"))
+# Calls of the Admin API that name a thing of such a collection `upload`.
+_COLLECTIONS = (
+    *("folders", "upload_presets", "transformations", "streaming_profiles"),
+    *("metadata_fields", "metadata_rules", "triggers"),
+)
+_NAMED_UPLOAD = tuple(f"/v1_1/{{cloud}}/{collection}/upload" for collection in _COLLECTIONS)
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
 _ADMIN = {
     "ping": resources.ping,

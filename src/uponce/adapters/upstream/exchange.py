@@ -1,6 +1,8 @@
 """HTTP requests and their answers, by aiohttp. Its exceptions never leave this module."""
 
 import asyncio
+import json
+import math
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any, Never, TypeVar
@@ -185,11 +187,12 @@ class Exchanges:
 
     async def _send(self, method: str, url: str, headers: Mapping[str, str], sending: Sending) -> UpstreamReply:
         address = URL(url, encoded=True)
+        unset = () if sending.content_type else ("Content-Type",)  # aiohttp would send an empty one
         async with asyncio.timeout(None) as limit:
             sending.limit = limit
             try:
                 async with self._session.request(
-                    method, address, headers=headers, data=sending, allow_redirects=False
+                    method, address, headers=headers, data=sending, allow_redirects=False, skip_auto_headers=unset
                 ) as answer:
                     sending.stop()
                     return await _read(answer)
@@ -216,8 +219,31 @@ def _object(body: bytearray) -> dict[str, Any] | None:
     try:
         document = msgspec.json.decode(body)
     except (ValueError, RecursionError):
-        return None
+        document = _tolerant(body)
     return document if isinstance(document, dict) else None
+
+
+def _tolerant(body: bytearray) -> Any:
+    """Return what an answer says that other parsers read: with a byte order mark, half a character or a number too
+    large. Return None if it is no JSON. Without this, the outcome of an upload that succeeded would stay unknown.
+    """
+    try:
+        return _storable(json.loads(body.decode("utf-8-sig", "replace")))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _storable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case dict():
+            return {_storable(name): _storable(each) for name, each in value.items()}
+        case list():
+            return [_storable(each) for each in value]
+        case float():
+            return value if math.isfinite(value) else None
+    return value
 
 
 def _plain(value: str) -> str:
